@@ -1,0 +1,100 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Every module, grouped by floor. A module imports only modules on lower floors; Tests/PackageTests checks that.
+// Docs/Tour.md says what each room holds.
+
+/// The same compiler settings for every module of ours: one language, no exceptions.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    // An async function runs where its caller runs: a chain of drivers costs no executor hop per layer (Docs/Concurrency.md).
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+/// A Swift module in the folder Sources/`room`/`name`. Every use of an unsafe construct must say so with `unsafe`.
+func module(_ name: String, in room: String, _ dependencies: [Target.Dependency] = [], plugins: [Target.PluginUsage] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(room)/\(name)",
+        swiftSettings: settings + [.strictMemorySafety()], plugins: plugins)
+}
+
+/// An executable in the folder Sources/`room`/`name`.
+func program(_ name: String, in room: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Sources/\(room)/\(name)",
+        swiftSettings: settings + [.strictMemorySafety()])
+}
+
+/// The tests of one module or of one promise, in the folder Tests/`name`.
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources, swiftSettings: settings)
+}
+
+let package = Package(
+    name: "strata",
+    products: [
+        .executable(name: "strata", targets: ["strata"]),
+        .library(name: "Strata", targets: ["Strata"]),
+    ],
+    targets: [
+        // Floor 0: C that Swift cannot import by itself.
+        .target(name: "CStrataLinux", path: "Sources/Base/CStrataLinux", cSettings: [.define("_GNU_SOURCE")]),
+        .systemLibrary(name: "CZlib", path: "Sources/Base/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+
+        // Floor 1: units, errors, bytes.
+        module("StrataBase", in: "Base"),
+
+        // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
+        module("IOCore", in: "Base", ["CStrataLinux", "StrataBase"]),
+        module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
+        module("QAPISchema", in: "QAPI"),
+        module("NBDProtocol", in: "NBD", ["StrataBase"]),
+
+        // Floor 3: the schema compiler's back half and what it generates.
+        module("QAPIGenerator", in: "QAPI", ["QAPISchema"]),
+        program("qapi-gen", in: "QAPI", ["QAPISchema", "QAPIGenerator"]),
+        .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
+        module("StorageSchema", in: "QAPI", ["QAPIRuntime"]),
+
+        // Floor 4: the graph and the monitor.
+        module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime"]),
+        module("QMPMonitor", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
+
+        // Floor 5: drivers and exports.
+        module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
+        module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema", "CZlib"]),
+        module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
+
+        // Floor 6: the NBD export.
+        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema"]),
+
+        // Floor 7: the lists of drivers and exports, and one file per QMP command.
+        module(
+            "StorageCommands", in: "Management",
+            [
+                "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
+                "BlockExports", "NBDServer",
+            ]),
+
+        // Floor 8: what embedders import, and what the tools share.
+        module(
+            "Strata", in: "Library",
+            ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands", "BlockExports", "NBDServer", "QMPMonitor"]),
+        module("ToolSupport", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands"]),
+
+        // Floor 9: one library per tool.
+        module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
+        module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QMPMonitor", "StorageCommands", "ToolSupport"]),
+        module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
+
+        // Floor 10: the one executable.
+        program("strata", in: "Tools", ["StrataBase", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
+
+        // Tests.
+        tests("StrataBaseTests", ["StrataBase"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

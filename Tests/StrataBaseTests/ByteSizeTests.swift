@@ -1,0 +1,28 @@
+import StrataBase
+import Testing
+
+@Suite("sizes as people write them")
+struct ByteSizeTests {
+    @Test("sizes parse as QEMU's tools parse them", arguments: [
+        ("0", 0), ("512", 512), ("64k", 65536), ("64K", 65536), ("1.5G", 1_610_612_736), ("1T", 1 << 40), ("2E", 2 << 60), ("0x1000", 4096),
+        ("10b", 10), ("0.5k", 512),
+    ])
+    func parses(text: String, bytes: Int) {
+        #expect(ByteSize.parse(text) == bytes)
+    }
+
+    @Test("what is not a size is refused", arguments: [
+        "", "k", "-1", "+1", "1.5", "1.k", ".5k", "1kk", "8E", "1x", "9999999999999999999", "0x", "0x-1", "0x+1", "0x8000000000000000", " 1",
+    ])
+    func refuses(text: String) {
+        #expect(ByteSize.parse(text) == nil)
+    }
+
+    @Test("sizes print with three significant digits", arguments: [
+        (0, "0 B"), (512, "512 B"), (1000, "0.977 KiB"), (1024, "1 KiB"), (196_608, "192 KiB"), (200_704, "196 KiB"), (1 << 30, "1 GiB"),
+        (1_610_612_736, "1.5 GiB"), (1_048_575, "1 MiB"),
+    ])
+    func prints(bytes: Int, text: String) {
+        #expect(ByteSize.humanReadable(bytes) == text)
+    }
+}
