@@ -95,6 +95,7 @@ let package = Package(
 
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
+        tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,0 +1,54 @@
+import StrataBase
+
+/// A request as it stands on the wire. 28 bytes, big-endian: magic, flags, command, cookie, offset, length; a write's payload follows.
+/// With extended headers the length has 64 bits and the header 32 bytes; the fields here hold both.
+@frozen
+package struct RequestFrame: Hashable, Sendable {
+    @inlinable package static var encodedSize: Int { 28 }
+
+    package var flags: NBDCommandFlags
+    package var command: NBDCommand
+    /// Chosen by the client, returned unchanged in the reply.
+    package var cookie: UInt64
+    /// Bytes from the start of the export; any value may arrive.
+    package var offset: UInt64
+    /// Bytes; any value may arrive.
+    package var byteCount: UInt64
+
+    @inlinable
+    package init(flags: NBDCommandFlags = [], command: NBDCommand, cookie: UInt64, offset: UInt64, byteCount: UInt64) {
+        self.flags = flags
+        self.command = command
+        self.cookie = cookie
+        self.offset = offset
+        self.byteCount = byteCount
+    }
+
+    /// The request at the start of `bytes`.
+    /// - Returns: nil for a wrong magic: where the next request starts is unknown then, and the connection is lost.
+    /// - Precondition: at least `encodedSize` bytes.
+    @inlinable
+    package init?(decoding bytes: RawSpan) {
+        guard bytes.checkedBigEndian(at: 0, as: UInt32.self) == NBDMagic.request else { return nil }
+        flags = NBDCommandFlags(rawValue: bytes.checkedBigEndian(at: 4))
+        command = NBDCommand(rawValue: bytes.checkedBigEndian(at: 6))
+        cookie = bytes.checkedBigEndian(at: 8)
+        offset = bytes.checkedBigEndian(at: 16)
+        byteCount = UInt64(bytes.checkedBigEndian(at: 24, as: UInt32.self))
+    }
+
+    /// Writes the header of a request with a 32-bit length.
+    /// - Precondition: room for `encodedSize` bytes; the length fits.
+    @inlinable
+    package func encode(into bytes: inout MutableRawSpan) {
+        bytes.setBigEndian(NBDMagic.request, at: 0)
+        bytes.setBigEndian(flags.rawValue, at: 4)
+        bytes.setBigEndian(command.rawValue, at: 6)
+        bytes.setBigEndian(cookie, at: 8)
+        bytes.setBigEndian(offset, at: 16)
+        bytes.setBigEndian(UInt32(byteCount), at: 24)
+    }
+
+    /// Bytes that follow the header on the wire.
+    @inlinable package var payloadByteCount: UInt64 { command == .write ? byteCount : 0 }
+}
