@@ -96,6 +96,7 @@ let package = Package(
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
+        tests("IOCoreTests", ["IOCore", "StrataBase"]),
     ],
     swiftLanguageModes: [.v6]
 )

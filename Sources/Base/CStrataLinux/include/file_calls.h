@@ -1,0 +1,41 @@
+// Files: opening, positioned I/O, space management, locks. Negative errno on failure.
+#pragma once
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+enum { STRATA_OPEN_WRITE = 1, STRATA_OPEN_CREATE = 2, STRATA_OPEN_EXCLUSIVE = 4, STRATA_OPEN_TRUNCATE = 8, STRATA_OPEN_DIRECT = 16 };
+int strata_open(const char *path, int options);
+int strata_close(int fd);
+// Opens the file behind `fd` anew with other options, through /proc (no name look-up, so a renamed file is still the same one).
+int strata_reopen(int fd, int options);
+int strata_duplicate(int fd);
+
+typedef struct {
+    int64_t size;             // bytes; of a block device, its capacity
+    int64_t allocated;        // bytes on disk
+    uint64_t device, inode;
+    int is_regular, is_block_device, is_character_device;
+    int is_memory;            // tmpfs or ramfs: plain reads never wait for a disk
+} strata_file_status;
+int strata_status(int fd, strata_file_status *status);
+
+ssize_t strata_preadv(int fd, const struct iovec *vector, int count, int64_t offset);
+ssize_t strata_pwritev(int fd, const struct iovec *vector, int count, int64_t offset);
+// Fails with EAGAIN rather than wait for a disk.
+ssize_t strata_preadv_nowait(int fd, const struct iovec *vector, int count, int64_t offset);
+
+int strata_fdatasync(int fd);
+int strata_truncate(int fd, int64_t size);
+int strata_allocate(int fd, int64_t offset, int64_t count);              // blocks reserved, size grows if needed
+int strata_punch_hole(int fd, int64_t offset, int64_t count);            // reads as zeroes, space returned
+int strata_zero_range(int fd, int64_t offset, int64_t count);            // reads as zeroes, space kept
+int64_t strata_seek_data(int fd, int64_t offset);                        // -ENXIO: only a hole up to the end
+int64_t strata_seek_hole(int fd, int64_t offset);
+ssize_t strata_copy_file_range(int from, int64_t from_offset, int to, int64_t to_offset, size_t count);
+
+// Open-file-description locks on one byte range. exclusive: write lock. -EAGAIN: somebody else holds it.
+int strata_lock_bytes(int fd, int64_t start, int64_t count, int exclusive);
+int strata_unlock_bytes(int fd, int64_t start, int64_t count);
+// 1 if somebody else's lock conflicts with one of the given kind, 0 if not. *holder receives the pid if the kernel tells (0 if not).
+int strata_test_lock(int fd, int64_t start, int64_t count, int exclusive, int *holder);

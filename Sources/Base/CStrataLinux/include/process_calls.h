@@ -1,0 +1,18 @@
+// Processes, threads and signals.
+#pragma once
+#include <stdint.h>
+
+// Starts a detached-on-exit thread that runs body(argument). The handle is for strata_thread_join. Negative errno on failure.
+int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *), void *argument);
+void strata_thread_join(uint64_t handle);
+
+// Makes the process ignore SIGPIPE: a peer that goes away is an error on its own connection only.
+void strata_ignore_sigpipe(void);
+// Blocks SIGINT, SIGTERM and SIGHUP in every thread started later and returns a descriptor that becomes readable when one arrives.
+int strata_signal_descriptor(void);
+// Takes the number of one arrived signal, or 0.
+int strata_take_signal(int fd);
+// Detaches from the terminal as daemon(3) does, but keeps the parent waiting: it exits 0 once the child calls strata_daemon_ready, else 1.
+// Returns the descriptor for strata_daemon_ready in the child, or a negative errno. Call before any thread exists.
+int strata_daemonize(void);
+void strata_daemon_ready(int fd);

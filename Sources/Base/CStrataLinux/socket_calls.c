@@ -1,0 +1,170 @@
+#include "socket_calls.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define STREAM_FLAGS (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+
+static int unix_address(struct sockaddr_un *address, const char *path, size_t length, socklen_t *size) {
+    if (length == 0 || length >= sizeof address->sun_path) return -ENAMETOOLONG;
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length);
+    *size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+    return 0;
+}
+
+static int fail(int fd) {
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+int strata_listen_unix(const char *path, size_t length, int backlog) {
+    struct sockaddr_un address;
+    socklen_t size;
+    int result = unix_address(&address, path, length, &size);
+    if (result < 0) return result;
+    int fd = socket(AF_UNIX, STREAM_FLAGS, 0);
+    if (fd < 0) return -errno;
+    if (bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, backlog) < 0) return fail(fd);
+    return fd;
+}
+
+int strata_connect_unix(const char *path, size_t length) {
+    struct sockaddr_un address;
+    socklen_t size;
+    int result = unix_address(&address, path, length, &size);
+    if (result < 0) return result;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    if (connect(fd, (struct sockaddr *)&address, size) < 0) return fail(fd);
+    return fd;
+}
+
+static int resolve(const char *host, const char *port, int passive, struct addrinfo **list) {
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
+    int code = getaddrinfo(host && *host ? host : NULL, port, &hints, list);
+    return code ? code - 1000 : 0;
+}
+
+const char *strata_address_error(int code) { return gai_strerror(code + 1000); }
+
+int strata_listen_tcp(const char *host, const char *port, int backlog, int *bound_port) {
+    struct addrinfo *list;
+    int result = resolve(host, port, 1, &list);
+    if (result < 0) return result;
+    result = -EADDRNOTAVAIL;
+    for (struct addrinfo *a = list; a; a = a->ai_next) {
+        int one = 1;
+        int fd = socket(a->ai_family, STREAM_FLAGS, 0);
+        if (fd < 0) {
+            result = -errno;
+            continue;
+        }
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
+            result = fail(fd);
+            continue;
+        }
+        struct sockaddr_storage name;
+        socklen_t size = sizeof name;
+        if (getsockname(fd, (struct sockaddr *)&name, &size) < 0) {
+            result = fail(fd);
+            continue;
+        }
+        *bound_port = ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port : ((struct sockaddr_in *)&name)->sin_port);
+        result = fd;
+        break;
+    }
+    freeaddrinfo(list);
+    return result;
+}
+
+int strata_connect_tcp(const char *host, const char *port) {
+    struct addrinfo *list;
+    int result = resolve(host, port, 0, &list);
+    if (result < 0) return result;
+    result = -EADDRNOTAVAIL;
+    for (struct addrinfo *a = list; a; a = a->ai_next) {
+        int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            result = -errno;
+            continue;
+        }
+        if (connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+            result = fail(fd);
+            continue;
+        }
+        strata_no_delay(fd);
+        result = fd;
+        break;
+    }
+    freeaddrinfo(list);
+    return result;
+}
+
+int strata_accept(int fd) {
+    int client;
+    do client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (client < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return client < 0 ? -errno : client;
+}
+
+int strata_no_delay(int fd) {
+    int one = 1;
+    return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0 ? -errno : 0;
+}
+
+int strata_send_buffer(int fd, int bytes) {
+    // The forced form goes past the system's limit where we may; the plain form is the fallback.
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) == 0) return 0;
+    return setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) < 0 ? -errno : 0;
+}
+
+int strata_set_nonblocking(int fd, int nonblocking) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    return fcntl(fd, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int strata_shutdown(int fd) { return shutdown(fd, SHUT_RDWR) < 0 ? -errno : 0; }
+
+ssize_t strata_receive(int fd, void *bytes, size_t count) {
+    ssize_t result;
+    do result = recv(fd, bytes, count, MSG_DONTWAIT);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}
+
+ssize_t strata_send(int fd, const void *bytes, size_t count, int more) {
+    ssize_t result;
+    do result = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}
+
+ssize_t strata_send_vector(int fd, const struct iovec *vector, int count, int more) {
+    struct msghdr message = {.msg_iov = (struct iovec *)vector, .msg_iovlen = (size_t)count};
+    ssize_t result;
+    do result = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : result;
+}
+
+ssize_t strata_send_file(int socket, int file, int64_t *offset, size_t count) {
+    off_t position = *offset;
+    ssize_t result;
+    do result = sendfile(socket, file, &position, count);
+    while (result < 0 && errno == EINTR);
+    if (result < 0) return -errno;
+    *offset = position;
+    return result;
+}

@@ -1,0 +1,80 @@
+internal import CStrataLinux
+import Glibc
+package import StrataBase
+
+// Space management: what is allocated, and how to allocate and return it.
+
+extension HostFile {
+    /// What became of a request that a file system may not know.
+    package enum SpaceOutcome: Sendable, Hashable { case done, unsupported }
+
+    /// Makes a range read as zeroes and returns its space to the file system. The size does not change.
+    package func punchHole(at offset: HostOffset, byteCount: Int) async throws(BlockError) -> SpaceOutcome {
+        try await space("punching a hole into") { [descriptor] in strata_punch_hole(descriptor, Int64(offset.rawValue), Int64(byteCount)) }
+    }
+
+    /// Makes a range read as zeroes and keeps (or reserves) its space.
+    package func zeroRange(at offset: HostOffset, byteCount: Int) async throws(BlockError) -> SpaceOutcome {
+        try await space("zeroing a range of") { [descriptor] in strata_zero_range(descriptor, Int64(offset.rawValue), Int64(byteCount)) }
+    }
+
+    /// Reserves space for a range; the file grows to its end if it is shorter.
+    package func allocate(at offset: HostOffset, byteCount: Int) async throws(BlockError) -> SpaceOutcome {
+        try await space("allocating space in") { [descriptor] in strata_allocate(descriptor, Int64(offset.rawValue), Int64(byteCount)) }
+    }
+
+    /// Sets the size in bytes. New bytes read as zeroes.
+    package func setSize(_ size: Int) async throws(BlockError) {
+        let result = await BlockingPool.run { [descriptor] in strata_truncate(descriptor, Int64(size)) }
+        if result < 0 { throw failure(result, "resizing to \(size) bytes") }
+    }
+
+    private func space(_ what: String, _ call: @escaping @Sendable () -> Int32) async throws(BlockError) -> SpaceOutcome {
+        // In memory these calls take microseconds; a disk may wait for its journal.
+        let result = isMemoryBacked ? call() : await BlockingPool.run(call)
+        switch result {
+        case 0: return .done
+        case -EOPNOTSUPP, -ENOSYS, -ENODEV, -EINVAL, -ENOTTY: return .unsupported
+        default: throw failure(result, what)
+        }
+    }
+
+    /// What lies at `offset`: data or a hole, and how far (bytes) that goes on at least.
+    package struct Extent: Sendable, Hashable {
+        package var isData: Bool
+        package var byteCount: Int
+    }
+
+    /// Asks the file system. A file system that cannot tell says data up to the end.
+    /// - Parameter offset: below the file's size.
+    /// - Returns: nil at or beyond the end of the file.
+    package func extent(at offset: HostOffset) throws(BlockError) -> Extent? {
+        let start = Int64(offset.rawValue)
+        let data = strata_seek_data(descriptor, start)
+        if data == Int64(-ENXIO) {
+            let size = try status().size
+            return size > offset.rawValue ? Extent(isData: false, byteCount: size - offset.rawValue) : nil
+        }
+        if data < 0 {
+            let size = try status().size
+            return size > offset.rawValue ? Extent(isData: true, byteCount: size - offset.rawValue) : nil
+        }
+        if data > start { return Extent(isData: false, byteCount: Int(data - start)) }
+        let hole = strata_seek_hole(descriptor, start)
+        // A file that shrinks under us can answer anything; never report an empty extent.
+        return Extent(isData: true, byteCount: max(hole < 0 ? try status().size - offset.rawValue : Int(hole - start), 1))
+    }
+
+    /// Copies bytes inside the kernel, sharing extents where the file system can.
+    /// - Returns: bytes copied, possibly fewer; nil when these two files cannot be copied this way.
+    package func copyRange(from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, byteCount: Int) async throws(BlockError) -> Int? {
+        let result = await BlockingPool.run { [descriptor, from = source.descriptor] in
+            strata_copy_file_range(from, Int64(sourceOffset.rawValue), descriptor, Int64(offset.rawValue), byteCount)
+        }
+        switch result {
+        case -Int(EOPNOTSUPP), -Int(ENOSYS), -Int(EXDEV), -Int(EINVAL), -Int(EBADF): return nil
+        case ..<0: throw failure(Int32(truncatingIfNeeded: result), "copying into")
+        default: return result
+        }
+    }
+}

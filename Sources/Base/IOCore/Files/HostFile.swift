@@ -1,0 +1,202 @@
+internal import CStrataLinux
+package import StrataBase
+import Glibc
+import Synchronization
+
+/// How requests that would block are executed (QEMU's `aio` option).
+package enum AsyncIOMode: Sendable, Hashable {
+    /// The ring when the kernel gives one, else worker threads.
+    case automatic
+    case threads, native, ioUring
+}
+
+/// An open file or block device of the host.
+///
+/// Reads and writes have two forms. The `try` form answers at once or not at all: from the page cache, or from a file system that lives in
+/// memory. The async form goes to the engine that `mode` names, on the context of the caller; a caller outside any context is served by
+/// worker threads. All calls may be made from any thread at the same time.
+package final class HostFile: Sendable {
+    package struct OpenOptions: Sendable, Hashable {
+        package var writable = false
+        /// Creates the file if it is not there. Needs `writable`.
+        package var create = false
+        /// Empties an existing file.
+        package var truncate = false
+        /// Bypasses the page cache (O_DIRECT).
+        package var direct = false
+        package init(writable: Bool = false, create: Bool = false, truncate: Bool = false, direct: Bool = false) {
+            self.writable = writable
+            self.create = create
+            self.truncate = truncate
+            self.direct = direct
+        }
+
+        fileprivate var systemOptions: Int32 {
+            var options = 0
+            if writable { options |= STRATA_OPEN_WRITE }
+            if create { options |= STRATA_OPEN_CREATE }
+            if truncate { options |= STRATA_OPEN_TRUNCATE }
+            if direct { options |= STRATA_OPEN_DIRECT }
+            return Int32(options)
+        }
+    }
+
+    package let path: String
+    package let options: OpenOptions
+    package let mode: AsyncIOMode
+    package let descriptor: Int32
+    package let isBlockDevice: Bool
+    package let isRegularFile: Bool
+    /// The file lies in memory (tmpfs): plain reads and writes never wait for a disk.
+    package let isMemoryBacked: Bool
+    /// Whether a non-waiting read works here; learned from the first refusal.
+    private let supportsNoWait = Atomic<Bool>(true)
+
+    /// Inline writes to the page cache up to this many bytes: a copy of some microseconds. Longer ones would hold up the loop.
+    private static let inlineWriteLimit = 128 << 10
+
+    /// Opens a file. Blocks while the file system looks the name up.
+    /// - Throws: the kernel's refusal, with the path.
+    package convenience init(opening path: String, _ options: OpenOptions = OpenOptions(), mode: AsyncIOMode = .automatic) throws(BlockError) {
+        let descriptor = unsafe strata_open(path, options.systemOptions)
+        if descriptor < 0 { throw BlockError(errno: -descriptor, "Could not open '\(path)'") }
+        try self.init(descriptor: descriptor, path: path, options, mode: mode)
+    }
+
+    private init(descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode) throws(BlockError) {
+        var status = strata_file_status()
+        let result = unsafe strata_status(descriptor, &status)
+        if result < 0 {
+            _ = strata_close(descriptor)
+            throw BlockError(errno: -result, "Could not examine '\(path)'")
+        }
+        guard status.is_regular != 0 || status.is_block_device != 0 else {
+            _ = strata_close(descriptor)
+            throw BlockError(.invalidArgument, "'\(path)' is neither a regular file nor a block device")
+        }
+        self.descriptor = descriptor
+        self.path = path
+        self.options = options
+        self.mode = mode
+        isBlockDevice = status.is_block_device != 0
+        isRegularFile = status.is_regular != 0
+        isMemoryBacked = status.is_memory != 0
+    }
+
+    deinit { _ = strata_close(descriptor) }
+
+    /// The same file (not merely the same name) opened with other rights or another cache mode.
+    package func reopened(_ options: OpenOptions) throws(BlockError) -> HostFile {
+        let copy = strata_reopen(descriptor, options.systemOptions)
+        if copy < 0 { throw BlockError(errno: -copy, "Could not reopen '\(path)'\(options.writable ? " for writing" : "")") }
+        return try HostFile(descriptor: copy, path: path, options, mode: mode)
+    }
+
+    package struct Status: Sendable, Hashable {
+        /// Bytes; the capacity of a block device.
+        package var size: Int
+        /// Bytes on disk.
+        package var allocatedSize: Int
+        /// Device and inode: equal for two names of one file.
+        package var device: UInt64, inode: UInt64
+    }
+
+    package func status() throws(BlockError) -> Status {
+        var status = strata_file_status()
+        let result = unsafe strata_status(descriptor, &status)
+        if result < 0 { throw failure(result, "examining") }
+        return Status(size: Int(status.size), allocatedSize: Int(status.allocated), device: status.device, inode: status.inode)
+    }
+
+    func failure(_ result: Int32, _ what: String) -> BlockError { BlockError(errno: -result, "\(what) '\(path)' failed") }
+    private func failure(_ result: Int, _ what: String) -> BlockError { failure(Int32(truncatingIfNeeded: result), what) }
+
+    // MARK: Reads and writes
+
+    /// Reads without waiting for a disk. False: not all of it can be had that way (or there is an error): use `read`.
+    package func tryRead(_ target: IOVector, at offset: HostOffset) -> Bool {
+        if options.direct { return false }
+        let count: Int
+        if isMemoryBacked {
+            count = unsafe target.withSystemVector { unsafe strata_preadv(descriptor, $0, $1, Int64(offset.rawValue)) }
+        } else {
+            guard supportsNoWait.load(ordering: .relaxed) else { return false }
+            count = unsafe target.withSystemVector { unsafe strata_preadv_nowait(descriptor, $0, $1, Int64(offset.rawValue)) }
+            if count == -Int(EOPNOTSUPP) { supportsNoWait.store(false, ordering: .relaxed) }
+        }
+        return count == target.byteCount
+    }
+
+    /// Reads `target.byteCount` bytes. What lies beyond the end of the file reads as zeroes.
+    package func read(_ target: IOVector, at offset: HostOffset) async throws(BlockError) {
+        var done = 0
+        while done < target.byteCount {
+            let rest = target.slice(at: done, byteCount: target.byteCount - done)
+            let count = Int(await transfer(.read, rest, at: offset.rawValue + done))
+            if count < 0 { throw failure(count, "reading \(target.byteCount) bytes at offset \(offset.rawValue) of") }
+            if count == 0 {
+                rest.zero()
+                return
+            }
+            done += count
+        }
+    }
+
+    /// Writes without waiting for a disk. False: it was not done, or only in part: use `write`, which starts over.
+    package func tryWrite(_ source: IOVector, at offset: HostOffset) -> Bool {
+        if options.direct || !(isMemoryBacked || source.byteCount <= Self.inlineWriteLimit) { return false }
+        return unsafe source.withSystemVector { unsafe strata_pwritev(descriptor, $0, $1, Int64(offset.rawValue)) } == source.byteCount
+    }
+
+    /// Writes all of `source`.
+    package func write(_ source: IOVector, at offset: HostOffset) async throws(BlockError) {
+        var done = 0
+        while done < source.byteCount {
+            let rest = source.slice(at: done, byteCount: source.byteCount - done)
+            let count = Int(await transfer(.write, rest, at: offset.rawValue + done))
+            if count < 0 { throw failure(count, "writing \(source.byteCount) bytes at offset \(offset.rawValue) of") }
+            if count == 0 { throw BlockError(.noSpace, "writing \(source.byteCount) bytes at offset \(offset.rawValue) of '\(path)' made no progress") }
+            done += count
+        }
+    }
+
+    private enum Direction { case read, write }
+
+    /// One attempt on the engine in charge. Bytes transferred, possibly fewer than asked for, or a negative errno.
+    private func transfer(_ direction: Direction, _ vector: IOVector, at offset: Int) async -> Int32 {
+        if let context = IOContext.current {
+            switch mode {
+            case .automatic, .ioUring:
+                if let ring = context.ringEngine() {
+                    return await ring.perform(direction == .read ? .read : .write, descriptor, vector, at: offset)
+                }
+            case .native:
+                // Without O_DIRECT the kernel would run the request inside io_submit and hold up the loop.
+                if options.direct, let engine = context.nativeAIOEngine() {
+                    return await engine.perform(write: direction == .write, descriptor, vector, at: offset)
+                }
+            case .threads: break
+            }
+        }
+        return await BlockingPool.run { [descriptor] in
+            let count = unsafe vector.withSystemVector { list, length in
+                direction == .read
+                    ? unsafe strata_preadv(descriptor, list, length, Int64(offset)) : unsafe strata_pwritev(descriptor, list, length, Int64(offset))
+            }
+            return Int32(truncatingIfNeeded: count)
+        }
+    }
+
+    /// Everything written before the call is on stable storage after it, the file size included.
+    package func flush() async throws(BlockError) {
+        var result: Int32
+        if mode != .threads, let context = IOContext.current, let ring = context.ringEngine() {
+            result = await ring.perform(.flush, descriptor, nil, at: 0)
+        } else {
+            result = await BlockingPool.run { [descriptor] in strata_fdatasync(descriptor) }
+        }
+        // Some special files have nothing to flush.
+        if result == -EINVAL || result == -EROFS { result = 0 }
+        if result < 0 { throw failure(result, "flushing") }
+    }
+}

@@ -1,0 +1,35 @@
+internal import CStrataLinux
+import Glibc
+package import StrataBase
+
+/// Signals as events of an I/O context, and what every process of ours does about them.
+package enum ProcessSignals {
+    /// A peer that goes away must be an error on its own connection, not the end of the process. Call first thing in `main`.
+    package static func ignoreBrokenPipes() { strata_ignore_sigpipe() }
+
+    /// Calls `handler` on `context`'s thread for every SIGINT, SIGTERM and SIGHUP. Call on the context's own thread, before other threads
+    /// are started: they inherit that these signals are blocked.
+    package static func watchTermination(on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {
+        let descriptor = strata_signal_descriptor()
+        if descriptor < 0 { throw BlockError(errno: -descriptor, "watching for signals") }
+        _ = try context.watch(descriptor, for: .readable, Watcher(descriptor: descriptor, handler: handler))
+    }
+
+    private final class Watcher: EventSource {
+        private let descriptor: Int32
+        private let handler: @Sendable (Int32) -> Void
+
+        init(descriptor: Int32, handler: @escaping @Sendable (Int32) -> Void) {
+            self.descriptor = descriptor
+            self.handler = handler
+        }
+
+        func ready(_ events: ReadyEvents) {
+            while true {
+                let signal = strata_take_signal(descriptor)
+                if signal == 0 { return }
+                handler(signal)
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+import Glibc
+import StrataBase
+package import Synchronization
+
+/// The process's standard output and error, without a C stream between.
+package enum StandardStreams {
+    /// The name that messages begin with: the tool's own, or that of the link it was called by.
+    package static let programName = Mutex("strata")
+
+    /// Writes all of `text` to standard output.
+    /// - Returns: false when the reader has gone or the disk is full.
+    @discardableResult
+    package static func print(_ text: String) -> Bool { write(text, to: STDOUT_FILENO) }
+
+    /// Writes all of `text` to standard error.
+    package static func printError(_ text: String) { _ = write(text, to: STDERR_FILENO) }
+
+    /// One line on standard error: `program: warning: message`.
+    package static func warn(_ message: String) {
+        let name = programName.withLock { $0 }
+        printError("\(name): warning: \(message)\n")
+    }
+
+    private static func write(_ text: String, to descriptor: Int32) -> Bool {
+        var text = text
+        return text.withUTF8 { bytes in
+            var done = 0
+            while done < bytes.count {
+                // SAFETY: the range lies inside `bytes`.
+                let count = unsafe Glibc.write(descriptor, bytes.baseAddress.map { unsafe $0 + done }, bytes.count - done)
+                if count < 0 && errno != EINTR && errno != EAGAIN { return false }
+                if count > 0 { done += count }
+            }
+            return true
+        }
+    }
+}

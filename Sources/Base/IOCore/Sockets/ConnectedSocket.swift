@@ -1,0 +1,92 @@
+internal import CStrataLinux
+import Glibc
+package import StrataBase
+
+/// One end of a stream connection, or any descriptor that reads and writes like one. Closed when the last reference goes.
+package final class ConnectedSocket: Sendable {
+    package let descriptor: Int32
+
+    /// Takes over an open socket.
+    package init(adopting descriptor: Int32) { self.descriptor = descriptor }
+
+    /// Connects. Blocks until the peer has accepted; call from a worker or a tool.
+    package init(connectingTo address: HostAddress) throws(BlockError) {
+        switch address {
+        case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count), "connect to")
+        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port), "connect to")
+        }
+    }
+
+    deinit { _ = strata_close(descriptor) }
+
+    package enum Outcome: Sendable, Hashable {
+        /// That many bytes, at least one.
+        case bytes(Int)
+        case wouldBlock
+        /// The peer has closed its end (receive only).
+        case closed
+        /// The connection is broken; a positive errno.
+        case failed(Int32)
+
+        init(_ result: Int) {
+            switch result {
+            case 1...: self = .bytes(result)
+            case 0: self = .closed
+            case -Int(EAGAIN), -Int(EWOULDBLOCK): self = .wouldBlock
+            default: self = .failed(Int32(truncatingIfNeeded: -result))
+            }
+        }
+    }
+
+    /// Takes what has arrived, up to the size of `bytes`. Never waits.
+    package func receive(into bytes: inout MutableRawSpan) -> Outcome {
+        unsafe bytes.withUnsafeMutableBytes { buffer in
+            // SAFETY: the kernel writes at most `count` bytes into the span's own memory.
+            Outcome(unsafe strata_receive(descriptor, buffer.baseAddress, buffer.count))
+        }
+    }
+
+    /// Takes what has arrived into the first run of `target`. Never waits.
+    package func receive(into target: IOVector) -> Outcome {
+        unsafe target.withFirstRun { run in Outcome(unsafe strata_receive(descriptor, run.baseAddress, run.count)) }
+    }
+
+    /// Sends what fits into the socket's buffer. Never waits.
+    /// - Parameter moreFollows: the rest of the message comes at once, so that the kernel may join the two.
+    package func send(_ bytes: RawSpan, moreFollows: Bool = false) -> Outcome {
+        unsafe bytes.withUnsafeBytes { buffer in Outcome(unsafe strata_send(descriptor, buffer.baseAddress, buffer.count, moreFollows ? 1 : 0)) }
+    }
+
+    /// Sends what fits of `source`. Never waits.
+    package func send(_ source: IOVector, moreFollows: Bool = false) -> Outcome {
+        unsafe source.withSystemVector { Outcome(unsafe strata_send_vector(descriptor, $0, $1, moreFollows ? 1 : 0)) }
+    }
+
+    /// Sends bytes of a file without copying them through this process. `offset` advances by what was sent.
+    /// `.closed` means that the file ended early.
+    package func sendFile(_ file: Int32, at offset: inout Int, byteCount: Int) -> Outcome {
+        var position = Int64(offset)
+        let result = unsafe strata_send_file(descriptor, file, &position, byteCount)
+        offset = Int(position)
+        return Outcome(result)
+    }
+
+    /// Asks the kernel for a send buffer of this many bytes; it may give less.
+    package func setSendBuffer(byteCount: Int) { _ = strata_send_buffer(descriptor, Int32(clamping: byteCount)) }
+
+    package func setNonBlocking(_ on: Bool) { _ = strata_set_nonblocking(descriptor, on ? 1 : 0) }
+
+    /// Ends the connection in both directions; whoever waits for the descriptor is told. The descriptor stays open until deinit.
+    package func shutDown() { _ = strata_shutdown(descriptor) }
+}
+
+extension IOVector {
+    @unsafe
+    func withFirstRun<R>(_ body: (UnsafeMutableRawBufferPointer) -> R) -> R {
+        var first: UnsafeMutableRawBufferPointer?
+        unsafe forEachRun { run in
+            if unsafe first == nil { unsafe first = unsafe run }
+        }
+        return unsafe body(first ?? UnsafeMutableRawBufferPointer(start: nil, count: 0))
+    }
+}

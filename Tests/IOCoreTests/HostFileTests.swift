@@ -1,0 +1,119 @@
+import Foundation
+import IOCore
+import StrataBase
+import Testing
+
+@Suite("host files")
+struct HostFileTests {
+    /// A file path in a directory of its own; /dev/shm is memory, /tmp a disk.
+    static func path(in directory: String = "/tmp") -> String { "\(directory)/strata-hostfile-\(UUID().uuidString)" }
+
+    @Test("what one engine writes every engine reads", arguments: ["/tmp", "/dev/shm"], [AsyncIOMode.automatic, .threads, .native, .ioUring])
+    func roundTrip(directory: String, mode: AsyncIOMode) async throws {
+        let path = Self.path(in: directory)
+        defer { unlink(path) }
+        for direct in directory == "/tmp" ? [false, true] : [false] {
+            let same = try await IOContextTests.onThread { () async -> Result<Bool, BlockError> in
+                do throws(BlockError) {
+                    let file = try HostFile(opening: path, .init(writable: true, create: true, truncate: true, direct: direct), mode: mode)
+                    let count = 1 << 20
+                    let written = IOBuffer(byteCount: count)
+                    written.withMutableBytes { bytes in
+                        for index in stride(from: 0, to: count, by: 8) { bytes.storeBytes(of: UInt64(index) &* 0x9E37_79B9_7F4A_7C15, toByteOffset: index, as: UInt64.self) }
+                    }
+                    // Scattered over pieces that are whole pages, so that O_DIRECT accepts them.
+                    let pieces = VectorList((0..<16).map { written.vector(at: $0 * 65536, byteCount: 65536) })
+                    try await file.write(pieces.vector, at: HostOffset(8192))
+                    try await file.flush()
+                    let read = IOBuffer(byteCount: count + 8192)
+                    try await file.read(read.vector, at: HostOffset(8192))
+                    let same = read.withBytes { r in written.withBytes { w in (0..<count).allSatisfy { r.unsafeLoadUnaligned(fromByteOffset: $0, as: UInt8.self) == w.unsafeLoadUnaligned(fromByteOffset: $0, as: UInt8.self) } } }
+                    // Beyond the end there are zeroes.
+                    return .success(same && read.vector(at: count, byteCount: 8192).isZero)
+                } catch { return .failure(error) }
+            }
+            #expect(try same.get(), "direct \(direct)")
+        }
+    }
+
+    @Test("a hole reads as a hole, data as data, and the end as the end")
+    func extents() async throws {
+        let path = Self.path(in: "/dev/shm")
+        defer { unlink(path) }
+        let file = try HostFile(opening: path, .init(writable: true, create: true))
+        try await file.setSize(1 << 20)
+        let data = IOBuffer(byteCount: 65536)
+        data.vector.fill(with: 7)
+        try await file.write(data.vector, at: HostOffset(262_144))
+        #expect(try file.extent(at: HostOffset(0)) == .init(isData: false, byteCount: 262_144))
+        #expect(try file.extent(at: HostOffset(262_144)) == .init(isData: true, byteCount: 65536))
+        #expect(try file.extent(at: HostOffset(327_680)) == .init(isData: false, byteCount: (1 << 20) - 327_680))
+        #expect(try file.extent(at: HostOffset(1 << 20)) == nil)
+        #expect(try await file.punchHole(at: HostOffset(262_144), byteCount: 65536) == .done)
+        #expect(try file.extent(at: HostOffset(0))?.isData == false)
+    }
+
+    @Test("two users of one file see each other's locks, as QEMU's do")
+    func locks() throws {
+        let path = Self.path()
+        defer { unlink(path) }
+        let first = try HostFile(opening: path, .init(writable: true, create: true))
+        let second = try HostFile(opening: path, .init(writable: true))
+        // Writes, does not share writing (bit 1).
+        try first.acquireLocks(used: 0b0010, unshared: 0b0010, previouslyUsed: 0, previouslyUnshared: 0)
+        #expect(throws: BlockError.self) { try second.acquireLocks(used: 0b0010, unshared: 0, previouslyUsed: 0, previouslyUnshared: 0) }
+        // Reading is shared, so it is allowed; the failed attempt has left nothing behind that would stop `first` from going on.
+        try second.acquireLocks(used: 0b0001, unshared: 0, previouslyUsed: 0, previouslyUnshared: 0)
+        let qemu = Process()
+        qemu.executableURL = URL(fileURLWithPath: "/usr/bin/qemu-io")
+        qemu.arguments = ["-f", "raw", "-c", "read 0 0", path]
+        let output = Pipe()
+        qemu.standardError = output
+        qemu.standardOutput = output
+        try qemu.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        qemu.waitUntilExit()
+        #expect(qemu.terminationStatus != 0 && text.contains("lock"), "qemu-io said: \(text)")
+        first.releaseLocks(used: 0b0010, unshared: 0b0010)
+        try second.acquireLocks(used: 0b0010, unshared: 0b0010, previouslyUsed: 0, previouslyUnshared: 0)
+    }
+
+    @Test("gathered views behave like the bytes they view", arguments: 0..<20 as Range<UInt64>)
+    func vectors(seed: UInt64) {
+        var random = SplitMix(state: seed)
+        let memory = IOBuffer(byteCount: 8192)
+        var model: [UInt8] = []
+        var parts: [IOVector] = []
+        memory.withMutableBytes { bytes in for index in 0..<8192 { bytes.storeBytes(of: UInt8.random(in: 0...255, using: &random), toByteOffset: index, as: UInt8.self) } }
+        for _ in 0..<Int.random(in: 1...9, using: &random) {
+            let start = Int.random(in: 0...8000, using: &random), count = Int.random(in: 0...192, using: &random)
+            parts.append(memory.vector(at: start, byteCount: count))
+            memory.withBytes { bytes in for index in start..<start + count { model.append(bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt8.self)) } }
+        }
+        let list = VectorList(parts)
+        #expect(list.vector.byteCount == model.count)
+        for _ in 0..<20 {
+            let start = Int.random(in: 0...model.count, using: &random), count = Int.random(in: 0...(model.count - start), using: &random)
+            let slice = list.vector.slice(at: start, byteCount: count)
+            let inner = count == 0 ? 0 : Int.random(in: 0..<count, using: &random)
+            let copy = IOBuffer(byteCount: count - inner)
+            copy.withMutableBytes { slice.slice(at: inner, byteCount: count - inner).copyOut(at: 0, into: &$0) }
+            let bytes = copy.withBytes { b in (0..<b.byteCount).map { b.unsafeLoadUnaligned(fromByteOffset: $0, as: UInt8.self) } }
+            #expect(bytes == Array(model[start + inner..<start + count]))
+            #expect(slice.isZero == model[start..<start + count].allSatisfy { $0 == 0 })
+        }
+        withExtendedLifetime((memory, list)) {}
+    }
+}
+
+/// A small seeded generator: the same numbers on every machine.
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,112 @@
+import IOCore
+import StrataBase
+import Synchronization
+import Testing
+
+@Suite("I/O contexts")
+struct IOContextTests {
+    /// Runs `body` on a context with a thread of its own and hands back what it returned.
+    static func onThread<R: Sendable>(_ body: @escaping @Sendable () async -> R) async throws -> R {
+        let context = try IOContext.startThread(name: "test")
+        let result = await withCheckedContinuation { (continuation: CheckedContinuation<R, Never>) in
+            context.spawn { continuation.resume(returning: await body()) }
+        }
+        context.stop()
+        context.join()
+        return result
+    }
+
+    @Test("a task of a context stays on its thread across suspensions")
+    func staysOnThread() async throws {
+        let stayed = try await Self.onThread {
+            let home = IOContext.current
+            var stayed = home != nil
+            for _ in 0..<100 {
+                await Task.yield()
+                stayed = stayed && IOContext.current === home
+                _ = await BlockingPool.run { 1 }
+                stayed = stayed && IOContext.current === home
+            }
+            return stayed
+        }
+        #expect(stayed)
+    }
+
+    @Test("calls posted by several threads all run, each thread's in order")
+    func postsArrive() async throws {
+        let context = try IOContext.startThread(name: "test")
+        let seen = Mutex<[Int: [Int]]>([:])
+        await withTaskGroup(of: Void.self) { group in
+            for sender in 0..<4 {
+                group.addTask {
+                    for index in 0..<500 { context.post { seen.withLock { $0[sender, default: []].append(index) } } }
+                    await context.turnBoundary()
+                }
+            }
+        }
+        context.stop()
+        context.join()
+        #expect(seen.withLock { $0 } == [0: Array(0..<500), 1: Array(0..<500), 2: Array(0..<500), 3: Array(0..<500)])
+    }
+
+    @Test("timers fire in the order of their deadlines, and a cancelled one does not")
+    func timersInOrder() async throws {
+        let order = Mutex<[Int]>([])
+        _ = try await Self.onThread {
+            guard let context = IOContext.current else { return }
+            context.schedule(after: .milliseconds(20)) { order.withLock { $0.append(2) } }
+            context.schedule(after: .milliseconds(10)) { order.withLock { $0.append(1) } }
+            context.schedule(after: .milliseconds(15)) { order.withLock { $0.append(9) } }.cancel()
+            await context.sleep(for: .milliseconds(30))
+        }
+        #expect(order.withLock { $0 } == [1, 2])
+    }
+
+    @Test("the main loop returns what its body returns")
+    func mainLoop() async throws {
+        let result = try await BlockingPool.run { Result { try IOContext.runMain { await Task.yield(); return 42 } } }.get()
+        #expect(result == 42)
+    }
+
+    @Test("an async mutex hands itself on in order of arrival and never lets two in")
+    func mutexIsFair() async throws {
+        let mutex = AsyncMutex()
+        let inside = Atomic<Int>(0)
+        let worst = Atomic<Int>(0)
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<20 {
+                group.addTask {
+                    for _ in 0..<50 {
+                        await mutex.withLock {
+                            let now = inside.add(1, ordering: .sequentiallyConsistent).newValue
+                            worst.max(now, ordering: .relaxed)
+                            await Task.yield()
+                            inside.subtract(1, ordering: .sequentiallyConsistent)
+                        }
+                    }
+                }
+            }
+        }
+        #expect(worst.load(ordering: .relaxed) == 1)
+    }
+
+    @Test("waiting for idle returns once everybody has left")
+    func inFlight() async throws {
+        let counter = InFlightCounter()
+        let left = Atomic<Int>(0)
+        for _ in 0..<50 { counter.enter() }
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<50 {
+                group.addTask {
+                    await Task.yield()
+                    left.add(1, ordering: .sequentiallyConsistent)
+                    counter.leave()
+                }
+            }
+            group.addTask {
+                await counter.waitUntilIdle()
+                #expect(left.load(ordering: .sequentiallyConsistent) == 50)
+            }
+        }
+    }
+}
