@@ -35,31 +35,31 @@ struct IOContextTests {
     @Test("calls posted by several threads all run, each thread's in order")
     func postsArrive() async throws {
         let context = try IOContext.startThread(name: "test")
-        let seen = Mutex<[Int: [Int]]>([:])
+        let seen = Shared<[Int: [Int]]>([:])
         await withTaskGroup(of: Void.self) { group in
             for sender in 0..<4 {
                 group.addTask {
-                    for index in 0..<500 { context.post { seen.withLock { $0[sender, default: []].append(index) } } }
+                    for index in 0..<500 { context.post { seen.value.withLock { $0[sender, default: []].append(index) } } }
                     await context.turnBoundary()
                 }
             }
         }
         context.stop()
         context.join()
-        #expect(seen.withLock { $0 } == [0: Array(0..<500), 1: Array(0..<500), 2: Array(0..<500), 3: Array(0..<500)])
+        #expect(seen.value.withLock { $0 } == [0: Array(0..<500), 1: Array(0..<500), 2: Array(0..<500), 3: Array(0..<500)])
     }
 
     @Test("timers fire in the order of their deadlines, and a cancelled one does not")
     func timersInOrder() async throws {
-        let order = Mutex<[Int]>([])
+        let order = Shared<[Int]>([])
         _ = try await Self.onThread {
             guard let context = IOContext.current else { return }
-            context.schedule(after: .milliseconds(20)) { order.withLock { $0.append(2) } }
-            context.schedule(after: .milliseconds(10)) { order.withLock { $0.append(1) } }
-            context.schedule(after: .milliseconds(15)) { order.withLock { $0.append(9) } }.cancel()
+            context.schedule(after: .milliseconds(20)) { order.value.withLock { $0.append(2) } }
+            context.schedule(after: .milliseconds(10)) { order.value.withLock { $0.append(1) } }
+            context.schedule(after: .milliseconds(15)) { order.value.withLock { $0.append(9) } }.cancel()
             await context.sleep(for: .milliseconds(30))
         }
-        #expect(order.withLock { $0 } == [1, 2])
+        #expect(order.value.withLock { $0 } == [1, 2])
     }
 
     @Test("the main loop returns what its body returns")
@@ -71,42 +71,46 @@ struct IOContextTests {
     @Test("an async mutex hands itself on in order of arrival and never lets two in")
     func mutexIsFair() async throws {
         let mutex = AsyncMutex()
-        let inside = Atomic<Int>(0)
-        let worst = Atomic<Int>(0)
+        let counts = Shared((inside: 0, worst: 0))
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<20 {
                 group.addTask {
                     for _ in 0..<50 {
                         await mutex.withLock {
-                            let now = inside.add(1, ordering: .sequentiallyConsistent).newValue
-                            worst.max(now, ordering: .relaxed)
+                            counts.value.withLock { $0 = ($0.inside + 1, max($0.worst, $0.inside + 1)) }
                             await Task.yield()
-                            inside.subtract(1, ordering: .sequentiallyConsistent)
+                            counts.value.withLock { $0.inside -= 1 }
                         }
                     }
                 }
             }
         }
-        #expect(worst.load(ordering: .relaxed) == 1)
+        #expect(counts.value.withLock { $0.worst } == 1)
     }
 
     @Test("waiting for idle returns once everybody has left")
     func inFlight() async throws {
         let counter = InFlightCounter()
-        let left = Atomic<Int>(0)
+        let left = Shared(0)
         for _ in 0..<50 { counter.enter() }
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<50 {
                 group.addTask {
                     await Task.yield()
-                    left.add(1, ordering: .sequentiallyConsistent)
+                    left.value.withLock { $0 += 1 }
                     counter.leave()
                 }
             }
             group.addTask {
                 await counter.waitUntilIdle()
-                #expect(left.load(ordering: .sequentiallyConsistent) == 50)
+                #expect(left.value.withLock { $0 } == 50)
             }
         }
     }
+}
+
+/// A value that several tasks of a test share.
+final class Shared<Value: Sendable>: Sendable {
+    let value: Mutex<Value>
+    init(_ value: Value) { self.value = Mutex(value) }
 }
