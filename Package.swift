@@ -97,6 +97,7 @@ let package = Package(
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
+        tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
     ],
     swiftLanguageModes: [.v6]
 )
