@@ -91,13 +91,15 @@ let package = Package(
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
         // Floor 10: the one executable.
-        program("strata", in: "Tools", ["StrataBase", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
+        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
+        tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
+        tests("ImgToolTests", ["StrataBase", "QAPIRuntime", "ToolSupport", "ImgTool"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,1 +1,52 @@
-print("strata")
+import Glibc
+import ImgTool
+import IOCore
+import StrataBase
+import ToolSupport
+
+// The one executable: the name it is called by, or else the first argument, says which tool it is.
+
+let helpText = """
+    Strata's tools for disk images. Usage:
+
+      strata TOOL [options]
+
+    Tools (run strata TOOL --help for each):
+    \(ToolName.allCases.map { "  \($0.rawValue) - \($0.summary)\n" }.joined())
+    Options:
+      -h, --help
+         display this help and exit
+      -V, --version
+         display version info and exit
+
+    A link to this program named strata-img, qemu-img, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
+
+    """
+
+func run(_ commandLine: [String]) -> Int32 {
+    switch ToolName.choose(commandLine) {
+    case .tool(.img, let invocation): return runImgTool(invocation)
+    case .tool(let tool, let invocation):
+        StandardStreams.printError("\(invocation.name): the tool '\(tool.rawValue)' is not part of this build\n")
+        return 1
+    case .missing(let name):
+        StandardStreams.printError("\(name): this version has no such tool yet; it has: \(ToolName.list)\n")
+        return 1
+    case .none(let program, let arguments):
+        switch arguments.first {
+        case "-h", "--help":
+            return StandardStreams.print(helpText) ? 0 : 1
+        case "-V", "--version":
+            return StandardStreams.print(VersionText.text(name: "strata")) ? 0 : 1
+        case let word?:
+            let what = word.hasPrefix("-") ? "unrecognized option '\(word)'" : "Tool not found: \(word); there are: \(ToolName.list)"
+            StandardStreams.printError("strata: \(what)\nTry '\(program) --help' for more info\n")
+            return 1
+        case nil:
+            StandardStreams.printError("strata: Not enough arguments\nTry '\(program) --help' for more info\n")
+            return 1
+        }
+    }
+}
+
+exit(run(CommandLine.arguments))

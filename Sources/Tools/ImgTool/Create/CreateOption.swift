@@ -1,0 +1,84 @@
+import StrataBase
+import ToolSupport
+
+/// One `-o` option of image creation.
+struct CreateOption: Sendable {
+    enum Kind: Sendable {
+        case text
+        case flag
+        case number
+        case size
+    }
+
+    let name: String
+    let kind: Kind
+    /// What the "Formatting" line says when the option is not given; nil for an option that is silent then.
+    let standard: String?
+    let help: String
+
+    init(_ name: String, _ kind: Kind, standard: String? = nil, help: String) {
+        self.name = name
+        self.kind = kind
+        self.standard = standard
+        self.help = help
+    }
+
+    /// The line of `-o help`.
+    var helpLine: String {
+        let type =
+            switch kind {
+            case .text: "str"
+            case .flag: "bool (on/off)"
+            case .number: "num"
+            case .size: "size"
+            }
+        let left = "\(name)=<\(type)>"
+        return "  \(left)\(String(repeating: " ", count: max(0, 22 - left.utf8.count))) - \(help)"
+    }
+}
+
+/// A value of a `CreateOption`, checked to be of its kind.
+enum CreateValue: Hashable, Sendable {
+    case text(String)
+    case flag(Bool)
+    case number(Int)
+    case size(Int)
+
+    /// Parses what follows the `=`; `nil` stands for an option without one, which only flags allow.
+    init(_ text: String?, for option: CreateOption) throws(ToolFailure) {
+        switch option.kind {
+        case .text:
+            self = .text(text ?? "on")
+        case .flag:
+            switch text ?? "on" {
+            case "on", "yes", "true", "y": self = .flag(true)
+            case "off", "no", "false", "n": self = .flag(false)
+            default: throw ToolFailure("Parameter '\(option.name)' expects 'on' or 'off'")
+            }
+        case .number:
+            guard let text, let value = Int(text), value >= 0 else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
+            self = .number(value)
+        case .size:
+            guard let text, let value = ByteSize.parse(text) else {
+                if let text, NumberArgument.isNumberTooFar(text) {
+                    throw ToolFailure("Value '\(text)' is out of range for parameter '\(option.name)'")
+                }
+                throw ToolFailure(
+                    "Parameter '\(option.name)' expects a non-negative number below 2^64",
+                    advice: [
+                        "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-", "and exabytes, respectively.",
+                    ])
+            }
+            self = .size(value)
+        }
+    }
+
+    /// As the "Formatting" line prints it.
+    var text: String {
+        switch self {
+        case .text(let text): OptionList.escaped(text)
+        case .flag(let isOn): isOn ? "on" : "off"
+        case .number(let number), .size(let number): String(number)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+/// What a command accepts, declared once: the parser, `--help` and the manual pages all read this.
+///
+/// `Key` names the options for the code that acts on them, so that a switch over parsed options is exhaustive.
+package struct CommandDeclaration<Key: Hashable & Sendable>: Sendable {
+    /// The word that selects the command, or the tool's own name for a tool without commands.
+    package var name: String
+    /// What the command does, in one sentence without a full stop.
+    package var summary: String
+    /// The lines after the program's name in the usage text.
+    package var usage: [String]
+    package var options: [OptionDeclaration<Key>]
+    package var operands: [OperandDeclaration]
+
+    package init(
+        _ name: String, summary: String, usage: [String], options: [OptionDeclaration<Key>], operands: [OperandDeclaration] = []
+    ) {
+        self.name = name
+        self.summary = summary
+        self.usage = usage
+        self.options = options
+        self.operands = operands
+    }
+}
+
+/// One option: `-f`, `--format` or both.
+package struct OptionDeclaration<Key: Hashable & Sendable>: Sendable {
+    package var key: Key
+    /// The letter after one dash.
+    package var short: Character?
+    /// The word after two dashes.
+    package var long: String?
+    /// How the value is called in the help text; nil for an option that takes none.
+    package var value: String?
+    /// One or more lines of help.
+    package var help: [String]
+
+    package init(_ key: Key, _ short: Character?, _ long: String?, value: String? = nil, help: String...) {
+        self.key = key
+        self.short = short
+        self.long = long
+        self.value = value
+        self.help = help
+    }
+
+    package var takesValue: Bool { value != nil }
+}
+
+/// An argument that is not an option, for the help text.
+package struct OperandDeclaration: Sendable {
+    package var name: String
+    package var help: [String]
+
+    package init(_ name: String, help: String...) {
+        self.name = name
+        self.help = help
+    }
+}
+
+extension CommandDeclaration {
+    /// The text of `--help`.
+    /// - Parameter program: how the user called us, as in `strata img create`.
+    package func helpText(program: String) -> String {
+        var text = "\(summary).  Usage:\n\n"
+        for (index, line) in usage.enumerated() {
+            text += index == 0 ? "  \(program) \(line)\n" : "        \(line)\n"
+        }
+        if !options.isEmpty { text += "\nOptions:\n" }
+        for option in options {
+            let names = [option.short.map { "-\($0)" }, option.long.map { "--\($0)" }].compactMap(\.self).joined(separator: ", ")
+            text += "  \(names)\(option.value.map { " \($0)" } ?? "")\n"
+            for line in option.help { text += "     \(line)\n" }
+        }
+        if !operands.isEmpty { text += "\nArguments:\n" }
+        for operand in operands {
+            text += "  \(operand.name)\n"
+            for line in operand.help { text += "     \(line)\n" }
+        }
+        return text
+    }
+}

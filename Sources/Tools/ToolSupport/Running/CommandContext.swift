@@ -1,0 +1,31 @@
+/// One command of a tool as it was called: `strata img create`.
+package struct CommandContext: Sendable, Hashable {
+    /// What the user typed to reach the command: `/usr/bin/qemu-img create`.
+    package var program: String
+    /// The tool's name in front of messages: `qemu-img`.
+    package var name: String
+
+    package init(_ invocation: ToolInvocation, command: String? = nil) {
+        program = command.map { "\(invocation.program) \($0)" } ?? invocation.program
+        name = invocation.name
+    }
+
+    /// Splits the arguments, or fails with the C library's message and a pointer to the help text.
+    package func parse<Key>(
+        _ arguments: [String], as declaration: CommandDeclaration<Key>, stopsAtFirstOperand: Bool = false
+    ) throws(ToolFailure) -> ParsedArguments<Key> {
+        do throws(ArgumentError) {
+            return try ArgumentParser(declaration.options, stopsAtFirstOperand: stopsAtFirstOperand).parse(arguments)
+        } catch {
+            // The C library puts the program as typed in front of its messages, not the short name.
+            var failure = usageFailure(error.message)
+            failure.speaker = program
+            throw failure
+        }
+    }
+
+    /// A wrong call: the message and where to read on.
+    package func usageFailure(_ message: String) -> ToolFailure {
+        ToolFailure(message, advice: ["Try '\(program) --help' for more info"])
+    }
+}
