@@ -1,9 +1,10 @@
 import Testing
 import ToolSupport
 
-private enum Key: Hashable { case format, quiet, share, options, backing, backingFormat, output, object }
+private enum Key: OptionKey { case help, format, quiet, share, options, backing, backingFormat, output, object }
 
 private let parser = ArgumentParser<Key>([
+    .init(.help, "h", "help", help: "help"),
     .init(.quiet, "q", "quiet", help: "say nothing"),
     .init(.share, "U", "force-share", help: "share"),
     .init(.format, "f", "format", value: "FMT", help: "format"),
@@ -47,6 +48,12 @@ struct ArgumentParserTests {
         let parsed = try parser.parse(["-f", "raw", "-q", "--format", "qcow2"])
         #expect(parsed.last(.format) == "qcow2")
         #expect(parsed.occurrences.map(\.key) == [.format, .quiet, .format])
+    }
+
+    @Test("nothing behind a call for help matters")
+    func help() throws {
+        let parsed = try parser.parse(["-q", "--he", "--no-such", "-z"])
+        #expect(parsed.contains(.help) && parsed.contains(.quiet))
     }
 
     @Test("a tool with commands leaves what follows the command alone")

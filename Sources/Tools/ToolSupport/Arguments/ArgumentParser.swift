@@ -3,7 +3,7 @@
 /// - Options and operands may be mixed; after `--` everything is an operand; a lone `-` is an operand.
 /// - Letters may be grouped (`-qU`), and a value may follow its letter directly (`-fqcow2`) or be the next argument.
 /// - A long option takes its value after `=` or as the next argument, and may be shortened while it stays unambiguous.
-package struct ArgumentParser<Key: Hashable & Sendable>: Sendable {
+package struct ArgumentParser<Key: OptionKey>: Sendable {
     private let options: [OptionDeclaration<Key>]
     /// Whether the first operand ends the options: a tool whose first operand is a command leaves the rest to it.
     private let stopsAtFirstOperand: Bool
@@ -13,12 +13,13 @@ package struct ArgumentParser<Key: Hashable & Sendable>: Sendable {
         self.stopsAtFirstOperand = stopsAtFirstOperand
     }
 
+    /// Reading ends at a call for help: whatever follows it is not looked at.
     /// - Parameter arguments: without the program's name.
     /// - Throws: a failure whose message is the C library's, without the program's name in front.
     package func parse(_ arguments: [String]) throws(ArgumentError) -> ParsedArguments<Key> {
         var parsed = ParsedArguments<Key>()
         var rest = arguments[...]
-        while let argument = rest.popFirst() {
+        while !parsed.contains(.help), let argument = rest.popFirst() {
             if argument == "--" {
                 break
             } else if argument.hasPrefix("--") {
@@ -95,7 +96,7 @@ package struct ArgumentError: Error, Hashable, Sendable {
 }
 
 /// A command line, split.
-package struct ParsedArguments<Key: Hashable & Sendable>: Sendable {
+package struct ParsedArguments<Key: OptionKey>: Sendable {
     /// One option as it was given.
     package struct Occurrence: Sendable {
         package let key: Key

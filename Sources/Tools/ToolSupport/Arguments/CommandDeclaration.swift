@@ -1,7 +1,12 @@
+/// The names by which a command's code knows its options. Every command has `--help`.
+package protocol OptionKey: Hashable, Sendable {
+    static var help: Self { get }
+}
+
 /// What a command accepts, declared once: the parser, `--help` and the manual pages all read this.
 ///
 /// `Key` names the options for the code that acts on them, so that a switch over parsed options is exhaustive.
-package struct CommandDeclaration<Key: Hashable & Sendable>: Sendable {
+package struct CommandDeclaration<Key: OptionKey>: Sendable {
     /// The word that selects the command, or the tool's own name for a tool without commands.
     package var name: String
     /// What the command does, in one sentence without a full stop.
@@ -11,19 +16,20 @@ package struct CommandDeclaration<Key: Hashable & Sendable>: Sendable {
     package var options: [OptionDeclaration<Key>]
     package var operands: [OperandDeclaration]
 
+    /// - Parameter options: without `--help`, which is added.
     package init(
         _ name: String, summary: String, usage: [String], options: [OptionDeclaration<Key>], operands: [OperandDeclaration] = []
     ) {
         self.name = name
         self.summary = summary
         self.usage = usage
-        self.options = options
+        self.options = [OptionDeclaration(.help, "h", "help", help: "display this help and exit")] + options
         self.operands = operands
     }
 }
 
 /// One option: `-f`, `--format` or both.
-package struct OptionDeclaration<Key: Hashable & Sendable>: Sendable {
+package struct OptionDeclaration<Key: OptionKey>: Sendable {
     package var key: Key
     /// The letter after one dash.
     package var short: Character?

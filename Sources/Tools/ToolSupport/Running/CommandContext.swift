@@ -11,7 +11,7 @@ package struct CommandContext: Sendable, Hashable {
     }
 
     /// Splits the arguments, or fails with the C library's message and a pointer to the help text.
-    package func parse<Key>(
+    package func parse<Key: OptionKey>(
         _ arguments: [String], as declaration: CommandDeclaration<Key>, stopsAtFirstOperand: Bool = false
     ) throws(ToolFailure) -> ParsedArguments<Key> {
         do throws(ArgumentError) {
