@@ -1,0 +1,29 @@
+import IOCore
+import ToolSupport
+
+/// One command of the tool. Each lives in a file of its own and is listed in `ImgTool.swift`.
+protocol ImgCommand {
+    associatedtype Key: OptionKey
+    static var declaration: CommandDeclaration<Key> { get }
+
+    /// Does the work on the main thread's I/O context.
+    /// - Returns: the process's exit status.
+    static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32
+}
+
+extension ImgCommand {
+    static var name: String { declaration.name }
+    static var summary: String { declaration.summary }
+
+    /// Splits the command line, answers `--help`, runs, and prints what went wrong.
+    static func main(_ invocation: ToolInvocation, _ arguments: [String]) -> Int32 {
+        let context = CommandContext(invocation, command: declaration.name)
+        return ToolRun.reportingFailures(name: context.name) { () throws(ToolFailure) in
+            let parsed = try context.parse(arguments, as: declaration)
+            if parsed.contains(.help) {
+                return StandardStreams.print(declaration.helpText(program: context.program)) ? 0 : 1
+            }
+            return try ToolRun.onMainContext { () async throws(ToolFailure) in try await run(parsed, context) }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import IOCore
+package import ToolSupport
+
+/// The commands, in the order in which `--help` lists them.
+private let commands: [any ImgCommand.Type] = []
+
+/// The tool `img`: finds the command and hands over the rest of the line.
+/// - Returns: the process's exit status.
+package func runImgTool(_ invocation: ToolInvocation) -> Int32 {
+    let context = CommandContext(invocation)
+    return ToolRun.reportingFailures(name: context.name) { () throws(ToolFailure) in
+        let parsed = try context.parse(invocation.arguments, as: declaration, stopsAtFirstOperand: true)
+        for occurrence in parsed.occurrences {
+            switch occurrence.key {
+            case .help: return StandardStreams.print(helpText(program: context.program)) ? 0 : 1
+            case .version: return StandardStreams.print(VersionText.text(name: context.name)) ? 0 : 1
+            case .trace: throw ToolFailure("tracing is not supported")
+            }
+        }
+        guard let word = parsed.operands.first else { throw context.usageFailure("Not enough arguments") }
+        guard let command = commands.first(where: { $0.name == word }) else {
+            var failure = context.usageFailure("Command not found: \(word)")
+            failure.advice.append("There are: \(commands.map { $0.name }.joined(separator: ", "))")
+            throw failure
+        }
+        return command.main(invocation, Array(parsed.operands.dropFirst()))
+    }
+}
+
+private enum Key: OptionKey { case help, version, trace }
+
+private let declaration = CommandDeclaration<Key>(
+    "img", summary: "Disk image utility",
+    usage: ["[standard options] COMMAND [--help | command options]"],
+    options: [
+        .init(.version, "V", "version", help: "display version info and exit"),
+        .init(.trace, "T", "trace", value: "TRACE", help: "specify tracing options (not supported)"),
+    ])
+
+private func helpText(program: String) -> String {
+    var text = declaration.helpText(program: program)
+    text += "\nCommands (run \(program) COMMAND --help for each):\n\n"
+    for command in commands { text += "  \(command.name) - \(command.summary)\n" }
+    text += "\nSupported image formats:\n\n  file null-co qcow2 raw\n"
+    return text
+}
