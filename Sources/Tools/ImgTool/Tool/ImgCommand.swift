@@ -2,7 +2,7 @@ import IOCore
 import ToolSupport
 
 /// One command of the tool. Each lives in a file of its own and is listed in `ImgTool.swift`.
-protocol ImgCommand {
+protocol ImgCommand: SendableMetatype {
     associatedtype Key: OptionKey
     static var declaration: CommandDeclaration<Key> { get }
 
