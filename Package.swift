@@ -55,9 +55,9 @@ let package = Package(
 
         // Floor 3: the schema compiler's back half and what it generates.
         module("QAPIGenerator", in: "QAPI", ["QAPISchema"]),
-        program("qapi-gen", in: "QAPI", ["QAPISchema", "QAPIGenerator"]),
+        program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
         .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
-        module("StorageSchema", in: "QAPI", ["QAPIRuntime"]),
+        module("StorageSchema", in: "QAPI", ["QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
         // Floor 4: the graph and the monitor.
         module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime"]),
@@ -100,6 +100,7 @@ let package = Package(
         tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
         tests("ImgToolTests", ["StrataBase", "QAPIRuntime", "ToolSupport", "ImgTool"]),
+        tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
     ],
     swiftLanguageModes: [.v6]
 )

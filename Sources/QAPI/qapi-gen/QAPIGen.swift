@@ -1,0 +1,93 @@
+import Glibc
+import QAPIGenerator
+import QAPISchema
+import StrataBase
+
+/// The schema compiler's command line.
+@main
+struct QAPIGen {
+    static let usage = """
+        usage: qapi-gen [--output-dir DIR] [--name NAME] [--define COND]... [--check] [--dump-model] [--introspect FILE] [--unmasked] SCHEMA
+
+          --output-dir DIR   where the Swift files go (default: the current directory)
+          --name NAME        what names of the command table start with (default: Schema)
+          --define COND      a condition that holds for 'if'; may be given again
+          --check            only check the schema
+          --dump-model       print the model of the schema and stop
+          --introspect FILE  write the answer to query-qmp-schema and stop
+          --unmasked         with --introspect: keep the names of types
+        """
+
+    static func main() {
+        do throws(Failure) {
+            try run(Array(CommandLine.arguments.dropFirst()))
+        } catch {
+            StandardText.printError(error.message)
+            exit(1)
+        }
+    }
+
+    private struct Failure: Error {
+        let message: String
+    }
+
+    private static func run(_ arguments: [String]) throws(Failure) {
+        var outputFolder = "."
+        var name = "Schema"
+        var defines: Set<String> = []
+        var onlyCheck = false
+        var dumpsModel = false
+        var introspectionFile: String?
+        var unmasked = false
+        var root: String?
+        var rest = arguments[...]
+        func value(of option: String) throws(Failure) -> String {
+            guard let value = rest.popFirst() else { throw Failure(message: "qapi-gen: option '\(option)' needs a value") }
+            return value
+        }
+        while let argument = rest.popFirst() {
+            switch argument {
+            case "--output-dir", "-o": outputFolder = try value(of: argument)
+            case "--name": name = try value(of: argument)
+            case "--define", "-D": defines.insert(try value(of: argument))
+            case "--check": onlyCheck = true
+            case "--dump-model": dumpsModel = true
+            case "--introspect": introspectionFile = try value(of: argument)
+            case "--unmasked", "-u": unmasked = true
+            case "--help", "-h":
+                print(usage)
+                return
+            default:
+                if argument.hasPrefix("-") { throw Failure(message: "qapi-gen: unknown option '\(argument)'\n\(usage)") }
+                if let root { throw Failure(message: "qapi-gen: more than one schema: '\(root)' and '\(argument)'") }
+                root = argument
+            }
+        }
+        guard let root else { throw Failure(message: "qapi-gen: no schema given\n\(usage)") }
+
+        let schema: Schema
+        do throws(SchemaError) {
+            schema = try SchemaReader.schema(root: root) { path in try SmallFile.read(path) }.applying(defines: defines)
+        } catch {
+            throw Failure(message: error.description)
+        }
+        if dumpsModel { print(schema.dump, terminator: "") }
+        if let introspectionFile {
+            let lines = IntrospectionEmitter.lines(of: schema, unmasked: unmasked)
+            try write(lines.joined(separator: "\n") + "\n", to: introspectionFile)
+        }
+        if onlyCheck || dumpsModel || introspectionFile != nil { return }
+        for file in SwiftGenerator.files(for: schema, named: name) { try write(file.text, to: "\(outputFolder)/\(file.name)") }
+    }
+
+    /// A file that already says the same keeps its date, so that builds do not run again for nothing.
+    private static func write(_ text: String, to path: String) throws(Failure) {
+        let bytes = Array(text.utf8)
+        if (try? SmallFile.read(path)) == bytes { return }
+        do throws(BlockError) {
+            try SmallFile.write(bytes, to: path)
+        } catch {
+            throw Failure(message: "qapi-gen: \(error)")
+        }
+    }
+}
