@@ -7,12 +7,12 @@ package final class InFlightCounter: Sendable {
 
     package init() {}
 
-    package var current: Int { count.load(ordering: .acquiring) }
+    package var current: Int { count.load(ordering: .sequentiallyConsistent) }
 
-    package func enter() { count.add(1, ordering: .acquiringAndReleasing) }
+    package func enter() { count.add(1, ordering: .sequentiallyConsistent) }
 
     package func leave() {
-        let (_, left) = count.subtract(1, ordering: .acquiringAndReleasing)
+        let (_, left) = count.subtract(1, ordering: .sequentiallyConsistent)
         if left == 0 { waiters.withLock { $0.takeAll() }.resume() }
     }
 

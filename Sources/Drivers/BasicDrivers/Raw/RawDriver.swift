@@ -1,0 +1,96 @@
+package import BlockGraph
+package import IOCore
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
+package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing {
+    package static let formatName = "raw"
+    package static let kind = DriverKind.format
+
+    private let file: BlockChild
+    /// Where the window begins in the file, in bytes.
+    private let start: Int
+    /// The window's size in bytes, when the options fix it.
+    private let fixedSize: Atomic<Int>?
+    package let limits: BlockLimits
+
+    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .raw(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'raw'") }
+        let hasWindow = own.offset != nil || own.size != nil
+        // Without a window every request reaches the file unchanged, as through a filter: others may then share what we share.
+        let file = try await opener.openChild(own.file, as: "file", role: hasWindow ? [.data, .primary] : [.filtered, .primary])
+        return try RawDriver(file, offset: own.offset, size: own.size)
+    }
+
+    private init(_ file: BlockChild, offset: Int?, size: Int?) throws(BlockError) {
+        let start = offset ?? 0
+        let available = file.length - start
+        guard start >= 0, available >= 0 else {
+            throw BlockError(.invalidArgument, "The window's offset (\(start)) lies beyond the end (\(file.length)) of node '\(file.node.name)'")
+        }
+        if let size, size < 0 || size > available {
+            throw BlockError(.invalidArgument, "The window's offset (\(start)) plus size (\(size)) go beyond the end (\(file.length)) of node '\(file.node.name)'")
+        }
+        if let size, !size.isAligned(to: 512) { throw BlockError(.invalidArgument, "The window's size (\(size)) is not a multiple of 512 bytes") }
+        self.file = file
+        self.start = start
+        fixedSize = size.map { Atomic($0) }
+        var limits = file.node.driver.limits
+        // A window that begins between two of the file's blocks cannot promise the file's alignment.
+        if !start.isAligned(to: limits.requestAlignment) { limits = BlockLimits() }
+        self.limits = limits
+    }
+
+    package var length: Int { fixedSize?.load(ordering: .relaxed) ?? max(0, file.length - start) }
+    package var children: [BlockChild] { [file] }
+    package var supportedWriteFlags: RequestFlags { file.node.driver.supportedWriteFlags.subtracting(.compressed) }
+
+    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset + start) }
+
+    package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        try await file.read(target, at: offset + start, flags: flags)
+    }
+
+    package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        file.tryWrite(source, at: offset + start, flags: flags)
+    }
+
+    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        try await file.write(source, at: offset + start, flags: flags)
+    }
+
+    package func flush() async throws(BlockError) { try await file.flush() }
+
+    package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        try await file.writeZeroes(shifted(range), flags: flags)
+        return .done
+    }
+
+    package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
+        try await file.discard(shifted(range))
+        return .done
+    }
+
+    package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
+        if fixedSize != nil { throw BlockError(.unsupported, "Cannot resize a node whose size is fixed by its 'size' option") }
+        let (total, overflow) = byteCount.addingReportingOverflow(start)
+        if overflow { throw BlockError(.tooLarge, "\(byteCount) bytes are more than a disk can have") }
+        try await file.resize(to: total, exact: exact, preallocation: preallocation)
+    }
+
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? { precise ? nil : mapped(range) }
+    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus { mapped(range) }
+
+    /// Everything lies in the file at the same place; whether it is zero the file knows.
+    private func mapped(_ range: GuestRange) -> BlockStatus {
+        BlockStatus(byteCount: range.byteCount, flags: [.data, .allocated, .offsetValid, .recurse], offset: (range.start + start).asHost, file: file)
+    }
+
+    package func hostFileRange(of range: GuestRange) -> HostFileRange? { file.hostFileRange(of: shifted(range)) }
+
+    private func shifted(_ range: GuestRange) -> GuestRange { GuestRange(range.start + start, byteCount: range.byteCount) }
+
+    package func describeImage() async throws(BlockError) -> ImageDescription { ImageDescription() }
+}

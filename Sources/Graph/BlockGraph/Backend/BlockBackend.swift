@@ -1,0 +1,113 @@
+package import IOCore
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// Where requests enter a graph: the edge that an export, a tool or a job holds to the root of its tree.
+///
+/// It keeps requests out while the nodes below change. A request that is answered at once runs inside one turn of its I/O context and is not
+/// counted; one that suspends is. A drained section closes the gate, waits for a turn boundary of every context and then for the count to
+/// reach zero (Docs/Concurrency.md).
+///
+/// The `try` calls are for code on an I/O context. The async ones may be called from any task.
+package final class BlockBackend: Sendable {
+    /// For messages: the export's id, the job's id.
+    package let name: String
+    /// The edge to the root node.
+    package let root: BlockChild
+    private let gate = RequestGate()
+
+    init(name: String, root: BlockChild) {
+        self.name = name
+        self.root = root
+    }
+
+    package var node: BlockNode { root.node }
+    /// The size in bytes.
+    package var length: Int { root.length }
+    package var isWritable: Bool { root.permissions.contains(.write) }
+
+    // MARK: Requests that are answered at once (on an I/O context)
+
+    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        gate.isOpen && root.tryRead(target, at: offset)
+    }
+
+    package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
+        gate.isOpen && root.tryWrite(source, at: offset, flags: flags)
+    }
+
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
+        gate.isOpen ? root.tryBlockStatus(of: range, precise: precise) : nil
+    }
+
+    /// Where the range lies in a host file; valid until the end of the current turn.
+    package func hostFileRange(of range: GuestRange) -> HostFileRange? {
+        gate.isOpen ? root.hostFileRange(of: range) : nil
+    }
+
+    // MARK: Requests that may take time
+
+    /// - Throws: `.invalidArgument` for a range outside the node; else what the driver reports.
+    package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        try check(GuestRange(offset, byteCount: target.byteCount))
+        try await root.read(target, at: offset, flags: flags)
+    }
+
+    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        if !root.permissions.contains(.resize) { try check(GuestRange(offset, byteCount: source.byteCount)) }
+        try await root.write(source, at: offset, flags: flags)
+    }
+
+    package func writeZeroes(_ range: GuestRange, flags: RequestFlags = []) async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        if !root.permissions.contains(.resize) { try check(range) }
+        try await root.writeZeroes(range, flags: flags)
+    }
+
+    package func discard(_ range: GuestRange) async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        try check(range)
+        try await root.discard(range)
+    }
+
+    package func flush() async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        try await root.flush()
+    }
+
+    package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
+        await gate.enter()
+        defer { gate.leave() }
+        try await root.resize(to: byteCount, exact: exact, preallocation: preallocation)
+    }
+
+    /// What a reader finds at the beginning of the range, looking through backing files.
+    /// - Returns: the status; its `byteCount` is at least 1. `depth` counts the layers above the one that decides.
+    package func blockStatus(of range: GuestRange, precise: Bool = true) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
+        await gate.enter()
+        defer { gate.leave() }
+        try check(range)
+        return try await BlockStatusPipeline.statusThroughChain(root.node, range, precise: precise)
+    }
+
+    private func check(_ range: GuestRange) throws(BlockError) {
+        let (end, overflow) = range.start.rawValue.addingReportingOverflow(range.byteCount)
+        guard !overflow, range.start.rawValue >= 0, range.byteCount >= 0, end <= length else {
+            throw BlockError(.invalidArgument, "a request for \(range.byteCount) bytes at offset \(range.start.rawValue) is outside the \(length) bytes of block node '\(node.name)'")
+        }
+    }
+
+    // MARK: Draining (called by the graph)
+
+    func closeGate() { gate.close() }
+    func openGate() { gate.open() }
+    func waitUntilIdle() async { await gate.waitUntilIdle() }
+}

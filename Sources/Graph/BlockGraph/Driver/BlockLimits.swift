@@ -1,0 +1,31 @@
+/// What sizes and alignments a driver can take. Everything in bytes; the request pipeline pads and splits accordingly.
+package struct BlockLimits: Hashable, Sendable {
+    /// Every read and write starts at and is a multiple of this: a power of two.
+    package var requestAlignment: Int
+    /// Where memory has to start and how long its runs are multiples of: a power of two.
+    package var memoryAlignment: Int
+    /// The longest read or write; `Int.max` for no limit.
+    package var maxTransfer: Int
+    /// Zeroes and discards are cut at multiples of these; what sticks out is written as data, or not discarded.
+    package var zeroAlignment: Int
+    package var discardAlignment: Int
+    /// The longest single write-zeroes and discard.
+    package var maxZero: Int
+    package var maxDiscard: Int
+    /// A good size for requests, 0 if there is none.
+    package var optimalTransfer: Int
+
+    package init(
+        requestAlignment: Int = 1, memoryAlignment: Int = 1, maxTransfer: Int = .max, zeroAlignment: Int = 1, discardAlignment: Int = 1,
+        maxZero: Int = .max, maxDiscard: Int = .max, optimalTransfer: Int = 0
+    ) {
+        self.requestAlignment = requestAlignment
+        self.memoryAlignment = memoryAlignment
+        self.maxTransfer = maxTransfer
+        self.zeroAlignment = zeroAlignment
+        self.discardAlignment = discardAlignment
+        self.maxZero = maxZero
+        self.maxDiscard = maxDiscard
+        self.optimalTransfer = optimalTransfer
+    }
+}

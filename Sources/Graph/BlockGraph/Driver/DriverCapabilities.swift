@@ -1,0 +1,109 @@
+package import StorageSchema
+package import StrataBase
+
+// What a driver may be able to do beyond reading and writing. Not conforming means that the node cannot do it, and the pipeline finds another
+// way or reports that it is unsupported. Conformance is looked up once, when the node is made.
+
+/// Has something to make durable.
+package protocol Flushing: BlockDriver {
+    /// Everything acknowledged before the call is on stable storage after it.
+    func flush() async throws(BlockError)
+}
+
+/// Can write zeroes faster than as data.
+package protocol ZeroWriting: BlockDriver {
+    /// `.unsupported`: nothing was done; the pipeline writes a buffer of zeroes.
+    func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support
+}
+
+/// Can give space back.
+package protocol Discarding: BlockDriver {
+    /// The content of the range is undefined afterwards, or as the driver's own rules say.
+    func discard(_ range: GuestRange) async throws(BlockError) -> Support
+}
+
+/// Can change its size.
+package protocol Resizing: BlockDriver {
+    /// - Parameter exact: the new size is to be exactly this; otherwise a larger one is as good.
+    func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError)
+}
+
+/// Knows what is allocated.
+package protocol StatusReporting: BlockDriver {
+    /// - Parameter precise: find out about zeroes although it costs time.
+    func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus
+    /// The same without waiting; nil when that is not possible.
+    func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus?
+}
+
+extension StatusReporting {
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? { nil }
+}
+
+/// Can tell which part of a host file holds a range, byte for byte, so that the kernel can move the data by itself.
+package protocol HostFileBacked: BlockDriver {
+    /// Nil when the range does not lie in one piece of one file, or must not be read behind the driver's back. Valid for the current turn.
+    func hostFileRange(of range: GuestRange) -> HostFileRange?
+}
+
+/// A run of bytes in an open host file.
+package struct HostFileRange: Sendable, Hashable {
+    package var descriptor: Int32
+    package var offset: Int
+    package init(descriptor: Int32, offset: Int) {
+        self.descriptor = descriptor
+        self.offset = offset
+    }
+}
+
+/// Has metadata that can be checked for consistency.
+package protocol Checking: BlockDriver {
+    /// - Parameter repair: what may be repaired.
+    func check(repair: CheckRepair) async throws(BlockError) -> CheckReport
+}
+
+package struct CheckRepair: OptionSet, Hashable, Sendable {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    package static let leaks = CheckRepair(rawValue: 1 << 0)
+    package static let errors = CheckRepair(rawValue: 1 << 1)
+}
+
+/// What a check has found. The counts mean what `qemu-img check` means by them.
+package struct CheckReport: Hashable, Sendable {
+    /// Things that could not be checked.
+    package var checkErrors = 0
+    package var corruptions = 0
+    package var leaks = 0
+    package var corruptionsFixed = 0
+    package var leaksFixed = 0
+    /// The end of the last cluster in use, in bytes of the file below.
+    package var imageEndOffset: Int?
+    package var totalClusters: Int?
+    package var allocatedClusters: Int?
+    package var fragmentedClusters: Int?
+    package var compressedClusters: Int?
+    /// One sentence for each finding, in the order of discovery, for a person to read; bounded in number.
+    package var messages: [String] = []
+    package init() {}
+}
+
+/// Can describe its image to users.
+package protocol ImageDescribing: BlockDriver {
+    func describeImage() async throws(BlockError) -> ImageDescription
+}
+
+/// What a format says about an image, beyond size and file name.
+package struct ImageDescription: Sendable {
+    package var clusterSize: Int?
+    package var isEncrypted = false
+    package var hasCompressedClusters: Bool?
+    /// The image was not closed properly.
+    package var isDirty: Bool?
+    /// As stored in the image.
+    package var backingFileName: String?
+    package var backingFormat: String?
+    /// The format-specific part of `ImageInfo`.
+    package var specific: ImageInfoSpecific?
+    package init() {}
+}

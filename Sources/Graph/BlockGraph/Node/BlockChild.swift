@@ -1,0 +1,148 @@
+package import IOCore
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// The edge from a parent (a driver, or a backend) to a node. A parent does all of its I/O through its edges.
+///
+/// Every call checks the range, pads and splits to what the node can take, and emulates what it cannot do, so that drivers see only requests
+/// they declared. Calls may come from any thread at once. The node at the other end and the permissions change only while no request is on
+/// the edge: inside a drained section, or before the edge is in use.
+package final class BlockChild: @unchecked Sendable {  // unchecked: `node` changes only while drained (Docs/Concurrency.md)
+    /// As in QAPI: "file", "backing", "data-file"; "root" for a backend's.
+    package let name: String
+    package let role: ChildRole
+    package private(set) var node: BlockNode
+    /// Numbers edges within a graph.
+    package let id: UInt64
+    private let usedPermissions: Atomic<UInt8>
+
+    private static let nextID = Atomic<UInt64>(1)
+
+    init(name: String, role: ChildRole, node: BlockNode) {
+        self.name = name
+        self.role = role
+        self.node = node
+        id = Self.nextID.add(1, ordering: .relaxed).oldValue
+        usedPermissions = Atomic(0)
+    }
+
+    /// Points the edge to another node. Only inside a drained section.
+    func retarget(to node: BlockNode) { self.node = node }
+
+    /// What the graph has granted to this parent.
+    package var permissions: BlockPermissions { BlockPermissions(rawValue: usedPermissions.load(ordering: .relaxed)) }
+    func grant(_ permissions: BlockPermissions) { usedPermissions.store(permissions.rawValue, ordering: .relaxed) }
+
+    /// The size of the node in bytes.
+    package var length: Int { node.length }
+
+    /// Whether a synchronous request fits the node as it is: inside, and aligned.
+    private func accepts(_ offset: GuestOffset, _ byteCount: Int, _ node: BlockNode) -> Bool {
+        (offset.rawValue | byteCount) & (node.requestAlignment &- 1) == 0 && offset.rawValue <= node.length &- byteCount
+    }
+
+    // MARK: Reading
+
+    /// Reads without waiting for anything; false when that is not possible (or there is an error to report): use `read`.
+    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        let node = node
+        return accepts(offset, target.byteCount, node) && node.driver.tryRead(target, at: offset)
+    }
+
+    /// Reads `target.byteCount` bytes. What lies beyond the end of the node reads as zeroes.
+    package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        if !flags.contains(.alreadyTried), tryRead(target, at: offset) { return }
+        let node = node
+        let inside = min(target.byteCount, max(0, node.length - offset.rawValue))
+        if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
+        if inside == 0 { return }
+        try await ReadPipeline.read(node, target.slice(at: 0, byteCount: inside), at: offset, flags: flags)
+    }
+
+    // MARK: Writing
+
+    /// Writes without waiting for anything; false when that is not possible: use `write`, which starts over.
+    package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
+        let node = node
+        return flags.isEmpty && permissions.contains(.write) && accepts(offset, source.byteCount, node)
+            && node.options.detectZeroes == .off && node.driver.tryWrite(source, at: offset, flags: flags)
+    }
+
+    /// Writes all of `source`. Writing beyond the end makes the node grow if this parent may resize it.
+    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        if source.byteCount == 0 { return }
+        let node = node
+        try checkWritable(GuestRange(offset, byteCount: source.byteCount), node)
+        if node.options.detectZeroes != .off, source.isZero {
+            var flags = flags
+            if node.options.detectZeroes == .unmap, node.options.discardsUnmap { flags.insert(.mayUnmap) }
+            return try await WritePipeline.writeZeroes(node, GuestRange(offset, byteCount: source.byteCount), flags: flags.subtracting(.alreadyTried))
+        }
+        if !flags.contains(.alreadyTried), tryWrite(source, at: offset, flags: flags) { return }
+        try await WritePipeline.write(node, source, at: offset, flags: flags)
+    }
+
+    /// Makes the range read as zeroes.
+    package func writeZeroes(_ range: GuestRange, flags: RequestFlags = []) async throws(BlockError) {
+        if range.isEmpty { return }
+        let node = node
+        try checkWritable(range, node)
+        try await WritePipeline.writeZeroes(node, range, flags: flags)
+    }
+
+    /// Gives the space of the range back if the node's options and driver allow it; otherwise nothing happens.
+    package func discard(_ range: GuestRange) async throws(BlockError) {
+        let node = node
+        if range.isEmpty || !node.options.discardsUnmap { return }
+        try checkWritable(range, node)
+        try await WritePipeline.discard(node, range)
+    }
+
+    private func checkWritable(_ range: GuestRange, _ node: BlockNode) throws(BlockError) {
+        if node.isReadOnly { throw BlockError(.readOnly, "Block node '\(node.name)' is read-only") }
+        guard !permissions.isDisjoint(with: [.write, .writeUnchanged]) else {
+            throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to write")
+        }
+        if range.end.rawValue > node.length, !permissions.contains(.resize) {
+            throw BlockError(.invalidArgument, "a write of \(range.byteCount) bytes at offset \(range.start.rawValue) ends beyond the \(node.length) bytes of block node '\(node.name)'")
+        }
+    }
+
+    // MARK: The rest
+
+    /// Everything acknowledged before the call is on stable storage after it.
+    package func flush() async throws(BlockError) {
+        let node = node
+        if node.options.ignoresFlushes { return }
+        try await node.flushing?.flush()
+    }
+
+    /// Changes the size.
+    package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
+        let node = node
+        if node.isReadOnly { throw BlockError(.readOnly, "Block node '\(node.name)' is read-only") }
+        guard permissions.contains(.resize) else {
+            throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to resize")
+        }
+        guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver '\(node.formatName)' does not support resize") }
+        try await resizing.resize(to: byteCount, exact: exact, preallocation: preallocation)
+    }
+
+    /// What this node itself knows about the beginning of the range. `precise` finds zeroes although it costs time.
+    /// - Precondition: the range is not empty and lies inside the node.
+    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        try await BlockStatusPipeline.status(node, range, precise: precise)
+    }
+
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
+        node.statusReporting?.tryBlockStatus(of: range, precise: precise)
+    }
+
+    /// Where the range lies in a host file, if it does in one piece. Valid for the current turn only.
+    package func hostFileRange(of range: GuestRange) -> HostFileRange? {
+        let node = node
+        guard range.end.rawValue <= node.length else { return nil }
+        return node.hostFileBacked?.hostFileRange(of: range)
+    }
+}

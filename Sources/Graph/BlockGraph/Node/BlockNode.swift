@@ -1,0 +1,60 @@
+import StrataBase
+import Synchronization
+
+/// One node of a graph as requests see it: a driver with its abilities looked up.
+///
+/// Nothing here changes during the life of the node, so requests on any thread read it freely. Who its parents are and what they may do is
+/// the business of `BlockGraph`.
+package final class BlockNode: Sendable {
+    /// Unique in its graph; at most 31 bytes when a user chose it, `#block` and a number when not.
+    package let name: String
+    package let driver: any BlockDriver
+    package let options: NodeOptions
+    /// The driver's name, which the driver's type knows.
+    package let formatName: String
+    package let kind: DriverKind
+
+    // Abilities: what the driver conforms to, looked up once because a cast costs more than a request.
+    let flushing: (any Flushing)?
+    let zeroWriting: (any ZeroWriting)?
+    let discarding: (any Discarding)?
+    let resizing: (any Resizing)?
+    let statusReporting: (any StatusReporting)?
+    let hostFileBacked: (any HostFileBacked)?
+    package let checking: (any Checking)?
+    package let imageDescribing: (any ImageDescribing)?
+
+    /// Cached from the driver's limits: a multiple of this every request has to be.
+    let requestAlignment: Int
+    let limits: BlockLimits
+    /// Unaligned writes on their way, which exclude overlapping ones.
+    let serializer = RequestSerializer()
+
+    package init(name: String, driver: any BlockDriver, options: NodeOptions) {
+        self.name = name
+        self.driver = driver
+        self.options = options
+        formatName = type(of: driver).formatName
+        kind = type(of: driver).kind
+        flushing = driver as? any Flushing
+        zeroWriting = driver as? any ZeroWriting
+        discarding = driver as? any Discarding
+        resizing = driver as? any Resizing
+        statusReporting = driver as? any StatusReporting
+        hostFileBacked = driver as? any HostFileBacked
+        checking = driver as? any Checking
+        imageDescribing = driver as? any ImageDescribing
+        limits = driver.limits
+        requestAlignment = limits.requestAlignment
+    }
+
+    /// The size in bytes.
+    package var length: Int { driver.length }
+    package var isReadOnly: Bool { options.isReadOnly }
+    package var filename: String? { driver.filename }
+    package var children: [BlockChild] { driver.children }
+    package var primaryChild: BlockChild? { children.first { $0.role.contains(.primary) } }
+    package var backingChild: BlockChild? { children.first { $0.role.contains(.copyOnWrite) } }
+    /// The child whose data shows through where this node has none of its own.
+    package var chainChild: BlockChild? { children.first { !$0.role.isDisjoint(with: [.copyOnWrite, .filtered]) } }
+}

@@ -1,0 +1,100 @@
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// What a driver opens its children with.
+package struct NodeOpener: Sendable {
+    /// The options of the node that is being opened.
+    package let options: NodeOptions
+    /// Its name.
+    package let nodeName: String
+    /// Whether only the metadata matters (`img info`, `img check`): no data file, no backing file.
+    package let opensChain: Bool
+    let registry: DriverRegistry
+    let transaction: OpenTransaction
+    let makeName: @Sendable () -> String
+
+    /// Trees deeper than this are refused: a chain of so many layers is either a mistake or an attack.
+    static let maximumDepth = 200
+
+    /// Opens or looks up a child.
+    /// - Parameters:
+    ///   - reference: the name of an existing node, or the options of a new one.
+    ///   - name: as in QAPI: "file", "backing".
+    package func openChild(_ reference: BlockdevRef, as name: String, role: ChildRole) async throws(BlockError) -> BlockChild {
+        let node: BlockNode
+        switch reference {
+        case .reference(let nodeName):
+            guard let found = transaction.node(named: nodeName) else {
+                let isOpening = transaction.contents.withLock { $0.opening.contains(nodeName) }
+                throw isOpening
+                    ? BlockError(.invalidArgument, "Node '\(nodeName)' would be its own descendant")
+                    : BlockError(.notFound, "Cannot find device='' nor node-name='\(nodeName)'")
+            }
+            node = found
+        case .definition(let options):
+            node = try await open(options, inheriting: self.options, role: role)
+        }
+        return attach(node, as: name, role: role)
+    }
+
+    /// Opens the backing file that an image names in itself.
+    /// - Parameters:
+    ///   - file: as stored in the image; relative names are relative to the image's own directory.
+    ///   - format: as stored; nil leads to an error, because guessing a format is how guests read the host's files.
+    package func openImplicitBacking(file: String, format: String?, imageFilename: String?) async throws(BlockError) -> BlockChild {
+        guard let format else {
+            throw BlockError(.invalidArgument, "The image names the backing file '\(file)' but not its format", hint: "Set the format with 'rebase -u -b FILE -F FORMAT', or name the backing file with its driver in the options.")
+        }
+        let options = try BackingReference.options(file: file, format: format, imageFilename: imageFilename)
+        do throws(BlockError) {
+            return try await openChild(.definition(options), as: "backing", role: .copyOnWrite)
+        } catch {
+            throw error.during("Could not open backing file")
+        }
+    }
+
+    private func attach(_ node: BlockNode, as name: String, role: ChildRole) -> BlockChild {
+        let child = BlockChild(name: name, role: role, node: node)
+        transaction.contents.withLock { $0.edges.append((child, nodeName)) }
+        return child
+    }
+
+    /// Opens a node and everything below it.
+    func open(_ options: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole) async throws(BlockError) -> BlockNode {
+        let driverName = options.driver.rawValue
+        let driver = try registry.driver(named: driverName)
+        let name = try chooseName(options.nodeName)
+        let depth = transaction.contents.withLock { contents in
+            contents.opening.append(name)
+            return contents.opening.count
+        }
+        defer { transaction.contents.withLock { _ = $0.opening.popLast() } }
+        guard depth <= Self.maximumDepth else {
+            throw BlockError(.tooLarge, "Node '\(name)' lies more than \(Self.maximumDepth) layers deep")
+        }
+        let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
+        let opener = NodeOpener(
+            options: nodeOptions, nodeName: name, opensChain: opensChain, registry: registry, transaction: transaction, makeName: makeName)
+        let instance = try await driver.open(options, opener)
+        var final = nodeOptions
+        if !final.isReadOnly, final.isAutoReadOnly {
+            for child in instance.children where child.role.contains(.metadata) || child.role.contains(.filtered) || child.role.contains(.data) {
+                if child.node.isReadOnly { final.isReadOnly = true } else if !(await child.node.driver.canBecomeWritable()) { final.isReadOnly = true }
+            }
+        }
+        let node = BlockNode(name: name, driver: instance, options: final)
+        transaction.contents.withLock { $0.nodes.append(node) }
+        return node
+    }
+
+    private func chooseName(_ requested: String?) throws(BlockError) -> String {
+        guard let requested else { return makeName() }
+        try NodeNames.check(requested)
+        let isOpening = transaction.contents.withLock { $0.opening.contains(requested) }
+        if transaction.node(named: requested) != nil || isOpening {
+            throw BlockError(.alreadyExists, "Duplicate nodes with node-name='\(requested)'")
+        }
+        return requested
+    }
+}

@@ -1,0 +1,45 @@
+import StrataBase
+
+/// Computes, for a graph as it would be, what every edge is granted, and refuses a graph in which two parents exclude each other.
+///
+/// A pure function of the state: no driver is touched. Parents come before children, because what a node needs from below depends on what
+/// is wanted of it from above.
+extension GraphState {
+    /// - Throws: `.permissionConflict` naming both parties, or `.readOnly`.
+    mutating func refreshPermissions() throws(BlockError) {
+        for name in topologicalOrder(from: order) {
+            guard let record = nodes[name] else { continue }
+            try refuseConflicts(at: record)
+            var cumulative = PermissionGrant.none
+            for id in record.parents {
+                if let grant = edges[id]?.grant { cumulative = cumulative.combined(with: grant) }
+            }
+            if record.node.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .resize]) {
+                throw BlockError(.readOnly, "Block node '\(name)' is read-only")
+            }
+            setCumulative(cumulative, of: name)
+            for id in record.children {
+                guard let edge = edges[id] else { continue }
+                setGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: record.node.isReadOnly), of: id)
+            }
+        }
+    }
+
+    private func refuseConflicts(at record: NodeRecord) throws(BlockError) {
+        let parents = record.parents.compactMap { edges[$0] }
+        for (index, one) in parents.enumerated() {
+            for other in parents[(index + 1)...] {
+                try refuse(user: one, refuser: other, record.node.name)
+                try refuse(user: other, refuser: one, record.node.name)
+            }
+        }
+    }
+
+    private func refuse(user: EdgeRecord, refuser: EdgeRecord, _ name: String) throws(BlockError) {
+        let conflict = refuser.grant.conflicts(with: user.grant)
+        if conflict.isEmpty { return }
+        throw BlockError(
+            .permissionConflict,
+            "Permission conflict on node '\(name)': permissions '\(conflict)' are both required by \(describe(user)) and unshared by \(describe(refuser))")
+    }
+}

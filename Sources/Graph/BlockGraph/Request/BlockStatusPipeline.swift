@@ -1,0 +1,71 @@
+import StrataBase
+
+/// Answers what a node knows about a range, and what a whole backing chain knows.
+enum BlockStatusPipeline {
+    /// What `node` itself says about the beginning of `range`.
+    static func status(_ node: BlockNode, _ range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        precondition(!range.isEmpty && range.end.rawValue <= node.length, "a status is asked of a range inside the node")
+        guard let driver = node.statusReporting else {
+            // A driver that cannot tell stores everything.
+            return finish(BlockStatus(byteCount: range.byteCount, flags: [.data, .allocated]), range, node)
+        }
+        var status: BlockStatus
+        if let quick = driver.tryBlockStatus(of: range, precise: precise) {
+            status = quick
+        } else {
+            status = try await driver.blockStatus(of: range, precise: precise)
+        }
+        status.byteCount = min(status.byteCount, range.byteCount)
+        precondition(status.byteCount > 0, "a driver says something about at least one byte")
+        if precise, status.flags.isSuperset(of: [.recurse, .offsetValid]), let file = status.file {
+            try await refine(&status, from: file)
+        }
+        return finish(status, range, node)
+    }
+
+    /// A format says where data lies, the file below whether there is anything but zeroes.
+    private static func refine(_ status: inout BlockStatus, from file: BlockChild) async throws(BlockError) {
+        let start = status.offset.asGuest
+        let inside = min(status.byteCount, file.length - start.rawValue)
+        if inside <= 0 {
+            status.flags.insert(.zero)  // beyond the end of the file there are zeroes
+            return
+        }
+        let below = try await BlockStatusPipeline.status(file.node, GuestRange(start, byteCount: inside), precise: true)
+        status.byteCount = below.byteCount
+        if below.flags.contains(.zero) { status.flags.insert(.zero) }
+    }
+
+    private static func finish(_ status: BlockStatus, _ range: GuestRange, _ node: BlockNode) -> BlockStatus {
+        var status = status
+        if range.start.rawValue + status.byteCount >= node.length { status.flags.insert(.endOfFile) }
+        return status
+    }
+
+    /// What a reader of `node` finds at the beginning of `range`, looking through the backing chain.
+    /// - Returns: the status, and how many layers down the deciding node is (0: `node` itself).
+    static func statusThroughChain(_ node: BlockNode, _ range: GuestRange, precise: Bool) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
+        var range = range
+        var current = node
+        var depth = 0
+        while true {
+            var status = try await status(current, range, precise: precise)
+            if !status.flags.isDisjoint(with: [.allocated]) { return (status, depth, current) }
+            guard let below = current.chainChild?.node else {
+                // Nothing below: what is not allocated reads as zeroes.
+                status.flags.insert(.zero)
+                return (status, depth, current)
+            }
+            range.byteCount = status.byteCount
+            let inside = min(range.byteCount, below.length - range.start.rawValue)
+            if inside <= 0 {
+                // The backing file is shorter: beyond its end there are zeroes, and nothing is allocated.
+                status.flags.insert(.zero)
+                return (status, depth, current)
+            }
+            range.byteCount = inside
+            current = below
+            depth += 1
+        }
+    }
+}

@@ -1,0 +1,130 @@
+import IOCore
+import StrataBase
+
+/// The way of a write that could not be done at once. Callers have checked the range and the permission.
+enum WritePipeline {
+    /// Zeroes that a driver cannot write by itself are written from a buffer of this many bytes.
+    private static let zeroBufferSize = 1 << 20
+
+    static func write(_ node: BlockNode, _ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        // A flag that the driver does not know is kept from it; FUA becomes a flush at the end.
+        let passed = flags.intersection(node.driver.supportedWriteFlags.union(.alreadyTried))
+        if flags.contains(.compressed), !passed.contains(.compressed) {
+            throw BlockError(.unsupported, "Block node '\(node.name)' (\(node.formatName)) does not support compressed writes")
+        }
+        if node.requestAlignment > 1 {
+            try await writeAligned(node, source, at: offset, flags: passed)
+        } else {
+            try await writeSplit(node, source, at: offset, flags: passed)
+        }
+        try await emulateForceUnitAccess(node, flags, passed)
+    }
+
+    private static func emulateForceUnitAccess(_ node: BlockNode, _ flags: RequestFlags, _ passed: RequestFlags) async throws(BlockError) {
+        if flags.contains(.forceUnitAccess), !passed.contains(.forceUnitAccess), !node.options.ignoresFlushes { try await node.flushing?.flush() }
+    }
+
+    private static func writeSplit(_ node: BlockNode, _ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        let limit = node.limits.maxTransfer
+        if source.byteCount <= limit { return try await node.driver.write(source, at: offset, flags: flags) }
+        let piece = limit.roundedDown(to: node.requestAlignment)
+        var done = 0
+        while done < source.byteCount {
+            let count = min(piece, source.byteCount - done)
+            try await node.driver.write(source.slice(at: done, byteCount: count), at: offset + done, flags: flags)
+            done += count
+        }
+    }
+
+    /// On a node with an alignment every write is entered in the serializer, so that one that has to read its surroundings first (below)
+    /// sees none change under it.
+    private static func writeAligned(_ node: BlockNode, _ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        let alignment = node.requestAlignment
+        let start = offset.roundedDown(to: alignment)
+        let end = (offset + source.byteCount).roundedUp(to: alignment)
+        let id = await node.serializer.enter(GuestRange(start, byteCount: end - start))
+        defer { node.serializer.leave(id) }
+        if end - start == source.byteCount, source.isAligned(to: node.limits.memoryAlignment) {
+            return try await writeSplit(node, source, at: offset, flags: flags)
+        }
+        let bounce = IOBuffer(byteCount: end - start)
+        if start < offset { try await readUnit(node, bounce.vector(at: 0, byteCount: alignment), at: start) }
+        let last = end - alignment
+        if offset + source.byteCount < end, last > start || start == offset {
+            try await readUnit(node, bounce.vector(at: last - start, byteCount: alignment), at: last)
+        }
+        bounce.vector(at: offset - start, byteCount: source.byteCount).copy(from: source)
+        try await writeSplit(node, bounce.vector, at: start, flags: flags)
+    }
+
+    private static func readUnit(_ node: BlockNode, _ target: IOVector, at offset: GuestOffset) async throws(BlockError) {
+        if offset.rawValue >= node.length { return target.zero() }
+        try await ReadPipeline.readSplit(node, target, at: offset, flags: [])
+    }
+
+    // MARK: Zeroes
+
+    static func writeZeroes(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
+        let passed = flags.intersection(node.driver.supportedWriteFlags.union([.mayUnmap, .noFallback]))
+        var zeroFlags = passed
+        if !node.options.discardsUnmap { zeroFlags.remove(.mayUnmap) }
+        try await forEachPiece(of: range, alignment: node.limits.zeroAlignment, limit: node.limits.maxZero) { piece throws(BlockError) in
+            if let driver = node.zeroWriting, try await driver.writeZeroes(piece, flags: zeroFlags) == .done { return }
+            if flags.contains(.noFallback) {
+                throw BlockError(.unsupported, "Block node '\(node.name)' (\(node.formatName)) has no fast way to write zeroes")
+            }
+            try await writeZeroBuffer(node, piece, flags: passed.subtracting([.mayUnmap, .noFallback]))
+        }
+        try await emulateForceUnitAccess(node, flags, passed)
+    }
+
+    private static func writeZeroBuffer(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
+        let buffer = IOBuffer(zeroed: min(range.byteCount, zeroBufferSize))
+        var done = 0
+        while done < range.byteCount {
+            let count = min(buffer.byteCount, range.byteCount - done)
+            let source = buffer.vector(at: 0, byteCount: count)
+            if node.requestAlignment > 1 {
+                try await writeAligned(node, source, at: range.start + done, flags: flags)
+            } else {
+                try await writeSplit(node, source, at: range.start + done, flags: flags)
+            }
+            done += count
+        }
+    }
+
+    // MARK: Discards
+
+    static func discard(_ node: BlockNode, _ range: GuestRange) async throws(BlockError) {
+        guard let driver = node.discarding else { return }
+        let alignment = max(node.limits.discardAlignment, 1)
+        let start = range.start.rawValue.dividedRoundingUp(by: alignment) * alignment
+        // The last unit of a node may be shorter than the others.
+        let end = range.end.rawValue >= node.length ? range.end.rawValue : range.end.rawValue / alignment * alignment
+        var position = start
+        while position < end {
+            let count = min(end - position, node.limits.maxDiscard)
+            if try await driver.discard(GuestRange(GuestOffset(position), byteCount: count)) == .unsupported { return }
+            position += count
+        }
+    }
+
+    /// Cuts a range at multiples of `alignment`: what sticks out at either end comes as a piece of its own.
+    private static func forEachPiece(
+        of range: GuestRange, alignment: Int, limit: Int, _ body: (GuestRange) async throws(BlockError) -> Void
+    ) async throws(BlockError) {
+        var position = range.start.rawValue
+        let end = range.end.rawValue
+        while position < end {
+            var count = min(end - position, limit)
+            let misplaced = position % alignment
+            if misplaced != 0 {
+                count = min(count, alignment - misplaced)
+            } else if count > alignment {
+                count = count / alignment * alignment
+            }
+            try await body(GuestRange(GuestOffset(position), byteCount: count))
+            position += count
+        }
+    }
+}
