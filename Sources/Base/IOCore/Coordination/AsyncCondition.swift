@@ -34,9 +34,9 @@ package final class AsyncCondition<State: Sendable>: Sendable {
         while true {
             if let result = contents.withLock({ attempt(&$0.state) }) { return result }
             var early: Result?
-            await withUnsafeContinuation { continuation in
+            unsafe await withUnsafeContinuation { continuation in
                 // Once more, together with registering: an update in between would otherwise wake nobody.
-                early = unsafe contents.withLock { contents in
+                early = contents.withLock { contents in
                     if let result = attempt(&contents.state) { return result }
                     unsafe contents.waiters.enqueue(continuation)
                     return nil

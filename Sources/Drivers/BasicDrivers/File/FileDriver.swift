@@ -1,5 +1,5 @@
-import IOCore
 package import BlockGraph
+package import IOCore
 package import StorageSchema
 package import StrataBase
 import Synchronization
@@ -152,9 +152,9 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
         case .falloc, .full:
             guard byteCount >= old else { throw BlockError(.invalidArgument, "Preallocation cannot be used for shrinking '\(path)'") }
             do throws(BlockError) {
-                if preallocation == .full || (try await file.allocate(at: HostOffset(old), byteCount: byteCount - old)) == .unsupported {
-                    try await writeZeroData(from: old, to: byteCount)
-                }
+                var reserved = HostFile.SpaceOutcome.unsupported
+                if preallocation == .falloc { reserved = try await file.allocate(at: HostOffset(old), byteCount: byteCount - old) }
+                if reserved == .unsupported { try await writeZeroData(from: old, to: byteCount) }
             } catch {
                 // A failed operation leaves things as they were.
                 try await file.setSize(old)

@@ -1,6 +1,17 @@
 package import StorageSchema
 package import StrataBase
+
 extension BlockdevOptions {
-    package static func hostFile(_ path: String) -> BlockdevOptions { BlockdevOptions.stub(.file) }
-    package static func format(_ driver: BlockdevDriver, over file: BlockdevRef) throws(BlockError) -> BlockdevOptions { BlockdevOptions.stub(driver) }
+    /// A file of the host.
+    package static func hostFile(_ path: String) -> BlockdevOptions { BlockdevOptions(.file(BlockdevOptionsFile(filename: path))) }
+
+    /// A format driver with default options over `file`.
+    /// - Throws: `.invalidArgument` when the driver does not keep a disk in a file.
+    package static func format(_ driver: BlockdevDriver, over file: BlockdevRef) throws(BlockError) -> BlockdevOptions {
+        switch driver {
+        case .raw: BlockdevOptions(.raw(BlockdevOptionsRaw(file: file)))
+        case .qcow2: BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: file)))
+        default: throw BlockError(.invalidArgument, "Driver '\(driver.rawValue)' is not an image format")
+        }
+    }
 }
