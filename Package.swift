@@ -99,7 +99,7 @@ let package = Package(
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
-        tests("ImgToolTests", ["StrataBase", "QAPIRuntime", "ToolSupport", "ImgTool"]),
+        tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
     ],
     swiftLanguageModes: [.v6]
