@@ -69,7 +69,7 @@ let package = Package(
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 6: the NBD export.
-        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema"]),
+        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "QAPIRuntime"]),
 
         // Floor 7: the lists of drivers and exports, and one file per QMP command.
         module(
@@ -96,6 +96,7 @@ let package = Package(
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
+        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
