@@ -96,7 +96,7 @@ let package = Package(
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
-        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "IOCore", "StrataBase"]),
+        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),

@@ -1,9 +1,11 @@
+import BasicDrivers
 import BlockExports
 import BlockGraph
 import Foundation
 import IOCore
 import NBDProtocol
 import NBDServer
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -12,16 +14,21 @@ final class TestServer: Sendable {
     let directory: String
     let context: IOContext
     let registry: BlockExportRegistry
+    let graph: BlockGraph
+    let extraContexts: [IOContext]
     let server: NBDServer
     let deleted: Mutex<[String]>.Box
 
     var socketPath: String { directory + "/socket" }
     var uri: String { "nbd+unix:///?socket=" + socketPath }
 
-    /// - Parameter makeExports: runs on the server's context.
+    /// - Parameters:
+    ///   - nodes: added to the graph in this order. "DIR" in a file name stands for the server's directory.
+    ///   - exports: offered in this order.
+    ///   - threads: I/O threads of every export; 0 serves on the server's own.
     init(
-        maximumConnections: Int? = 100, handshakeLimit: Duration? = .seconds(10),
-        _ makeExports: @escaping @Sendable (TestServer) async throws -> [NBDExport]
+        maximumConnections: Int? = 100, handshakeLimit: Duration? = .seconds(10), threads: Int = 0, drivers: [any BlockDriver.Type] = standardDrivers,
+        prepare: @Sendable (String) throws -> Void = { _ in }, nodes: @Sendable (String) -> [BlockdevOptions], exports: [BlockExportOptions]
     ) async throws {
         directory = "/dev/shm/strata-nbd-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -32,14 +39,47 @@ final class TestServer: Sendable {
         server = NBDServer(
             .init(addresses: [.unix(path: directory + "/socket")], handshakeLimit: handshakeLimit, maximumConnections: maximumConnections),
             context: context, registry: registry)
+        graph = BlockGraph(context: context, drivers: DriverRegistry(drivers))
+        extraContexts = try (0..<threads).map { try IOContext.startThread(name: "nbd test \($0)") }
+        try prepare(directory)
         try await server.start()
-        for export in try await makeExports(self) { try await server.offer(export) }
+        for node in nodes(directory) { try await graph.add(node) }
+        for export in exports { try await server.addExport(export, graph: graph, contexts: extraContexts.isEmpty ? [context] : extraContexts) }
     }
+
+    static let standardDrivers: [any BlockDriver.Type] = [FileDriver.self, RawDriver.self, NullDriver.self]
+
+    /// A raw node over a file node.
+    static func raw(_ path: String, named name: String) -> BlockdevOptions {
+        BlockdevOptions(
+            .raw(BlockdevOptionsRaw(file: .definition(BlockdevOptions(.file(BlockdevOptionsFile(filename: path)), nodeName: name + "-file")))),
+            nodeName: name)
+    }
+
+    static func export(_ node: String, name: String? = nil, id: String? = nil, description: String? = nil, writable: Bool = true) -> BlockExportOptions {
+        BlockExportOptions(.nbd(BlockExportOptionsNbd(name: name, description: description)), id: id ?? "export-" + node, nodeName: node, writable: writable)
+    }
+
+    /// A server with one writable export named "disk": a raw file of `byteCount` bytes in memory, `DIR/disk.img`.
+    static func withRawDisk(byteCount: Int, writable: Bool = true, threads: Int = 0, maximumConnections: Int? = 100, handshakeLimit: Duration? = .seconds(10)) async throws -> TestServer {
+        try await TestServer(
+            maximumConnections: maximumConnections, handshakeLimit: handshakeLimit, threads: threads,
+            prepare: { directory in
+                _ = FileManager.default.createFile(atPath: directory + "/disk.img", contents: nil)
+                truncate(directory + "/disk.img", byteCount)
+            },
+            nodes: { [raw($0 + "/disk.img", named: "disk")] }, exports: [export("disk", writable: writable)])
+    }
+
+    var diskPath: String { directory + "/disk.img" }
 
     func stop() async {
         await server.stop()
-        context.stop()
-        await BlockingPool.run { self.context.join() }
+        do { try await graph.closeAll() } catch { print("closing the graph: \(error)") }
+        for context in [context] + extraContexts {
+            context.stop()
+            await BlockingPool.run { context.join() }
+        }
         try? FileManager.default.removeItem(atPath: directory)
     }
 

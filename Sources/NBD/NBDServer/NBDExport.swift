@@ -17,6 +17,8 @@ package final class NBDExport: BlockExport {
     package let name: String
     package let description: String?
     package let isWritable: Bool
+    /// Every write is on stable storage when it is answered, whether the client asks for that or not.
+    package let writesThrough: Bool
     package let backend: BlockBackend
     package let contexts: [IOContext]
     private let release: @Sendable () async -> Void
@@ -34,8 +36,8 @@ package final class NBDExport: BlockExport {
     ///   - contexts: at least one; where clients are served.
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
-        id: String, nodeName: String, name: String, description: String? = nil, isWritable: Bool, backend: BlockBackend, contexts: [IOContext],
-        release: @escaping @Sendable () async -> Void = {}
+        id: String, nodeName: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
+        contexts: [IOContext], release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
         self.id = id
@@ -43,6 +45,7 @@ package final class NBDExport: BlockExport {
         self.name = name
         self.description = description
         self.isWritable = isWritable
+        self.writesThrough = writesThrough
         self.backend = backend
         self.contexts = contexts
         self.release = release
@@ -70,7 +73,7 @@ package final class NBDExport: BlockExport {
             let context = contexts[state.nextContext % contexts.count]
             state.nextContext += 1
             let connection = ServerConnection(
-                socket: socket, session: session, backend: backend, context: context, received: received,
+                socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: context, received: received,
                 onClosed: { [weak self] connection in
                     self?.forget(connection)
                     onClosed()
@@ -87,14 +90,15 @@ package final class NBDExport: BlockExport {
     }
 
     package func shutDown() async {
-        let (connections, withdraw) = state.withLock { state in
+        let (isFirst, connections, withdraw) = state.withLock { state in
+            let isFirst = !state.isShuttingDown
             state.isShuttingDown = true
             let withdraw = state.withdraw
             state.withdraw = nil
-            return (Array(state.connections.values), withdraw)
+            return (isFirst, Array(state.connections.values), withdraw)
         }
         withdraw?()
         for connection in connections { await connection.shutDown() }
-        await release()
+        if isFirst { await release() }
     }
 }

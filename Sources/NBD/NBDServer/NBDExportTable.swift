@@ -28,13 +28,15 @@ package final class NBDExportTable: Sendable, ExportDirectory {
             return true
         }
         guard isNew else { throw BlockError(.alreadyExists, "NBD server already has export named '\(export.name)'") }
-        export.whenWithdrawn { [weak self, name = export.name] in self?.remove(named: name) }
+        export.whenWithdrawn { [weak self, weak export] in if let export { self?.withdraw(export) } }
     }
 
-    private func remove(named name: String) {
+    /// Takes an export off the list. Clients that use it are not concerned.
+    func withdraw(_ export: NBDExport) {
         entries.withLock { entries in
-            entries.byName[name] = nil
-            entries.order.removeAll { $0 == name }
+            guard entries.byName[export.name] === export else { return }
+            entries.byName[export.name] = nil
+            entries.order.removeAll { $0 == export.name }
         }
     }
 

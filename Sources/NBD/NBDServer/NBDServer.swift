@@ -66,6 +66,7 @@ package actor NBDServer: ContextActor {
     }
 
     /// Offers an export under its name.
+    /// - Throws: `.alreadyExists` for a name or id that is taken; the export is not used then, and its maker shuts it down.
     package func offer(_ export: NBDExport) async throws(BlockError) {
         if isStopped { throw BlockError(.invalidArgument, "NBD server not running") }
         try await registry.checkNewID(export.id)
@@ -73,7 +74,7 @@ package actor NBDServer: ContextActor {
         do throws(BlockError) {
             try await registry.add(export)
         } catch {
-            await export.shutDown()
+            table.withdraw(export)
             throw error
         }
     }

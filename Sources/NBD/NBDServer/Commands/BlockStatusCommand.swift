@@ -9,7 +9,7 @@ extension ServerConnection {
         while extents.coveredByteCount < frame.range.byteCount {
             let rest = GuestRange(
                 frame.range.start + extents.coveredByteCount, byteCount: frame.range.byteCount - extents.coveredByteCount)
-            guard let status = backend.tryBlockStatus(of: rest, precise: true) else {
+            guard let status = backend.tryBlockStatus(of: rest, precise: true), status.isFinal else {
                 return submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: 0))
             }
             if !extents.append(byteCount: min(status.byteCount, rest.byteCount), state: BaseAllocation.state(of: status)) { break }
@@ -36,4 +36,9 @@ extension ServerConnection {
             sendQueue.append(extents.encodedSize) { extents.encode(context, flags: isLast ? .done : [], cookie: frame.cookie, into: &$0) }
         }
     }
+}
+
+extension BlockStatus {
+    /// Whether nothing below the node has a say: not a backing file, and not the file that may know of zeroes.
+    fileprivate var isFinal: Bool { flags.contains(.allocated) && !(flags.isSuperset(of: [.recurse, .offsetValid]) && file != nil) }
 }

@@ -15,7 +15,7 @@ extension ServerConnection {
         }
         guard receiveBuffer.unreadByteCount >= RequestFrame.encodedSize + count else { return false }
         let payload = receiveBuffer.unread(at: RequestFrame.encodedSize, byteCount: count)
-        if backend.tryWrite(payload, at: frame.range.start, flags: frame.writeFlags) {
+        if backend.tryWrite(payload, at: frame.range.start, flags: writeFlags(frame)) {
             replyDone(to: frame)
         } else {
             // The receive buffer is needed for what comes next.
@@ -29,7 +29,7 @@ extension ServerConnection {
 
     /// A write whose payload has arrived in a buffer of its own.
     func finishLongWrite(_ frame: RequestFrame, _ payload: IOBuffer) {
-        if backend.tryWrite(payload.vector, at: frame.range.start, flags: frame.writeFlags) {
+        if backend.tryWrite(payload.vector, at: frame.range.start, flags: writeFlags(frame)) {
             replyDone(to: frame)
         } else {
             submit(QueuedRequest(frame: frame, payload: payload, heldByteCount: payload.byteCount))
@@ -37,15 +37,15 @@ extension ServerConnection {
         withExtendedLifetime(payload) {}
     }
 
+    /// The flags that every changing request shares.
+    func writeFlags(_ frame: RequestFrame) -> RequestFlags {
+        writesThrough || frame.flags.contains(.forceUnitAccess) ? .forceUnitAccess : []
+    }
+
     func writeSlowly(_ request: QueuedRequest) async throws(BlockError) {
         guard let payload = request.payload else { throw BlockError(.invalidArgument, "a write without data") }
         defer { withExtendedLifetime(payload) {} }
-        try await backend.write(payload.vector, at: request.frame.range.start, flags: request.frame.writeFlags)
+        try await backend.write(payload.vector, at: request.frame.range.start, flags: writeFlags(request.frame))
         replyDone(to: request.frame)
     }
-}
-
-extension RequestFrame {
-    /// The part of the wire's flags that every changing request shares.
-    var writeFlags: RequestFlags { flags.contains(.forceUnitAccess) ? .forceUnitAccess : [] }
 }

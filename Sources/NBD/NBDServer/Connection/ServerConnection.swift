@@ -42,6 +42,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
     package nonisolated let context: IOContext
 
     let backend: BlockBackend
+    let writesThrough: Bool
     let rules: RequestRules
     let metaContexts: [MetaContext]
     let isStructured: Bool
@@ -80,11 +81,12 @@ package actor ServerConnection: ContextActor, SpinningSource {
     ///   - received: bytes that came behind the handshake.
     ///   - onClosed: called once on the context's thread, when the last request is over and the socket is not used any more.
     package init(
-        socket: ConnectedSocket, session: NBDSession, backend: BlockBackend, context: IOContext, received: [UInt8],
+        socket: ConnectedSocket, session: NBDSession, backend: BlockBackend, writesThrough: Bool, context: IOContext, received: [UInt8],
         onClosed: @escaping @Sendable (ServerConnection) -> Void
     ) {
         self.socket = socket
         self.backend = backend
+        self.writesThrough = writesThrough
         self.context = context
         self.onClosed = onClosed
         rules = RequestRules(session)
