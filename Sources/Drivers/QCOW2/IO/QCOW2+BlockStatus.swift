@@ -1,0 +1,37 @@
+package import BlockGraph
+package import StrataBase
+import Synchronization
+
+extension QCOW2Driver: StatusReporting {
+    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        let extent = try await step { state throws(Obstacle) in try state.extent(at: range.start, limit: range.byteCount) }
+        return status(extent, range)
+    }
+
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
+        while true {
+            let missing: Int
+            do {
+                let extent = try state.withLock { state throws(Obstacle) in try state.extent(at: range.start, limit: range.byteCount) }
+                return status(extent, range)
+            } catch {
+                guard case .l2Slice(let slice) = error else { return nil }
+                missing = slice
+            }
+            if !tryLoadSlice(missing) { return nil }
+        }
+    }
+
+    private func status(_ extent: GuestExtent, _ range: GuestRange) -> BlockStatus {
+        switch extent.kind {
+        case .normal:
+            return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .offsetValid, .recurse], offset: extent.host, file: file)
+        case .compressed: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .compressed])
+        case .zero: return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated])
+        case .zeroAllocated:
+            return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated, .offsetValid], offset: extent.host, file: file)
+        case .unallocated:
+            return BlockStatus(byteCount: extent.byteCount, flags: backing == nil ? .zero : [])
+        }
+    }
+}

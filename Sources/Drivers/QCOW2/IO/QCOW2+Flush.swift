@@ -1,0 +1,43 @@
+package import BlockGraph
+import IOCore
+package import StrataBase
+import Synchronization
+
+extension QCOW2Driver: Flushing {
+    package func flush() async throws(BlockError) { try await commit(.durable) }
+
+    /// Nothing is left to do for a flush but to flush the file: true for an image that has not been written to.
+    package func close() async throws(BlockError) {
+        guard state.withLock({ $0.isReadyForWrites }) else { return }
+        // Once to get the last mappings out, which frees clusters; once more for the refcounts of those.
+        try await commit(.durable)
+        try await settleRefcounts()
+        try await cutFile()
+        try await file.flush()
+    }
+
+    /// Brings refcounts to the file: no request is running, so everything that was freed can become free.
+    func settleRefcounts() async throws(BlockError) {
+        await commits.lock()
+        defer { commits.unlock() }
+        try await reclaim()
+        try await writeRefcounts()
+    }
+
+    /// Gives back what `growFile` took ahead of need.
+    private func cutFile() async throws(BlockError) {
+        let end = state.withLock { max($0.refcounts.highestEnd, initialFileLength) }
+        if file.length <= end { return }
+        do { try await file.resize(to: end) } catch {
+            // A longer file is as good an image.
+        }
+    }
+
+    /// A parent gives up writing: everything goes to disk while the file below may still be written.
+    package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
+        if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]), state.withLock({ $0.isReadyForWrites }) {
+            try await commit(.durable)
+            try await settleRefcounts()
+        }
+    }
+}

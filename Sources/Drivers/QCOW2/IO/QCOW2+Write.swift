@@ -1,0 +1,108 @@
+package import BlockGraph
+package import IOCore
+package import StrataBase
+import Synchronization
+
+extension QCOW2Driver {
+    /// Writes what needs no waiting: over clusters of the image's own, or into fresh clusters where nothing has to be copied.
+    package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        let total = source.byteCount
+        var done = 0
+        while done < total {
+            guard let plan = tryPlan(at: offset + done, total - done) else { return false }
+            switch plan {
+            case .inPlace(let host, let byteCount, let ticket):
+                let part = done == 0 && byteCount == total ? source : source.slice(at: done, byteCount: byteCount)
+                let isWritten = file.tryWrite(part, at: host.asGuest)
+                inFlight.leave(ticket)
+                if !isWritten { return false }
+                done += byteCount
+            case .reserved(let reservation):
+                let shape = WriteShape(reservation, offset + done, total - done, geometry)
+                let isWritten =
+                    !needsSurroundings(reservation, shape)
+                    && file.tryWrite(source.slice(at: done, byteCount: shape.byteCount), at: (reservation.host + shape.head).asGuest)
+                if !isWritten || !tryPublish(reservation) {
+                    finish(reservation, state.withLock { $0.cancel(reservation) })
+                    return false
+                }
+                done += shape.byteCount
+            }
+        }
+        return true
+    }
+
+    private func tryPlan(at offset: GuestOffset, _ byteCount: Int) -> WritePlan? {
+        while true {
+            let missing: Int
+            do {
+                return try state.withLock { state throws(Obstacle) in
+                    guard state.isReadyForWrites, !state.isCorrupt else { return nil }
+                    return try state.planWrite(at: offset, byteCount: byteCount, inFlight)
+                }
+            } catch {
+                guard case .l2Slice(let slice) = error else { return nil }
+                missing = slice
+            }
+            if !tryLoadSlice(missing) { return nil }
+        }
+    }
+
+    private func tryPublish(_ reservation: Reservation) -> Bool {
+        let waiters = try? state.withLock { state throws(Obstacle) in try state.publish(reservation) }
+        guard let waiters else { return false }
+        finish(reservation, waiters)
+        return true
+    }
+
+    private func finish(_ reservation: Reservation, _ waiters: [CheckedContinuation<Void, Never>]) {
+        inFlight.leave(reservation.ticket)
+        for waiter in waiters { waiter.resume() }
+    }
+
+    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        try await prepareForWriting()
+        let total = source.byteCount
+        var done = 0
+        while done < total {
+            let position = offset + done
+            let left = total - done
+            let plan = try await step { state throws(Obstacle) in try state.planWrite(at: position, byteCount: left, inFlight) }
+            switch plan {
+            case .inPlace(let host, let byteCount, let ticket):
+                defer { inFlight.leave(ticket) }
+                try await file.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
+                done += byteCount
+            case .reserved(let reservation):
+                let shape = WriteShape(reservation, position, left, geometry)
+                do {
+                    try await fill(reservation, shape, source.slice(at: done, byteCount: shape.byteCount))
+                    let waiters = try await step { state throws(Obstacle) in try state.publish(reservation) }
+                    finish(reservation, waiters)
+                } catch {
+                    finish(reservation, state.withLock { $0.cancel(reservation) })
+                    throw error
+                }
+                done += shape.byteCount
+            }
+        }
+        try await limitUnmapped()
+    }
+}
+
+/// How a guest write lies in its reservation. Bytes.
+struct WriteShape {
+    /// Before the guest's data, in the first cluster.
+    let head: Int
+    /// The guest's data.
+    let byteCount: Int
+    /// After it, in the last cluster.
+    let tail: Int
+
+    init(_ reservation: Reservation, _ offset: GuestOffset, _ wanted: Int, _ geometry: ClusterGeometry) {
+        let whole = reservation.clusterCount << geometry.clusterBits
+        head = offset - reservation.guest
+        byteCount = min(wanted, whole - head)
+        tail = whole - head - byteCount
+    }
+}

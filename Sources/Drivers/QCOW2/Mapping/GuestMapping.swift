@@ -1,0 +1,95 @@
+import StrataBase
+
+/// What a run of guest bytes maps to. Plain bits, so that looking one up costs no allocation.
+struct GuestExtent: Hashable, Sendable, BitwiseCopyable {
+    enum Kind: UInt8, Sendable { case unallocated, zero, zeroAllocated, normal, compressed }
+
+    var kind: Kind
+    /// Bytes; all of them mean the same.
+    var byteCount: Int
+    /// Where the first byte lies; for compressed data use `entry`.
+    var host: HostOffset
+    var entry: L2Entry
+}
+
+extension ImageState {
+    /// Looks up what `guest` maps to and how far that goes, at most `limit` bytes and not beyond its slice.
+    /// - Throws: an obstacle when the slice is not in memory or an entry is invalid.
+    mutating func extent(at guest: GuestOffset, limit: Int) throws(Obstacle) -> GuestExtent {
+        let offsetInCluster = guest.rawValue & (geometry.clusterSize &- 1)
+        guard let slot = l2.slot(of: slice(of: guest)) else { return try extentWithoutSlice(at: guest, limit: limit) }
+        let position = position(of: guest)
+        let entry = l2.entry(slot, position)
+        let inSlice = ((l2.entriesPerSlice &- position) &<< geometry.clusterBits) &- offsetInCluster
+        let end = min(limit, inSlice)
+        let first = min(geometry.clusterSize &- offsetInCluster, end)
+
+        // The common case by hand: a cluster of its own, and the next ones if they follow on disk.
+        let flags = entry.bits & ~(L2Entry.offsetMask | L2Entry.copiedFlag)
+        let offset = entry.hostOffset
+        if flags == 0, offset != 0, offset & (geometry.clusterSize &- 1) == 0 {
+            var byteCount = first
+            if end > byteCount {
+                var next = position &+ 1
+                var expected = entry.bits &+ UInt64(geometry.clusterSize)
+                while byteCount < end, l2.entry(slot, next).bits == expected {
+                    byteCount = min(byteCount &+ geometry.clusterSize, end)
+                    next &+= 1
+                    expected &+= UInt64(geometry.clusterSize)
+                }
+            }
+            return GuestExtent(kind: .normal, byteCount: byteCount, host: HostOffset(offset &+ offsetInCluster), entry: entry)
+        }
+        return try unusualExtent(at: guest, slot, position, first: first, end: end)
+    }
+
+    /// Everything but plain normal clusters.
+    private func unusualExtent(at guest: GuestOffset, _ slot: Int, _ position: Int, first: Int, end: Int) throws(Obstacle) -> GuestExtent {
+        let entry = l2.entry(slot, position)
+        let offsetInCluster = guest.rawValue & (geometry.clusterSize &- 1)
+        switch entry.meaning(in: geometry, version: version) {
+        case .invalid: throw .corrupt(.l2Entry(guest: guest, bits: entry.bits))
+        case .compressed: return GuestExtent(kind: .compressed, byteCount: first, host: HostOffset(0), entry: entry)
+        case .normal(let host):
+            // Reserved bits are set; the mapping is used, `check` reports them.
+            return GuestExtent(kind: .normal, byteCount: first, host: host + offsetInCluster, entry: entry)
+        case .zero(let host?):
+            var byteCount = first
+            var next = position + 1
+            var expected = entry.bits &+ UInt64(geometry.clusterSize)
+            while byteCount < end, l2.entry(slot, next).bits == expected {
+                byteCount = min(byteCount + geometry.clusterSize, end)
+                next += 1
+                expected &+= UInt64(geometry.clusterSize)
+            }
+            return GuestExtent(kind: .zeroAllocated, byteCount: byteCount, host: host + offsetInCluster, entry: entry)
+        case .zero(nil), .unallocated:
+            var byteCount = first
+            var next = position + 1
+            while byteCount < end, l2.entry(slot, next).bits == entry.bits {
+                byteCount = min(byteCount + geometry.clusterSize, end)
+                next += 1
+            }
+            return GuestExtent(kind: entry.readsAsZero ? .zero : .unallocated, byteCount: byteCount, host: HostOffset(0), entry: entry)
+        }
+    }
+
+    /// Without a table nothing below an L1 entry is allocated; with one the slice must be read.
+    private func extentWithoutSlice(at guest: GuestOffset, limit: Int) throws(Obstacle) -> GuestExtent {
+        let slice = slice(of: guest)
+        if try hostOffset(ofSlice: slice) != nil { throw .l2Slice(slice) }
+        let inTable = (1 << geometry.l1Shift) - guest.rawValue & ((1 << geometry.l1Shift) - 1)
+        return GuestExtent(kind: .unallocated, byteCount: min(limit, inTable), host: HostOffset(0), entry: .unallocated)
+    }
+
+    /// The slot of the slice of `guest` in a table that may be changed.
+    mutating func writableSlot(of guest: GuestOffset) throws(Obstacle) -> Int {
+        let index = l1Index(of: guest)
+        guard index < l1.count, L1Entry(bits: l1[index]).isCopied, L1Entry(bits: l1[index]).tableOffset != 0 else {
+            throw .l2Table(l1Index: index)
+        }
+        let slice = slice(of: guest)
+        guard let slot = l2.slot(of: slice) else { throw .l2Slice(slice) }
+        return slot
+    }
+}

@@ -1,0 +1,154 @@
+import StrataBase
+
+/// The part of the guest-to-host mapping that is in memory: slices of L2 tables, replaced by the clock algorithm, written back later.
+///
+/// A value inside the image's `Mutex`; it does no I/O. Slices are numbered by the guest range that they map, so that a table which moves
+/// keeps its slices. Entries are in host byte order. A dirty slice is never evicted: `MetadataCommit` writes it in the order that
+/// Docs/CrashConsistency.md states and then calls `written`.
+struct L2SliceCache: Sendable {
+    /// log2 of the entries in a slice.
+    let sliceBits: Int
+    var entriesPerSlice: Int { 1 << sliceBits }
+
+    private struct Slot {
+        /// The slice that is here, -1 for none.
+        var slice: Int
+        /// Counts changes; tells whether a slice that was just written has changed meanwhile.
+        var version: UInt32 = 0
+        var isDirty = false
+        /// False while the slice is being read: nobody else may use the slot.
+        var isReady = false
+        /// The clock's second chance.
+        var isRecent = false
+    }
+
+    private var entries: [UInt64] = []
+    private var slots: [Slot] = []
+    private var index: IntTable
+    private var hand = 0
+    private(set) var dirtyCount = 0
+    /// How many slices fit.
+    private(set) var capacity: Int
+
+    init(sliceBits: Int, capacity: Int) {
+        self.sliceBits = sliceBits
+        self.capacity = capacity
+        index = IntTable(capacity: min(capacity, 1 << 14))
+        // Address space, not memory: pages are touched when slices arrive.
+        entries.reserveCapacity(capacity << sliceBits)
+    }
+
+    mutating func grow(toCapacity wanted: Int) { capacity = max(capacity, wanted) }
+
+    /// The slot of a slice that may be used now.
+    mutating func slot(of slice: Int) -> Int? {
+        guard let found = index.value(for: slice) else { return nil }
+        let slot = Int(found)
+        if !slots[slot].isReady { return nil }
+        slots[slot].isRecent = true
+        return slot
+    }
+
+    func entry(_ slot: Int, _ position: Int) -> L2Entry { L2Entry(bits: entries[slot &<< sliceBits &+ position]) }
+
+    mutating func set(_ entry: L2Entry, _ slot: Int, _ position: Int) {
+        entries[slot &<< sliceBits &+ position] = entry.bits
+        slots[slot].version &+= 1
+        if !slots[slot].isDirty {
+            slots[slot].isDirty = true
+            dirtyCount += 1
+        }
+    }
+
+    // MARK: Reading
+
+    enum LoadStart: Hashable {
+        /// Read the slice, then call `finishLoad` or `abandonLoad`.
+        case read(slot: Int)
+        case present
+        /// Somebody else is reading it.
+        case underWay
+        /// Every slot is dirty or being read.
+        case noCleanSlot
+    }
+
+    mutating func beginLoad(of slice: Int) -> LoadStart {
+        if let found = index.value(for: slice) { return slots[Int(found)].isReady ? .present : .underWay }
+        guard let slot = takeSlot() else { return .noCleanSlot }
+        slots[slot].slice = slice
+        slots[slot].isReady = false
+        index.insert(slice, Int32(truncatingIfNeeded: slot))
+        return .read(slot: slot)
+    }
+
+    func isLoading(_ slice: Int) -> Bool { index.value(for: slice).map { !slots[Int($0)].isReady } ?? false }
+
+    private mutating func takeSlot() -> Int? {
+        if slots.count < capacity {
+            slots.append(Slot(slice: -1))
+            entries.append(contentsOf: repeatElement(0, count: entriesPerSlice))
+            return slots.count - 1
+        }
+        for _ in 0..<(2 * slots.count) {
+            let slot = hand
+            hand = hand + 1 == slots.count ? 0 : hand + 1
+            if slots[slot].slice < 0 { return slot }
+            if slots[slot].isDirty || !slots[slot].isReady { continue }
+            if slots[slot].isRecent {
+                slots[slot].isRecent = false
+                continue
+            }
+            index.remove(slots[slot].slice)
+            slots[slot].slice = -1
+            return slot
+        }
+        return nil
+    }
+
+    /// Takes in what was read.
+    /// - Parameter bytes: the slice as on disk; nil when it is known to hold nothing.
+    mutating func finishLoad(_ slot: Int, _ bytes: RawSpan) {
+        let start = slot << sliceBits
+        for position in 0..<entriesPerSlice { entries[start + position] = bytes.checkedBigEndian(at: position * 8) }
+        slots[slot].isReady = true
+        slots[slot].isRecent = true
+        slots[slot].isDirty = false
+    }
+
+    mutating func abandonLoad(_ slot: Int) {
+        index.remove(slots[slot].slice)
+        slots[slot].slice = -1
+    }
+
+    // MARK: Writing back
+
+    /// The slots that hold changes, in guest order, which is the order on disk.
+    func dirtySlots() -> [Int] {
+        slots.indices.filter { slots[$0].isDirty }.sorted { slots[$0].slice < slots[$1].slice }
+    }
+
+    func slice(in slot: Int) -> Int { slots[slot].slice }
+    func isDirty(_ slot: Int) -> Bool { slots[slot].isDirty }
+    func version(of slot: Int) -> UInt32 { slots[slot].version }
+
+    /// Copies a slice as it goes to disk.
+    func encode(_ slot: Int, into bytes: inout MutableRawSpan, at offset: Int) {
+        let start = slot << sliceBits
+        for position in 0..<entriesPerSlice { bytes.setBigEndian(entries[start + position], at: offset + position * 8) }
+    }
+
+    /// The slice is on its way to stable storage as it was at `version`; if it has changed since, it stays dirty.
+    mutating func written(_ slot: Int, version: UInt32) {
+        guard slots[slot].isDirty, slots[slot].version == version else { return }
+        slots[slot].isDirty = false
+        dirtyCount -= 1
+    }
+
+    /// After a failed flush nobody knows what reached the disk: everything that is here is written again.
+    mutating func markAllDirty() {
+        for slot in slots.indices where slots[slot].slice >= 0 && slots[slot].isReady && !slots[slot].isDirty {
+            slots[slot].isDirty = true
+            dirtyCount += 1
+        }
+    }
+}

@@ -1,0 +1,28 @@
+package import BlockGraph
+import StorageSchema
+package import StrataBase
+import Synchronization
+
+extension QCOW2Driver: ImageDescribing {
+    package func describeImage() async throws(BlockError) -> ImageDescription {
+        let header = opened.header
+        var description = ImageDescription()
+        description.clusterSize = geometry.clusterSize
+        description.isEncrypted = header.encryptionMethod != 0
+        description.isDirty = header.incompatible.contains(.dirty)
+        description.backingFileName = opened.backingName
+        description.backingFormat = opened.extensions.backingFormat
+        let isModern = header.version >= 3
+        description.specific = ImageInfoSpecific(
+            .qcow2(
+                ImageInfoSpecificQCow2Wrapper(
+                    data: ImageInfoSpecificQCow2(
+                        compat: isModern ? "1.1" : "0.10", dataFile: opened.extensions.dataFileName,
+                        dataFileRaw: opened.extensions.dataFileName == nil ? nil : header.autoclear.contains(.rawExternalData),
+                        extendedL2: isModern ? header.incompatible.contains(.extendedL2) : nil,
+                        lazyRefcounts: isModern ? header.compatible.contains(.lazyRefcounts) : nil,
+                        corrupt: isModern ? header.incompatible.contains(.corrupt) || state.withLock { $0.isCorrupt } : nil,
+                        refcountBits: geometry.refcountBits, compressionType: header.compressionType == 1 ? .zstd : .zlib))))
+        return description
+    }
+}

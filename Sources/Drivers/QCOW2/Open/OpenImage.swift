@@ -1,0 +1,100 @@
+package import BlockGraph
+import IOCore
+package import StorageSchema
+package import StrataBase
+
+extension QCOW2Driver {
+    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .qcow2(let options) = options.branch else { throw BlockError(.invalidArgument, "the options are not those of a qcow2 node") }
+        let file = try await opener.openChild(options.file, as: "file", role: [.data, .metadata, .primary])
+        let header = try await readHeader(of: file)
+        try refuseDamaged(header, opener)
+        let openOptions = try QCOW2OpenOptions(options, discardsUnmap: opener.options.discardsUnmap, header.geometry)
+        let backing = try await openBacking(options, header, opener, file)
+        // Only metadata is wanted of an image that cannot be served: do not read tables that mean something else there.
+        let isServable: Bool
+        do {
+            try header.requireServable()
+            isServable = true
+        } catch {
+            if opener.opensChain { throw error }
+            isServable = false
+        }
+        let l1 = isServable ? try await readL1(of: file, header) : []
+        let state = ImageState(
+            geometry: header.geometry, version: header.header.version, virtualSize: header.virtualSize, l1: l1,
+            l1Offset: HostOffset(Int(header.header.l1TableOffset)),
+            l2: L2SliceCache(sliceBits: openOptions.sliceBits, capacity: openOptions.l2Slots(forVirtualSize: header.virtualSize, header.geometry)),
+            refcounts: RefcountState(
+                geometry: header.geometry, table: [], tableOffset: HostOffset(Int(header.header.refcountTableOffset)),
+                tableClusters: Int(header.header.refcountTableClusters),
+                cache: RefcountCache(capacity: openOptions.refcountSlots(header.geometry)), virginFrom: 0, fileLength: 0, highestEnd: 0))
+        return QCOW2Driver(file: file, backing: backing, opened: header, options: openOptions, state: state)
+    }
+
+    /// Reads and judges the header of the image in `file`.
+    package static func readHeader(of file: BlockChild) async throws(BlockError) -> ValidatedHeader {
+        // Only the header itself says how long its cluster is.
+        let start = IOBuffer(byteCount: min(file.length, 512))
+        try await file.read(start.vector, at: GuestOffset(0))
+        let clusterBits: UInt32 = start.withBytes { bytes in
+            do { return try bytes.bigEndian(at: 20) } catch { return 0 }
+        }
+        guard ClusterGeometry.supportedClusterBits.contains(Int(clusterBits)), file.length > 512 else {
+            return try start.withBytes { bytes throws(BlockError) in try ValidatedHeader(decoding: bytes) }
+        }
+        let cluster = IOBuffer(byteCount: min(file.length, 1 << Int(clusterBits)))
+        try await file.read(cluster.vector, at: GuestOffset(0))
+        return try cluster.withBytes { bytes throws(BlockError) in try ValidatedHeader(decoding: bytes) }
+    }
+
+    private static func refuseDamaged(_ header: ValidatedHeader, _ opener: NodeOpener) throws(BlockError) {
+        if opener.options.isReadOnly || !opener.opensChain { return }
+        if header.header.incompatible.contains(.corrupt) {
+            throw BlockError(.accessDenied, "qcow2: Image is corrupt; cannot be opened read/write")
+        }
+        if header.header.incompatible.contains(.dirty) {
+            throw BlockError(
+                .accessDenied, "qcow2: Image was not closed properly and its reference counts are out of date; cannot be opened read/write",
+                hint: "Repair it with 'check -r all' or open it read-only.")
+        }
+    }
+
+    private static func openBacking(
+        _ options: BlockdevOptionsQcow2, _ header: ValidatedHeader, _ opener: NodeOpener, _ file: BlockChild
+    ) async throws(BlockError) -> BlockChild? {
+        guard opener.opensChain else { return nil }
+        switch options.backing {
+        case .definition(let definition): return try await opener.openChild(.definition(definition), as: "backing", role: .copyOnWrite)
+        case .reference(let name) where !name.isEmpty:
+            return try await opener.openChild(.reference(name), as: "backing", role: .copyOnWrite)
+        case .reference, .null: return nil
+        case nil:
+            guard let name = header.backingName else { return nil }
+            return try await opener.openImplicitBacking(file: name, format: header.extensions.backingFormat, imageFilename: file.node.filename)
+        }
+    }
+
+    private static func readL1(of file: BlockChild, _ header: ValidatedHeader) async throws(BlockError) -> [UInt64] {
+        let count = Int(header.header.l1Size)
+        if count == 0 { return [] }
+        let buffer = IOBuffer(byteCount: count * 8)
+        do { try await file.read(buffer.vector, at: GuestOffset(Int(header.header.l1TableOffset))) } catch {
+            throw error.during("Could not read L1 table")
+        }
+        return buffer.bigEndianWords(count)
+    }
+}
+
+extension IOBuffer {
+    /// The first `count` 64-bit numbers of a table.
+    /// - Precondition: the buffer holds as many.
+    func bigEndianWords(_ count: Int) -> [UInt64] {
+        withBytes { bytes in
+            var words: [UInt64] = []
+            words.reserveCapacity(count)
+            for index in 0..<count { words.append(bytes.checkedBigEndian(at: index * 8)) }
+            return words
+        }
+    }
+}

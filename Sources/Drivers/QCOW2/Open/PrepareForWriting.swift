@@ -1,0 +1,63 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import Synchronization
+
+extension QCOW2Driver {
+    /// What must be done once before an image is written for the first time. Opening writes nothing, because permissions come later.
+    ///
+    /// - Autoclear bits that this driver does not maintain are cleared: what they vouch for is about to become wrong.
+    /// - The refcount table is read, and the host clusters of every table are noted, so that guest data never overwrites them.
+    func prepareForWriting() async throws(BlockError) {
+        let (isReady, isCorrupt) = state.withLock { ($0.isReadyForWrites, $0.isCorrupt) }
+        if isCorrupt { throw BlockError(.corruptImage, "the image was found to be corrupt; it takes no more writes") }
+        if isReady { return }
+        await preparation.lock()
+        defer { preparation.unlock() }
+        if state.withLock({ $0.isReadyForWrites }) { return }
+        guard opened.header.incompatible.isDisjoint(with: [.dirty, .corrupt]) else {
+            throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
+        }
+
+        let table = try await readRefcountTable()
+        let metadata = noteMetadata(table)
+        if !opened.header.autoclear.isEmpty {
+            try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, UInt64(0))
+            try await file.flush()
+        }
+        let fileLength = file.length
+        state.withLock { state in
+            state.refcounts.table = table
+            state.refcounts.fileLength = fileLength.roundedDown(to: geometry.clusterSize)
+            state.refcounts.virginFrom = geometry.clusters(fileLength)
+            state.metadataClusters = metadata
+            state.isReadyForWrites = true
+        }
+    }
+
+    func readRefcountTable() async throws(BlockError) -> [UInt64] {
+        let byteCount = Int(opened.header.refcountTableClusters) << geometry.clusterBits
+        let buffer = IOBuffer(byteCount: byteCount)
+        do { try await file.read(buffer.vector, at: GuestOffset(Int(opened.header.refcountTableOffset))) } catch {
+            throw error.during("Could not read the refcount table")
+        }
+        return buffer.bigEndianWords(byteCount / 8)
+    }
+
+    private func noteMetadata(_ refcountTable: [UInt64]) -> IntTable {
+        let l1 = state.withLock { $0.l1 }
+        var clusters = IntTable(capacity: 64 + l1.count / 2)
+        func note(_ offset: UInt64, _ byteCount: Int) {
+            guard offset <= UInt64(Int.max) else { return }
+            let first = Int(offset) >> geometry.clusterBits
+            for cluster in 0..<geometry.clusters(byteCount) { clusters.insert(first + cluster) }
+        }
+        note(0, 1)
+        note(opened.header.l1TableOffset, Int(opened.header.l1Size) * 8)
+        note(opened.header.refcountTableOffset, Int(opened.header.refcountTableClusters) << geometry.clusterBits)
+        if opened.header.snapshotCount > 0 { note(opened.header.snapshotTableOffset, Int(opened.header.snapshotCount) * 40) }
+        for entry in refcountTable where entry & RefcountState.offsetMask != 0 { note(entry & RefcountState.offsetMask, 1) }
+        for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { note(UInt64(L1Entry(bits: entry).tableOffset), 1) }
+        return clusters
+    }
+}

@@ -1,0 +1,67 @@
+import BlockGraph
+import StorageSchema
+import StrataBase
+
+/// How an image is to be used: QAPI's options with the defaults filled in.
+struct QCOW2OpenOptions: Hashable, Sendable {
+    /// Bytes of an L2 table that are read and replaced at once.
+    let l2SliceBytes: Int
+    /// The most memory for slices, in bytes.
+    let l2CacheBytes: Int
+    /// The most memory for refcount blocks, in bytes.
+    let refcountCacheBytes: Int
+    /// Whether clusters that users discard are given back to the file below.
+    let passesDiscards: Bool
+
+    /// QEMU's default for the largest L2 cache: it covers 256 GiB at 64 KiB clusters.
+    private static let defaultL2CacheBytes = 32 << 20
+    private static let minimumL2Slots = 16
+
+    init(_ options: BlockdevOptionsQcow2, discardsUnmap: Bool, _ geometry: ClusterGeometry) throws(BlockError) {
+        guard options.dataFile == nil else {
+            throw BlockError(.invalidArgument, "'data-file' can only be set for images with an external data file")
+        }
+        let slice = options.l2CacheEntrySize ?? min(geometry.clusterSize, 4096)
+        guard slice.isPowerOfTwo, slice >= 512, slice <= geometry.clusterSize else {
+            throw BlockError(.invalidArgument, "L2 cache entry size must be a power of two between 512 and the cluster size (\(geometry.clusterSize))")
+        }
+        for (name, value) in [
+            ("cache-size", options.cacheSize), ("l2-cache-size", options.l2CacheSize), ("refcount-cache-size", options.refcountCacheSize),
+        ] {
+            if let value, value < 0 { throw BlockError(.invalidArgument, "\(name) may not be negative") }
+        }
+        let leastRefcountBytes = max(4 * geometry.clusterSize, 256 << 10)
+        var l2Bytes = options.l2CacheSize
+        var refcountBytes = options.refcountCacheSize
+        if let total = options.cacheSize {
+            if l2Bytes != nil, refcountBytes != nil {
+                throw BlockError(.invalidArgument, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+            }
+            if let l2Bytes, l2Bytes > total { throw BlockError(.invalidArgument, "l2-cache-size may not exceed cache-size") }
+            if let refcountBytes, refcountBytes > total { throw BlockError(.invalidArgument, "refcount-cache-size may not exceed cache-size") }
+            if let l2Bytes {
+                refcountBytes = total - l2Bytes
+            } else {
+                let refcounts = refcountBytes ?? min(leastRefcountBytes, total / 2)
+                refcountBytes = refcounts
+                l2Bytes = total - refcounts
+            }
+        }
+        l2SliceBytes = slice
+        l2CacheBytes = l2Bytes ?? Self.defaultL2CacheBytes
+        refcountCacheBytes = max(refcountBytes ?? leastRefcountBytes, 4 * geometry.clusterSize)
+        passesDiscards = options.passDiscardRequest ?? discardsUnmap
+    }
+
+    /// log2 of the entries in a slice.
+    var sliceBits: Int { l2SliceBytes.trailingZeroBitCount - 3 }
+
+    /// How many slices are kept: no more than the disk has, no more than the memory allows.
+    func l2Slots(forVirtualSize virtualSize: Int, _ geometry: ClusterGeometry) -> Int {
+        let shift = geometry.clusterBits + sliceBits
+        let needed = (virtualSize >> shift) + 1
+        return max(Self.minimumL2Slots, min(needed, l2CacheBytes / l2SliceBytes))
+    }
+
+    func refcountSlots(_ geometry: ClusterGeometry) -> Int { max(4, refcountCacheBytes / geometry.clusterSize) }
+}

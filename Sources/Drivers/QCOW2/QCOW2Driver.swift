@@ -1,0 +1,102 @@
+package import BlockGraph
+import IOCore
+import StorageSchema
+import StrataBase
+import Synchronization
+
+/// The qcow2 format. This file is the map of the room: what an open image holds, and which file does what with it.
+///
+/// - `Format/` bytes and meanings, no I/O. `Open/` opening, creating, header validation.
+/// - `Mapping/` guest offset to extent. `Metadata/` the slice cache, reading it, writing everything back in order.
+/// - `Allocation/` reserve, copy on write, publish. `Refcounts/` which host clusters are free, and how they become so.
+/// - `IO/` the requests. `Check/` whether the image is consistent.
+///
+/// **Locks**, outermost first; each is held only while taking those below it:
+/// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,
+/// never guest data), and innermost `state`, which spans nothing.
+package final class QCOW2Driver: BlockDriver {
+    package static let formatName = "qcow2"
+    package static let kind = DriverKind.format
+    package static let supportsBacking = true
+
+    let file: BlockChild
+    let backing: BlockChild?
+    /// As found when the image was opened. Fields that change live in `state`.
+    let opened: ValidatedHeader
+    let geometry: ClusterGeometry
+    let options: QCOW2OpenOptions
+
+    let state: Mutex<ImageState>
+    let inFlight = InFlightIO()
+    /// The virtual size, readable from any thread without a lock.
+    private let currentLength: Atomic<Int>
+
+    let preparation = AsyncMutex()
+    let resizing = AsyncMutex()
+    let tables = AsyncMutex()
+    let commits = AsyncMutex()
+    let refcountTableGrowth = AsyncMutex()
+    let refcountLoads = AsyncMutex()
+    let refcountWrites = AsyncMutex()
+    let fileGrowth = AsyncMutex()
+
+    /// Flushes that began and ended, so that one can stand for those that waited for it.
+    let flushCounter = Mutex(FlushCounter())
+    /// The compressed cluster that was read last.
+    let lastDecompressed = Mutex<DecompressedCluster?>(nil)
+    /// The length of the file when the image was opened: what `close` does not cut off.
+    let initialFileLength: Int
+
+    init(file: BlockChild, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
+        self.file = file
+        self.backing = backing
+        self.opened = opened
+        geometry = opened.geometry
+        self.options = options
+        currentLength = Atomic(opened.virtualSize)
+        initialFileLength = file.length
+        self.state = Mutex(state)
+    }
+
+    package var length: Int { currentLength.load(ordering: .relaxed) }
+    func setLength(_ byteCount: Int) { currentLength.store(byteCount, ordering: .releasing) }
+
+    package var limits: BlockLimits {
+        BlockLimits(discardAlignment: geometry.clusterSize, maxDiscard: 1 << 30, optimalTransfer: geometry.clusterSize)
+    }
+
+    package var children: [BlockChild] { backing.map { [file, $0] } ?? [file] }
+
+    /// Takes a step on the state, getting obstacles out of its way until it succeeds.
+    func step<T: Sendable>(_ body: (inout ImageState) throws(Obstacle) -> T) async throws(BlockError) -> T {
+        while true {
+            let obstacle: Obstacle
+            do {
+                return try state.withLock { state throws(Obstacle) in try body(&state) }
+            } catch { obstacle = error }
+            try await remove(obstacle)
+        }
+    }
+
+    /// Gets one obstacle out of the way. See `Obstacle`.
+    private func remove(_ obstacle: Obstacle) async throws(BlockError) {
+        switch obstacle {
+        case .l2Slice(let slice): try await loadSlice(slice)
+        case .l2Table(let index): try await makeTable(atL1Index: index)
+        case .l2CacheFull: try await commit(.mapping)
+        case .refcountBlock(let index): try await loadRefcountBlock(index)
+        case .refcountCacheFull: try await writeRefcountBlocks()
+        case .refcountTable(let blockIndex): try await growRefcountTable(toHoldBlock: blockIndex)
+        case .fileLength(let byteCount): try await growFile(to: byteCount)
+        case .reservation(let id): await waitForReservation(id)
+        case .corrupt(let contradiction): throw await signalCorruption(contradiction)
+        }
+    }
+
+    private func waitForReservation(_ id: ReservationID) async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            let waits = state.withLock { $0.reservations.wait(for: id, continuation) }
+            if !waits { continuation.resume() }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import Synchronization
+
+extension QCOW2Driver {
+    /// Makes clusters free whose last mapping is off the disk and that no request can reach any more. Under `commits`.
+    func reclaim() async throws(BlockError) {
+        while true {
+            let runs = state.withLock { state -> [FreedRun] in
+                inFlight.advance(&state.epoch)
+                guard let first = state.frees.settling.first, inFlight.isOver(first.epoch, currentEpoch: state.epoch) else { return [] }
+                state.frees.settling.removeFirst()
+                return first.runs
+            }
+            if runs.isEmpty { return }
+            for (number, run) in runs.enumerated() {
+                var left = run
+                do { try await free(&left) } catch {
+                    // What is left stays allocated until the next commit.
+                    let rest = [left] + runs[(number + 1)...]
+                    state.withLock { $0.frees.settling.insert(($0.epoch - 2, rest), at: 0) }
+                    throw error
+                }
+            }
+        }
+    }
+
+    /// Frees a run; `run` is what is left of it, also when an error is thrown.
+    private func free(_ run: inout FreedRun) async throws(BlockError) {
+        while run.clusterCount > 0 {
+            guard run.isPunched else {
+                try await lower(&run, run.clusterCount)
+                return
+            }
+            // Punch while the refcount still keeps everybody else away, and only what nobody shares.
+            let first = run.start.rawValue >> geometry.clusterBits
+            let limit = run.clusterCount
+            let exclusive = try await step { state throws(Obstacle) in
+                var count = 0
+                while count < limit, try state.refcounts.refcount(ofCluster: first + count) == 1 { count += 1 }
+                return count
+            }
+            if exclusive > 0 {
+                do { try await file.discard(GuestRange(run.start.asGuest, byteCount: exclusive << geometry.clusterBits)) } catch {
+                    // Giving space back is a service, not a promise.
+                }
+            }
+            try await lower(&run, max(exclusive, 1))
+        }
+    }
+
+    private func lower(_ run: inout FreedRun, _ count: Int) async throws(BlockError) {
+        var left = count
+        while left > 0 {
+            let first = run.start.rawValue >> geometry.clusterBits
+            let wanted = left
+            let done = try await step { state throws(Obstacle) in
+                for next in 0..<wanted {
+                    do throws(Obstacle) { _ = try state.refcounts.lower(first + next) } catch {
+                        if next == 0 { throw error }
+                        return next
+                    }
+                }
+                return wanted
+            }
+            run.start += done << geometry.clusterBits
+            run.clusterCount -= done
+            left -= done
+        }
+    }
+}

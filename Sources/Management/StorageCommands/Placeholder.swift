@@ -1,0 +1,1 @@
+// Placeholder so that the empty module builds; the first real file of the module replaces it.

@@ -1,0 +1,143 @@
+import BlockGraph
+import Foundation
+import IOCore
+import StorageSchema
+import StrataBase
+import Synchronization
+
+/// What reaches a file below the driver under test, in order.
+enum RecordedOperation: Sendable {
+    case write(offset: Int, bytes: [UInt8])
+    case resize(Int)
+    case flush
+}
+
+/// A filter over a memory disk that records writes and flushes and can fail one of them. It stands in for `null-co`, whose options it uses:
+/// the size says which `Recorder` it belongs to.
+final class RecordingDriver: BlockDriver, Flushing, Resizing {
+    static let formatName = "null-co"
+    static let kind = DriverKind.protocol
+
+    let recorder: Recorder
+    init(_ recorder: Recorder) { self.recorder = recorder }
+
+    static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .nullCo(let options) = options.branch, let recorder = Recorder.find(options.size ?? 0) else {
+            throw BlockError(.notFound, "no recorder of that number")
+        }
+        return RecordingDriver(recorder)
+    }
+
+    var length: Int { recorder.state.withLock { $0.disk.count } }
+
+    func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        recorder.state.withLock { state in
+            guard !state.isSlow else { return false }
+            recorder.copy(state.disk, to: target, at: offset.rawValue)
+            return true
+        }
+    }
+
+    func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        await Task.yield()
+        recorder.state.withLock { recorder.copy($0.disk, to: target, at: offset.rawValue) }
+    }
+
+    func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        if recorder.state.withLock({ $0.isSlow || $0.failAt != nil }) { return false }
+        do { try recorder.write(source, at: offset.rawValue) } catch { return false }
+        return true
+    }
+
+    func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        await Task.yield()
+        try recorder.write(source, at: offset.rawValue)
+    }
+
+    func flush() async throws(BlockError) {
+        await Task.yield()
+        try recorder.countCall()
+        recorder.state.withLock { state in if state.isRecording { state.log.append(.flush) } }
+    }
+
+    func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
+        try recorder.countCall()
+        recorder.state.withLock { state in
+            if state.isRecording { state.log.append(.resize(byteCount)) }
+            if byteCount < state.disk.count { state.disk.removeLast(state.disk.count - byteCount) }
+            if byteCount > state.disk.count { state.disk += [UInt8](repeating: 0, count: byteCount - state.disk.count) }
+        }
+    }
+}
+
+/// The memory disk, the log and the fault of one `RecordingDriver`.
+final class Recorder: Sendable {
+    struct State: Sendable {
+        var disk: [UInt8]
+        var log: [RecordedOperation] = []
+        var isRecording = true
+        /// Every request suspends.
+        var isSlow = true
+        /// Writes, flushes and resizes so far.
+        var calls = 0
+        /// The number of the call that fails, once.
+        var failAt: Int?
+    }
+
+    let state: Mutex<State>
+    let number: Int
+
+    private static let all = Mutex<[Int: Recorder]>([:])
+    private static let counter = Atomic<Int>(1)
+
+    init(disk: [UInt8]) {
+        state = Mutex(State(disk: disk))
+        number = Self.counter.add(1, ordering: .relaxed).newValue
+        Self.all.withLock { $0[number] = self }
+    }
+
+    func forget() { Self.all.withLock { $0[number] = nil } }
+    static func find(_ number: Int) -> Recorder? { all.withLock { $0[number] } }
+
+    func countCall() throws(BlockError) {
+        let fails = state.withLock { state in
+            state.calls += 1
+            return state.failAt == state.calls
+        }
+        if fails { throw BlockError(.io, "injected failure") }
+    }
+
+    func copy(_ disk: [UInt8], to target: IOVector, at offset: Int) {
+        let inside = max(0, min(target.byteCount, disk.count - offset))
+        disk.withUnsafeBytes { raw in
+            if inside > 0 { target.copyIn(UnsafeRawBufferPointer(rebasing: raw[offset..<(offset + inside)]).bytes, at: 0) }
+        }
+        if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
+    }
+
+    func write(_ source: IOVector, at offset: Int) throws(BlockError) {
+        try countCall()
+        var copy = [UInt8](repeating: 0, count: source.byteCount)
+        copy.withUnsafeMutableBytes { raw in
+            var span = raw.mutableBytes
+            source.copyOut(at: 0, into: &span)
+        }
+        state.withLock { state in
+            if offset + copy.count > state.disk.count {
+                state.disk += [UInt8](repeating: 0, count: offset + copy.count - state.disk.count)
+            }
+            state.disk.replaceSubrange(offset..<(offset + copy.count), with: copy)
+            if state.isRecording { state.log.append(.write(offset: offset, bytes: copy)) }
+        }
+    }
+
+    /// Options for a qcow2 image on this disk.
+    func imageOptions(readOnly: Bool = false, l2CacheSize: Int? = nil) -> BlockdevOptions {
+        let file = BlockdevOptions(.nullCo(BlockdevOptionsNull(size: number)))
+        var options = BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(file), backing: .null, l2CacheSize: l2CacheSize)))
+        options.nodeName = "disk"
+        options.readOnly = readOnly
+        options.discard = .unmap
+        return options
+    }
+}

@@ -1,0 +1,120 @@
+import BasicDrivers
+import BlockGraph
+import Foundation
+import IOCore
+import QCOW2
+import StorageSchema
+import StrataBase
+
+/// Runs `body` on an I/O context of its own thread, as requests of the product run.
+func onContext<T: Sendable>(_ body: @escaping @Sendable (IOContext) async throws -> T) async throws -> T {
+    let context = try IOContext.startThread(name: "test")
+    let result: Result<T, any Error> = await withCheckedContinuation { continuation in
+        context.spawn {
+            do { continuation.resume(returning: .success(try await body(context))) } catch { continuation.resume(returning: .failure(error)) }
+        }
+    }
+    context.stop()
+    return try result.get()
+}
+
+/// A folder for the files of one test, on tmpfs where there is one; removed with the last reference.
+final class Scratch: Sendable {
+    let path: String
+
+    init() throws {
+        let base = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        path = base + "/strata-qcow2-" + UUID().uuidString
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+}
+
+struct ToolFailure: Error, CustomStringConvertible { let description: String }
+
+/// Runs an independent program and returns what it printed.
+@discardableResult
+func run(_ tool: String, _ arguments: [String], allowedStatus: Set<Int32> = [0]) throws -> String {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/" + tool)
+    process.arguments = arguments
+    let output = Pipe()
+    process.standardOutput = output
+    process.standardError = output
+    try process.run()
+    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    guard allowedStatus.contains(process.terminationStatus) else {
+        throw ToolFailure(description: "\(tool) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus): \(text)")
+    }
+    return text
+}
+
+let hasQEMU = FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-img") && FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-io")
+
+/// Options for an image in a host file.
+func imageOptions(_ path: String, readOnly: Bool = false, discard: Bool = true, l2CacheSize: Int? = nil, refcountCacheSize: Int? = nil, name: String = "disk") -> BlockdevOptions {
+    var file = BlockdevOptions(.file(BlockdevOptionsFile(filename: path)))
+    file.discard = .unmap
+    var options = BlockdevOptions(
+        .qcow2(BlockdevOptionsQcow2(file: .definition(file), l2CacheSize: l2CacheSize, refcountCacheSize: refcountCacheSize)))
+    options.nodeName = name
+    options.readOnly = readOnly
+    options.discard = discard ? .unmap : .ignore
+    return options
+}
+
+let testDrivers: [any BlockDriver.Type] = [FileDriver.self, RawDriver.self, NullDriver.self, QCOW2Driver.self, RecordingDriver.self]
+
+/// Opens an image, hands a backend on it to `body`, and closes everything.
+func withImage<T: Sendable>(
+    _ options: BlockdevOptions, _ context: IOContext, _ body: @Sendable (BlockBackend) async throws -> T
+) async throws -> T {
+    let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers))
+    try await graph.add(options)
+    var used: BlockPermissions = [.consistentRead]
+    if options.readOnly != true { used.formUnion([.write, .resize]) }
+    let backend = try await graph.makeBackend(named: "test", on: options.nodeName ?? "", PermissionGrant(used: used, shared: .all))
+    let result: Result<T, any Error>
+    do { result = .success(try await body(backend)) } catch { result = .failure(error) }
+    await graph.release(backend)
+    try await graph.closeAll()
+    return try result.get()
+}
+
+extension BlockBackend {
+    func readBytes(at offset: Int, _ count: Int) async throws -> [UInt8] {
+        let buffer = IOBuffer(byteCount: count)
+        buffer.vector.fill(with: 0xdb)
+        if !tryRead(buffer.vector, at: GuestOffset(offset)) { try await read(buffer.vector, at: GuestOffset(offset)) }
+        return bytes(of: buffer)
+    }
+
+    func writeBytes(_ bytes: [UInt8], at offset: Int, flags: RequestFlags = []) async throws {
+        let buffer = IOBuffer(byteCount: bytes.count)
+        buffer.vector.copyIn(bytes.span.bytes, at: 0)
+        if flags.isEmpty, tryWrite(buffer.vector, at: GuestOffset(offset)) { return }
+        try await write(buffer.vector, at: GuestOffset(offset), flags: flags)
+        withExtendedLifetime(buffer) {}
+    }
+}
+
+func bytes(of buffer: IOBuffer) -> [UInt8] {
+    var result = [UInt8](repeating: 0, count: buffer.byteCount)
+    result.withUnsafeMutableBytes { raw in
+        var span = raw.mutableBytes
+        buffer.vector.copyOut(at: 0, into: &span)
+    }
+    return result
+}
+
+/// Where two byte strings differ first, for messages.
+func firstDifference(_ a: [UInt8], _ b: [UInt8]) -> String? {
+    if a == b { return nil }
+    if a.count != b.count { return "lengths \(a.count) and \(b.count)" }
+    let position = zip(a, b).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
+    return "at \(position) (0x\(String(position, radix: 16))): \(a[position]) instead of \(b[position])"
+}
