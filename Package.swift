@@ -69,7 +69,7 @@ let package = Package(
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 6: the NBD export.
-        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema"]),
+        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "QAPIRuntime"]),
 
         // Floor 7: the lists of drivers and exports, and one file per QMP command.
         module(
@@ -96,11 +96,16 @@ let package = Package(
         // Tests.
         tests("StrataBaseTests", ["StrataBase"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
+        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
+        tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool"]),
         tests("ImgToolTests", ["StrataBase", "QAPIRuntime", "ToolSupport", "ImgTool"]),
+        tests("QAPIRuntimeTests", ["QAPIRuntime"]),
+        tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
+        tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "QMPMonitor"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -141,6 +141,10 @@ ssize_t strata_receive(int fd, void *bytes, size_t count) {
     ssize_t result;
     do result = recv(fd, bytes, count, MSG_DONTWAIT);
     while (result < 0 && errno == EINTR);
+    if (result < 0 && errno == ENOTSOCK) { /* a pipe or terminal, such as standard input */
+        do result = read(fd, bytes, count);
+        while (result < 0 && errno == EINTR);
+    }
     return result < 0 ? -errno : result;
 }
 
@@ -148,6 +152,10 @@ ssize_t strata_send(int fd, const void *bytes, size_t count, int more) {
     ssize_t result;
     do result = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     while (result < 0 && errno == EINTR);
+    if (result < 0 && errno == ENOTSOCK) {
+        do result = write(fd, bytes, count);
+        while (result < 0 && errno == EINTR);
+    }
     return result < 0 ? -errno : result;
 }
 

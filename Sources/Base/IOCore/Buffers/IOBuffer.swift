@@ -46,6 +46,14 @@ import StrataBase
         var bytes = unsafe UnsafeMutableRawBufferPointer(start: start, count: byteCount).mutableBytes
         return try body(&bytes)
     }
+
+    /// A part of the bytes. - Precondition: it lies inside.
+    package func withMutableBytes<R, E>(at offset: Int, byteCount count: Int, _ body: (inout MutableRawSpan) throws(E) -> R) throws(E) -> R {
+        precondition(offset >= 0 && count >= 0 && offset <= byteCount && count <= byteCount &- offset, "a part lies inside its buffer")
+        // SAFETY: the precondition, and as above.
+        var bytes = unsafe UnsafeMutableRawBufferPointer(start: start + offset, count: count).mutableBytes
+        return try body(&bytes)
+    }
 }
 
 /// Free buffers of the current thread's I/O context, by power-of-two size. Off a context it is plain allocation.

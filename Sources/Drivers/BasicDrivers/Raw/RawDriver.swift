@@ -80,12 +80,19 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
         try await file.resize(to: total, exact: exact, preallocation: preallocation)
     }
 
-    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? { precise ? nil : mapped(range) }
-    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus { mapped(range) }
+    package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
+        file.tryBlockStatus(of: shifted(range), precise: precise).map { mapped($0, range) }
+    }
 
-    /// Everything lies in the file at the same place; whether it is zero the file knows.
-    private func mapped(_ range: GuestRange) -> BlockStatus {
-        BlockStatus(byteCount: range.byteCount, flags: [.data, .allocated, .offsetValid, .recurse], offset: (range.start + start).asHost, file: file)
+    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        mapped(try await file.blockStatus(of: shifted(range), precise: precise), range)
+    }
+
+    /// Everything lies in the file at the same place, and what the file knows of it holds here too: its holes are holes of the disk.
+    private func mapped(_ status: BlockStatus, _ range: GuestRange) -> BlockStatus {
+        BlockStatus(
+            byteCount: status.byteCount, flags: status.flags.union([.allocated, .offsetValid]).subtracting([.endOfFile, .recurse]),
+            offset: (range.start + start).asHost, file: file)
     }
 
     package func hostFileRange(of range: GuestRange) -> HostFileRange? { file.hostFileRange(of: shifted(range)) }

@@ -30,7 +30,11 @@ enum JSONTokenParser {
         }
         func key() throws(JSONError) -> String {
             let token = try next("key")
-            guard token.kind == .string else { throw failure("key is not a string in object") }
+            switch token.kind {
+            case .string: break
+            case .closeBrace, .closeBracket, .colon, .comma: throw failure("expecting value")
+            default: throw failure("key is not a string in object")
+            }
             let key = try string(token, text)
             position += 1
             guard try next(":").kind == .colon else { throw failure("missing : in object pair") }
@@ -76,11 +80,7 @@ enum JSONTokenParser {
                 let separator = try next("separator")
                 if separator.kind == .comma {
                     position += 1
-                    if isObject {
-                        // A closing bracket here is no key; say what a reader sees missing.
-                        if position < tokens.count, tokens[position].kind != .string { throw failure("expecting value") }
-                        stack[top].key = try key()
-                    }
+                    if isObject { stack[top].key = try key() }
                     break close
                 }
                 guard separator.kind == (isObject ? .closeBrace : .closeBracket) else {
@@ -151,23 +151,26 @@ enum JSONTokenParser {
     }
 
     /// The scalar of a `\u` escape whose digits start at `position`, joined with the surrogate that follows.
-    private static func scalar(_ raw: ArraySlice<UInt8>, _ position: inout Int, _ token: JSONToken) throws(JSONError) -> Character {
+    private static func scalar(_ raw: ArraySlice<UInt8>, _ position: inout Int, _ token: JSONToken) throws(JSONError) -> Unicode.Scalar {
         let start = position
-        guard let first = hex4(raw, &position) else { throw badEscape(token) }
+        guard let first = hex4(raw, &position) else {
+            let digits = String(decoding: raw[start...].prefix(4), as: UTF8.self)
+            throw JSONError("JSON parse error, \\u\(digits) is not a valid Unicode character", at: token.offset)
+        }
         if first & 0xfc00 == 0xd800, position + 1 < raw.endIndex, raw[position] == UInt8(ascii: "\\"), raw[position + 1] == UInt8(ascii: "u") {
             var afterPair = position + 2
             if let second = hex4(raw, &afterPair), second & 0xfc00 == 0xdc00,
                 let scalar = Unicode.Scalar(0x10000 + (first & 0x3ff) << 10 + (second & 0x3ff))
             {
                 position = afterPair
-                return Character(scalar)
+                return scalar
             }
         }
         guard let scalar = Unicode.Scalar(first) else {
             let digits = String(decoding: raw[start..<position], as: UTF8.self)
             throw JSONError("JSON parse error, \\u\(digits) is not a valid Unicode character", at: token.offset)
         }
-        return Character(scalar)
+        return scalar
     }
 
     private static func hex4(_ raw: ArraySlice<UInt8>, _ position: inout Int) -> UInt32? {

@@ -2,7 +2,9 @@ import IOCore
 package import ToolSupport
 
 /// The commands, in the order in which `--help` lists them.
-private let commands: [any ImgCommand.Type] = []
+private let commands: [any ImgCommand.Type] = [
+    BenchCommand.self, CheckCommand.self, InfoCommand.self,
+]
 
 /// The tool `img`: finds the command and hands over the rest of the line.
 /// - Returns: the process's exit status.

@@ -1,0 +1,99 @@
+package import IOCore
+package import QAPIRuntime
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// All monitors of a process or of an embedded graph: they share the commands and every one of them hears every event.
+///
+/// Everything but `send` is called on the thread of the context that the server was made with; handlers run there too.
+package final class QMPServer: Sendable {
+    private struct State {
+        var listeners: [QMPListener] = []
+        var connections: [ObjectIdentifier: QMPConnection] = [:]
+        /// Streams that were made non-blocking and have to be given back as they were.
+        var borrowed: [ConnectedSocket] = []
+        var isStopping = false
+    }
+
+    /// Clients at once; more are turned away, since each may hold memory.
+    private static let connectionLimit = 256
+
+    private let commands: [String: CommandEntry]
+    private let version: VersionInfo
+    private let context: IOContext
+    private let state = Mutex(State())
+
+    package init(commands: [CommandEntry], version: VersionInfo = .current, context: IOContext) {
+        self.commands = Dictionary(commands.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        self.version = version
+        self.context = context
+    }
+
+    /// Serves every client that connects to `socket`, each in a conversation of its own.
+    /// - Parameter pretty: indent messages.
+    package func listen(on socket: ListeningSocket, pretty: Bool = false) throws(BlockError) {
+        let listener = QMPListener(socket, context: context) { [weak self] client in self?.serve(client, pretty: pretty) }
+        try listener.start()
+        state.withLock { $0.listeners.append(listener) }
+    }
+
+    /// Serves a client that is connected already.
+    package func serve(_ client: ConnectedSocket, pretty: Bool = false) {
+        // A connection that cannot be watched is dropped; its client sees the end of the stream.
+        try? serve(input: client, output: client, pretty: pretty)
+    }
+
+    /// Serves whoever is at the other end of two streams, such as standard input and output.
+    package func serve(input: ConnectedSocket, output: ConnectedSocket, pretty: Bool = false) throws(BlockError) {
+        let connection = QMPConnection(
+            session: QMPSession(commands: commands, version: version), input: input, output: output, pretty: pretty, context: context
+        ) { [weak self] connection in
+            _ = self?.state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+        }
+        let isWelcome = state.withLock { state in
+            if state.isStopping || state.connections.count >= Self.connectionLimit { return false }
+            state.connections[ObjectIdentifier(connection)] = connection
+            if input !== output { state.borrowed += [input, output] }
+            return true
+        }
+        guard isWelcome else { return }
+        if input !== output {
+            input.setNonBlocking(true)
+            output.setNonBlocking(true)
+        }
+        do {
+            try connection.start()
+        } catch {
+            connection.close()
+            throw error
+        }
+    }
+
+    /// Sends an event to every client that has ended its negotiation. Any thread.
+    package func send(_ event: some QAPIEvent) {
+        let connections = state.withLock { Array($0.connections.values) }
+        if connections.isEmpty { return }
+        let message = QMPMessage.event(event, at: .now)
+        for connection in connections { connection.sendEvent(message) }
+    }
+
+    /// Takes no more clients, lets running commands and unsent answers finish for up to `patience`, and closes every conversation.
+    package func stop(patience: Duration = .seconds(1)) async {
+        let (listeners, connections) = state.withLock { state in
+            state.isStopping = true
+            defer { state.listeners = [] }
+            return (state.listeners, Array(state.connections.values))
+        }
+        for listener in listeners { listener.stop() }
+        let clock = ContinuousClock()
+        let deadline = clock.now + patience
+        while connections.contains(where: { !$0.isIdle }), clock.now < deadline { await context.sleep(for: .milliseconds(1)) }
+        for connection in connections { connection.close() }
+        let borrowed = state.withLock { state in
+            defer { state.borrowed = [] }
+            return state.borrowed
+        }
+        for stream in borrowed { stream.setNonBlocking(false) }
+    }
+}

@@ -1,0 +1,89 @@
+import BlockGraph
+import IOCore
+import NBDProtocol
+import StrataBase
+
+// Three ways to answer a read: at once into the send queue; large ones from a file by the kernel, or in chunks; and by a worker.
+
+extension ServerConnection {
+    /// The size of what stands before a read's data.
+    private var dataHeaderSize: Int { isStructured ? StructuredReply.dataHeaderSize : SimpleReply.encodedSize }
+
+    func read(_ frame: RequestFrame) {
+        let range = frame.range
+        if range.byteCount >= ConnectionLimits.largeRead { return readLarge(frame, range) }
+        if range.isEmpty, isStructured {
+            // A data chunk holds at least one byte.
+            sendQueue.append(StructuredReply.headerSize) {
+                StructuredReply.encodeHeader(.none, flags: .done, cookie: frame.cookie, payloadByteCount: 0, into: &$0)
+            }
+            return
+        }
+        if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
+    }
+
+    /// Reads straight into the send queue. False when the backend cannot answer at once; nothing was added then.
+    private func appendAtOnce(_ range: GuestRange, of frame: RequestFrame, isLast: Bool) -> Bool {
+        let header = dataHeaderSize
+        sendQueue.reserve(header + range.byteCount)
+        guard backend.tryRead(sendQueue.reserved(at: header, byteCount: range.byteCount), at: range.start) else { return false }
+        sendQueue.withReserved(header) { encodeDataHeader(range, cookie: frame.cookie, isLast: isLast, into: &$0) }
+        sendQueue.commit(header + range.byteCount)
+        return true
+    }
+
+    private func encodeDataHeader(_ range: GuestRange, cookie: UInt64, isLast: Bool, into bytes: inout MutableRawSpan) {
+        if isStructured {
+            StructuredReply.encodeDataHeader(
+                flags: isLast ? .done : [], cookie: cookie, offset: UInt64(range.start.rawValue), byteCount: range.byteCount, into: &bytes)
+        } else {
+            SimpleReply.encode(cookie: cookie, into: &bytes)
+        }
+    }
+
+    private func readLarge(_ frame: RequestFrame, _ range: GuestRange) {
+        prepareForLargeReads()
+        if backend.hostFileRange(of: range) != nil {
+            sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
+            sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
+            send()
+            return
+        }
+        guard isStructured, !frame.flags.contains(.dontFragment) else {
+            if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
+            return
+        }
+        var rest = range
+        while !rest.isEmpty {
+            let piece = GuestRange(rest.start, byteCount: min(rest.byteCount, ConnectionLimits.readChunk))
+            guard appendAtOnce(piece, of: frame, isLast: piece.byteCount == rest.byteCount) else {
+                // A worker takes over where the fast path stopped; its chunk is the last one.
+                var remainder = frame
+                remainder.offset = UInt64(rest.start.rawValue)
+                remainder.byteCount = UInt64(rest.byteCount)
+                return submitRead(remainder)
+            }
+            rest = GuestRange(piece.end, byteCount: rest.byteCount - piece.byteCount)
+            send()
+            if phase == .closed { return }
+        }
+    }
+
+    private func submitRead(_ frame: RequestFrame) {
+        submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: frame.range.byteCount))
+    }
+
+    func readSlowly(_ frame: RequestFrame) async throws(BlockError) {
+        let range = frame.range
+        let buffer = IOBuffer(byteCount: range.byteCount)
+        defer { withExtendedLifetime(buffer) {} }
+        try await backend.read(buffer.vector, at: range.start, flags: [])
+        guard phase != .closed else { return }
+        sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
+        if range.byteCount <= ConnectionLimits.copiedReply {
+            buffer.withBytes { sendQueue.append($0) }
+        } else {
+            sendQueue.append(buffer, byteCount: range.byteCount)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import IOCore
+import NBDProtocol
+import StrataBase
+
+/// One client that has not chosen an export yet. Runs the pure handshake over a socket, in bounded memory: a client that does not read its
+/// answers is not listened to.
+actor HandshakeConnection: ContextActor, EventSource {
+    /// What became of it.
+    enum Outcome: Sendable {
+        /// The answers are sent; the bytes are what came behind the handshake.
+        case transmission(NBDSession, received: [UInt8])
+        case closed
+    }
+
+    private enum End {
+        case transmission(NBDSession)
+        case close
+    }
+
+    nonisolated let context: IOContext
+    nonisolated let socket: ConnectedSocket
+    private let exports: NBDExportTable
+    private var onEnd: (@Sendable (HandshakeConnection, Outcome) -> Void)?
+
+    private var handshake = ServerHandshake()
+    private var receiveBuffer = ReceiveBuffer(byteCount: OptionFrame.encodedSize + NBDLimit.optionPayloadByteCount + HandshakeConnection.receiveByteCount)
+    private var sendQueue = SendQueue(capacity: 4096)
+    private var end: End?
+    private var watchToken: WatchToken?
+    private var watchedEvents: ReadyEvents = []
+
+    private static let receiveByteCount = 4096
+    /// With more than this unsent nothing further is answered.
+    private static let unsentLimit = 64 << 10
+
+    /// - Parameter onEnd: called once, on the context's thread.
+    init(
+        _ socket: ConnectedSocket, context: IOContext, exports: NBDExportTable,
+        onEnd: @escaping @Sendable (HandshakeConnection, Outcome) -> Void
+    ) {
+        self.socket = socket
+        self.context = context
+        self.exports = exports
+        self.onEnd = onEnd
+    }
+
+    /// Greets and starts to listen. On the context's thread.
+    func begin() {
+        var output = HandshakeOutput()
+        handshake.greet(&output)
+        sendQueue.append(output.bytes)
+        do throws(BlockError) {
+            watchToken = try context.watch(socket.descriptor, for: .readable, self)
+            watchedEvents = .readable
+            turn()
+        } catch {
+            finish(.closed)
+        }
+    }
+
+    /// Gives up: the time is over, or the server stops.
+    func close() { finish(.closed) }
+
+    nonisolated func ready(_ events: ReadyEvents) {
+        assumeIsolated { connection in
+            if events.contains(.hangUp), !events.contains(.readable) { connection.finish(.closed) } else { connection.turn() }
+        }
+    }
+
+    private func turn() {
+        while onEnd != nil {
+            answer()
+            let sent = sendQueue.send(to: socket) { _, _ in nil }
+            switch sent {
+            case .empty: break
+            case .wouldBlock: return watch(for: .writable)
+            case .failed, .missing: return finish(.closed)
+            }
+            switch end {
+            case .transmission(let session): return finish(.transmission(session, received: receiveBuffer.takeUnread()))
+            case .close: return finish(.closed)
+            case nil: break
+            }
+            switch receiveBuffer.receive(from: socket, limit: Self.receiveByteCount) {
+            case .bytes: continue
+            case .wouldBlock: return watch(for: .readable)
+            case .closed, .failed: return finish(.closed)
+            }
+        }
+    }
+
+    private func answer() {
+        while end == nil, sendQueue.byteCount < Self.unsentLimit {
+            var output = HandshakeOutput()
+            let (consumed, verdict) = receiveBuffer.withUnread { handshake.consume($0, exports: exports, &output) }
+            receiveBuffer.consume(consumed)
+            sendQueue.append(output.bytes)
+            switch verdict {
+            case .transmission(let session): end = .transmission(session)
+            case .close: end = .close
+            case .needsMore: if consumed == 0 { return }
+            }
+        }
+    }
+
+    private func watch(for events: ReadyEvents) {
+        guard let watchToken, events != watchedEvents else { return }
+        watchedEvents = events
+        context.changeWatch(watchToken, to: events)
+    }
+
+    private func finish(_ outcome: Outcome) {
+        guard let report = onEnd else { return }
+        onEnd = nil
+        if let watchToken { context.unwatch(watchToken) }
+        watchToken = nil
+        if case .closed = outcome { socket.shutDown() }
+        report(self, outcome)
+    }
+}

@@ -1,0 +1,104 @@
+import BlockExports
+package import BlockGraph
+package import IOCore
+package import NBDProtocol
+import StrataBase
+import Synchronization
+
+/// A node that NBD clients can reach under a name.
+///
+/// Connections are spread over `contexts` in turn; all of them share one backend, so that a flush on one covers what any of them has written.
+package final class NBDExport: BlockExport {
+    package static let typeName = "nbd"
+
+    package let id: String
+    package let nodeName: String
+    /// What clients ask for.
+    package let name: String
+    package let description: String?
+    package let isWritable: Bool
+    /// Every write is on stable storage when it is answered, whether the client asks for that or not.
+    package let writesThrough: Bool
+    package let backend: BlockBackend
+    package let contexts: [IOContext]
+    private let release: @Sendable () async -> Void
+    private let state = Mutex(State())
+
+    private struct State {
+        var connections: [ObjectIdentifier: ServerConnection] = [:]
+        var nextContext = 0
+        var isShuttingDown = false
+        /// Takes the export off its server's list.
+        var withdraw: (@Sendable () -> Void)?
+    }
+
+    /// - Parameters:
+    ///   - contexts: at least one; where clients are served.
+    ///   - release: gives the backend back; called once, when no client uses it any more.
+    package init(
+        id: String, nodeName: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
+        contexts: [IOContext], release: @escaping @Sendable () async -> Void = {}
+    ) {
+        precondition(!contexts.isEmpty, "an export is served somewhere")
+        self.id = id
+        self.nodeName = nodeName
+        self.name = name
+        self.description = description
+        self.isWritable = isWritable
+        self.writesThrough = writesThrough
+        self.backend = backend
+        self.contexts = contexts
+        self.release = release
+    }
+
+    /// What clients are told at this moment.
+    package var wireDescription: ExportDescription {
+        var flags: NBDTransmissionFlags = [.sendFlush, .sendFUA, .sendCache, .canMultiConn]
+        if isWritable { flags.formUnion([.sendTrim, .sendWriteZeroes, .sendFastZero]) } else { flags.insert(.readOnly) }
+        return ExportDescription(name: name, description: description, byteCount: backend.length, flags: flags)
+    }
+
+    package var isInUse: Bool { state.withLock { !$0.connections.isEmpty } }
+
+    package var connectionCount: Int { state.withLock { $0.connections.count } }
+
+    func whenWithdrawn(_ withdraw: @escaping @Sendable () -> Void) { state.withLock { $0.withdraw = withdraw } }
+
+    /// Serves a client whose handshake is done.
+    /// - Parameter onClosed: called when the connection is over, on the thread that served it.
+    /// - Returns: false when the export is being shut down; the socket is not used then.
+    func serve(_ socket: ConnectedSocket, _ session: NBDSession, received: [UInt8], onClosed: @escaping @Sendable () -> Void) -> Bool {
+        let connection: ServerConnection? = state.withLock { state in
+            if state.isShuttingDown { return nil }
+            let context = contexts[state.nextContext % contexts.count]
+            state.nextContext += 1
+            let connection = ServerConnection(
+                socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: context, received: received,
+                onClosed: { [weak self] connection in
+                    self?.forget(connection)
+                    onClosed()
+                })
+            state.connections[ObjectIdentifier(connection)] = connection
+            return connection
+        }
+        connection?.start()
+        return connection != nil
+    }
+
+    private func forget(_ connection: ServerConnection) {
+        _ = state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+    }
+
+    package func shutDown() async {
+        let (isFirst, connections, withdraw) = state.withLock { state in
+            let isFirst = !state.isShuttingDown
+            state.isShuttingDown = true
+            let withdraw = state.withdraw
+            state.withdraw = nil
+            return (isFirst, Array(state.connections.values), withdraw)
+        }
+        withdraw?()
+        for connection in connections { await connection.shutDown() }
+        if isFirst { await release() }
+    }
+}

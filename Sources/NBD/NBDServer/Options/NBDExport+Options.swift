@@ -1,0 +1,31 @@
+package import BlockGraph
+package import IOCore
+package import StorageSchema
+package import StrataBase
+
+extension NBDServer {
+    /// Makes an NBD export as `block-export-add` and `--export` describe it, and offers it.
+    /// - Parameter contexts: where its clients are served; at least one.
+    /// - Throws: what is wrong with the options, or why the node cannot be used so; then nothing remains.
+    @discardableResult
+    package func addExport(_ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext]) async throws(BlockError) -> NBDExport {
+        guard case .nbd(let own) = options.branch else { throw BlockError(.invalidArgument, "block export '\(options.id)' is not an NBD export") }
+        if own.bitmaps?.isEmpty == false { throw BlockError(.unsupported, "Dirty bitmaps of NBD exports are not supported yet") }
+        if own.allocationDepth == true { throw BlockError(.unsupported, "'allocation-depth' of NBD exports is not supported yet") }
+        let isWritable = options.writable ?? false
+        // A client knows the size from its handshake: nobody may change it.
+        let grant = PermissionGrant(
+            used: isWritable ? [.consistentRead, .write] : .consistentRead, shared: BlockPermissions.all.subtracting(.resize))
+        let backend = try await graph.makeBackend(named: "block export '\(options.id)'", on: options.nodeName, grant)
+        let export = NBDExport(
+            id: options.id, nodeName: options.nodeName, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
+            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, release: { await graph.release(backend) })
+        do throws(BlockError) {
+            try await offer(export)
+        } catch {
+            await export.shutDown()
+            throw error
+        }
+        return export
+    }
+}

@@ -1,0 +1,95 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import ToolSupport
+
+/// `bench`: how many requests an image takes in how long.
+enum BenchCommand: ImgCommand {
+    enum Key: OptionKey {
+        case help, quiet, format, imageOptions, cache, count, depth, bufferSize, offset, stepSize, aio, native, write, pattern, flushInterval
+        case noDrain, forceShare, object
+    }
+
+    static let declaration = CommandDeclaration<Key>(
+        "bench", summary: "Run simple image benchmark",
+        usage: [
+            "[-f FMT | --image-opts] [-t CACHE] [-c COUNT] [-d DEPTH]", "[-o OFFSET] [-s BUFFER_SIZE] [-S STEP_SIZE] [-i AIO] [-n]",
+            "[-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]]", "[-q] [-U] FILENAME",
+        ],
+        options: [
+            .init(.quiet, "q", "quiet", help: "do not warn"),
+            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
+            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .init(.cache, "t", "cache", value: "CACHE", help: "cache mode (default: writeback)"),
+            .init(.count, "c", "count", value: "COUNT", help: "requests in all (default: 75000)"),
+            .init(.bufferSize, "s", "buffer-size", value: "BUFFER_SIZE", help: "bytes of each request (default: 4k)"),
+            .init(.depth, "d", "depth", value: "DEPTH", help: "requests under way at once (default: 64)"),
+            .init(.offset, "o", "offset", value: "OFFSET", help: "where the first request starts (default: 0)"),
+            .init(.stepSize, "S", "step-size", value: "STEP_SIZE", help: "how far on the next one starts (default: the buffer size)"),
+            .init(.aio, "i", "aio", value: "AIO", help: "how files are accessed: threads, native or io_uring"),
+            .init(.native, "n", "native", help: "the same as -i native"),
+            .init(.write, "w", "write", help: "write instead of reading"),
+            .init(.pattern, nil, "pattern", value: "PATTERN", help: "the byte to write (default: 0)"),
+            .init(.flushInterval, nil, "flush-interval", value: "FLUSH_INTERVAL", help: "flush after so many writes"),
+            .init(.noDrain, nil, "no-drain", help: "flush while writes are under way"),
+            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
+            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+        ],
+        operands: [.init("FILENAME", help: "the image")])
+
+    static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        var settings = ImageSettings()
+        settings.isReadOnly = !arguments.contains(.write)
+        settings.forceShare = arguments.contains(.forceShare)
+        settings.aio = try aio(arguments)
+        if let word = arguments.last(.cache) {
+            guard let mode = CacheMode(word) else { throw ToolFailure("Invalid cache mode") }
+            settings.cache = mode
+        }
+        // Like qemu-img, complain about numbers before looking at what depends on several of them.
+        guard arguments.operands.count == 1, let name = arguments.operands.first else {
+            _ = try BenchPlan(arguments)
+            throw context.usageFailure("Expecting one image file name")
+        }
+        let plan = try BenchPlan(arguments)
+        let isOptions = arguments.contains(.imageOptions)
+        let format = arguments.last(.format)
+        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        try UserObjects.check(arguments.all(.object))
+
+        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
+        let session = ImageSession(context: ioContext)
+        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        if plan.isWrite, !arguments.contains(.quiet), let warning = image.probingWarning { StandardStreams.printError(warning) }
+        StandardStreams.print(plan.announcement)
+        let run = BenchRun(plan, on: image.backend, writeFlags: image.writeFlags, context: ioContext)
+        let start = ContinuousClock.now
+        do throws(BlockError) {
+            try await run.run()
+        } catch {
+            do { try await session.close() } catch {}
+            throw ToolFailure("Failed request", error)
+        }
+        let elapsed = start.duration(to: .now)
+        StandardStreams.print(BenchPlan.result(seconds: Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) / 1e18))
+        do throws(BlockError) { try await session.close(image) } catch { throw ToolFailure(nil, error) }
+        return 0
+    }
+
+    /// The last of `-i` and `-n` counts.
+    private static func aio(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> String? {
+        var choice: String?
+        for option in arguments.occurrences {
+            switch option.key {
+            case .native: choice = "native"
+            case .aio:
+                guard let word = option.value, ["threads", "native", "io_uring"].contains(word) else {
+                    throw ToolFailure("Invalid aio option: \(option.value ?? "")")
+                }
+                choice = word
+            default: break
+            }
+        }
+        return choice
+    }
+}

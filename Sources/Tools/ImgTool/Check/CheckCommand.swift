@@ -1,0 +1,103 @@
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import StrataBase
+import ToolSupport
+
+/// `check`: whether an image's metadata is consistent.
+enum CheckCommand: ImgCommand {
+    enum Key: OptionKey { case help, quiet, format, imageOptions, cache, forceShare, output, repair, object }
+
+    static let declaration = CommandDeclaration<Key>(
+        "check", summary: "Check basic image integrity",
+        usage: ["[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-U]", "[--output human|json] [--object OBJDEF] FILENAME"],
+        options: [
+            .init(.quiet, "q", "quiet", help: "say only what is wrong"),
+            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
+            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .init(.cache, "T", "cache", value: "CACHE_MODE", help: "cache mode (default: writeback)"),
+            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
+            .init(.output, nil, "output", value: "human|json", help: "output for people (the default) or for programs"),
+            .init(.repair, "r", "repair", value: "leaks|all", help: "repair what is found; opens the image for writing"),
+            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+        ],
+        operands: [.init("FILENAME", help: "the image")])
+
+    /// The exit status that says that the format cannot be checked.
+    private static let statusUnsupported: Int32 = 63
+
+    static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let output = try context.outputFormat(arguments.last(.output))
+        var repair: CheckRepair = []
+        switch arguments.last(.repair) {
+        case nil: break
+        case "leaks"?: repair = [.leaks]
+        case "all"?: repair = [.leaks, .errors]
+        case let word?: throw context.usageFailure("--repair (-r) expects 'leaks' or 'all' not '\(word)'")
+        }
+        guard arguments.operands.count == 1, let name = arguments.operands.first else {
+            throw context.usageFailure("Expecting one image file name")
+        }
+        let isOptions = arguments.contains(.imageOptions)
+        let format = arguments.last(.format)
+        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        try UserObjects.check(arguments.all(.object))
+
+        var settings = ImageSettings()
+        settings.opensChain = false
+        settings.isReadOnly = repair.isEmpty
+        settings.forceShare = arguments.contains(.forceShare)
+        settings.resizes = !repair.isEmpty
+        if let word = arguments.last(.cache) {
+            guard let mode = CacheMode(word) else { throw ToolFailure("Invalid source cache option: \(word)") }
+            settings.cache = mode
+        }
+        let isQuiet = arguments.contains(.quiet)
+        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
+        let session = ImageSession(context: ioContext)
+        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        let summary: CheckSummary
+        do throws(BlockError) {
+            summary = try await check(image, named: name, repair: repair)
+            try await session.close(image)
+        } catch {
+            // Closing must not hide what made the check fail.
+            do { try await session.close() } catch {}
+            throw ToolFailure(error.code == .unsupported ? nil : "Check failed", error, status: error.code == .unsupported ? statusUnsupported : 1)
+        }
+        if !isQuiet || output == .json {
+            StandardStreams.print(output == .json ? summary.json.text(pretty: true) + "\n" : summary.text)
+        }
+        return summary.status
+    }
+
+    private static func check(_ image: OpenImage, named name: String, repair: CheckRepair) async throws(BlockError) -> CheckSummary {
+        guard let checking = image.node.checking else {
+            throw BlockError(.unsupported, "This image format does not support checks")
+        }
+        var report = try await checking.check(repair: repair)
+        // What was found and repaired goes to standard output as it happens in QEMU, findings to standard error.
+        for message in report.messages { StandardStreams.printError(message + "\n") }
+        if report.corruptionsFixed > 0 || report.leaksFixed > 0 {
+            let (leaks, corruptions) = (report.leaksFixed, report.corruptionsFixed)
+            StandardStreams.print(
+                "The following inconsistencies were found and repaired:\n\n    \(leaks) leaked clusters\n    \(corruptions) corruptions\n\n"
+                    + "Double checking the fixed image now...\n")
+            report = try await checking.check(repair: [])
+            report.leaksFixed = leaks
+            report.corruptionsFixed = corruptions
+        }
+        var summary = CheckSummary(filename: name, format: image.node.formatName)
+        summary.checkErrors = report.checkErrors
+        summary.corruptions = report.corruptions
+        summary.leaks = report.leaks
+        summary.corruptionsFixed = report.corruptionsFixed
+        summary.leaksFixed = report.leaksFixed
+        summary.imageEndOffset = report.imageEndOffset ?? 0
+        summary.totalClusters = report.totalClusters ?? 0
+        summary.allocatedClusters = report.allocatedClusters ?? 0
+        summary.fragmentedClusters = report.fragmentedClusters ?? 0
+        summary.compressedClusters = report.compressedClusters ?? 0
+        return summary
+    }
+}

@@ -1,0 +1,155 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import Synchronization
+import ToolSupport
+
+/// Copies a source into a target: workers on one or more I/O contexts take stripes, find out what is there, and write what the target does
+/// not have already.
+final class CopyJob: Sendable {
+    struct Settings: Sendable {
+        /// Requests under way at once, over all contexts.
+        var workers = 8
+        /// Bytes of zeroes in a row that are worth leaving out; 0 writes everything.
+        var sparseUnit = 4096
+        /// Whether everything reads as zero before the first write.
+        var targetIsZero = false
+        /// Whether the target has a backing file that supplies what the source does not store itself.
+        var targetHasBacking = false
+        /// Whether stripes may be written in any order.
+        var isUnordered = false
+        /// Bytes that one request moves at most.
+        var stripeSize = 2 << 20
+        /// Bytes per second; nil for as fast as possible.
+        var rate: Int?
+        init() {}
+    }
+
+    private let source: ConvertSource
+    private let target: BlockBackend
+    private let settings: Settings
+    private let scan: ZeroScan
+    private let cursor: StripeCursor
+    private let order: WriteOrder?
+    private let limiter: RateLimiter?
+    private let progress: ProgressReporter
+    private let failure = Mutex<BlockError?>(nil)
+
+    init(_ source: ConvertSource, to target: BlockBackend, clusterSize: Int?, _ settings: Settings, progress: ProgressReporter) {
+        self.source = source
+        self.target = target
+        self.settings = settings
+        self.progress = progress
+        // Leaving out part of a cluster saves nothing: the target would have to fill it up.
+        scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : max(settings.sparseUnit, clusterSize ?? 0))
+        cursor = StripeCursor(length: source.length, stripeSize: settings.stripeSize)
+        order = settings.isUnordered ? nil : WriteOrder()
+        limiter = settings.rate.map(RateLimiter.init)
+    }
+
+    /// Copies everything.
+    /// - Parameter contexts: where the workers run; the work is shared out evenly.
+    /// - Throws: the first error. The target is then incomplete.
+    func run(on contexts: [IOContext]) async throws(BlockError) {
+        await withTaskGroup(of: Void.self) { group in
+            for index in 0..<max(settings.workers, contexts.count) {
+                group.addTask(executorPreference: contexts[index % contexts.count]) { await self.work() }
+            }
+        }
+        if let error = failure.withLock({ $0 }) { throw error }
+    }
+
+    private func work() async {
+        // Taken when the first data is met: a worker that never gets a turn needs none.
+        var buffer: IOBuffer?
+        while let stripe = cursor.next() {
+            do throws(BlockError) {
+                try await copy(stripe, &buffer)
+            } catch {
+                failure.withLock { if $0 == nil { $0 = error } }
+                cursor.stop()
+                order?.abandon()
+            }
+            order?.finish(stripe.number)
+            progress.report(cursor.finish(stripe), of: cursor.length)
+        }
+    }
+
+    private func copy(_ stripe: StripeCursor.Stripe, _ buffer: inout IOBuffer?) async throws(BlockError) {
+        var position = stripe.range.lowerBound
+        var hasTurn = order == nil
+        while position < stripe.range.upperBound {
+            let (part, kind, runEnd) = try await status(at: position)
+            let end = min(runEnd, stripe.range.upperBound)
+            let isNothing = kind == .backing || (kind == .zero && settings.targetIsZero && settings.sparseUnit > 0)
+            if isNothing {
+                if runEnd > stripe.range.upperBound { cursor.skip(to: runEnd) }
+                position = end
+                continue
+            }
+            if let limiter { await limiter.wait(for: end - position) }
+            if kind == .zero && settings.sparseUnit > 0 {
+                if !hasTurn { await order?.waitForTurn(of: stripe.number) }
+                hasTurn = true
+                try await writeZeroes(position..<end)
+            } else {
+                let memory = buffer ?? IOBuffer(byteCount: settings.stripeSize)
+                buffer = memory
+                let data = memory.vector(at: 0, byteCount: end - position)
+                if kind == .zero { data.zero() } else { try await read(data, of: part, at: position) }
+                if !hasTurn { await order?.waitForTurn(of: stripe.number) }
+                hasTurn = true
+                try await write(data, at: GuestOffset(position), mayBeZero: kind == .data)
+                withExtendedLifetime(memory) {}
+            }
+            position = end
+        }
+    }
+
+    private func status(at position: Int) async throws(BlockError) -> (part: ConvertSource.Part, kind: ConvertSource.Kind, end: Int) {
+        do {
+            return try await source.status(at: position, keepsBacking: settings.targetHasBacking)
+        } catch {
+            throw error.during("error while reading block status at offset \(position)")
+        }
+    }
+
+    private func read(_ data: IOVector, of part: ConvertSource.Part, at position: Int) async throws(BlockError) {
+        let offset = GuestOffset(position - part.start)
+        if part.backend.tryRead(data, at: offset) { return }
+        do {
+            try await part.backend.read(data, at: offset)
+        } catch {
+            throw error.during("error while reading at byte \(position)")
+        }
+    }
+
+    private func write(_ data: IOVector, at offset: GuestOffset, mayBeZero: Bool) async throws(BlockError) {
+        guard mayBeZero else { return try await writeData(data, at: offset) }
+        try await scan.forEachRun(of: data, at: offset) { (start, byteCount, isZero) async throws(BlockError) in
+            if !isZero {
+                try await self.writeData(data.slice(at: start, byteCount: byteCount), at: offset + start)
+            } else if !self.settings.targetIsZero {
+                let first = offset.rawValue + start
+                try await self.writeZeroes(first..<first + byteCount)
+            }
+        }
+    }
+
+    private func writeData(_ data: IOVector, at offset: GuestOffset) async throws(BlockError) {
+        if target.tryWrite(data, at: offset) { return }
+        do {
+            try await target.write(data, at: offset)
+        } catch {
+            throw error.during("error while writing at byte \(offset.rawValue)")
+        }
+    }
+
+    private func writeZeroes(_ range: Range<Int>) async throws(BlockError) {
+        do {
+            try await target.writeZeroes(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count), flags: [.mayUnmap])
+        } catch {
+            throw error.during("error while writing at byte \(range.lowerBound)")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+import BasicDrivers
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import StorageSchema
+import StrataBase
+import ToolSupport
+
+/// Opens images one at a time and collects what they say about themselves.
+struct InfoCollector {
+    private let settings: ImageSettings
+    /// A chain that is longer than this is a loop made of ever new names, or an attack.
+    private static let maximumChainLength = 1000
+
+    init(_ settings: ImageSettings) { self.settings = settings }
+
+    /// - Parameter follows: whether to go on to the backing file, its backing file, and so on.
+    func chain(from name: String, isOptions: Bool, format: String?, follows: Bool) async throws(ToolFailure) -> [ImageInfo] {
+        var chain: [ImageInfo] = []
+        var seen: Set<String> = []
+        var next: (name: String, isOptions: Bool, format: String?)? = (name, isOptions, format)
+        while let (name, isOptions, format) = next {
+            guard seen.insert(name).inserted, chain.count < Self.maximumChainLength else {
+                throw ToolFailure("Backing file '\(name)' creates an infinite loop.")
+            }
+            let info = try await describe(name, isOptions: isOptions, format: format)
+            chain.append(info)
+            next = follows ? info.backing.map { ($0.fullName ?? $0.name, false, $0.format) } : nil
+        }
+        return chain
+    }
+
+    private func describe(_ name: String, isOptions: Bool, format: String?) async throws(ToolFailure) -> ImageInfo {
+        guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
+        let session = ImageSession(context: context)
+        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        do throws(BlockError) {
+            let info = try await Self.info(of: image.node, shownAs: image.displayName)
+            try await session.close(image)
+            return info
+        } catch {
+            throw ToolFailure("Could not open '\(name)'", error)
+        }
+    }
+
+    private static func info(of node: BlockNode, shownAs filename: String) async throws(BlockError) -> ImageInfo {
+        let description = try await node.imageDescribing?.describeImage()
+        var info = ImageInfo(
+            filename: filename, format: node.formatName, isProtocol: node.kind == .protocol,
+            virtualSize: node.length.roundedUp(to: ConvertSource.sectorSize), actualSize: try allocatedSize(of: node))
+        info.clusterSize = description?.clusterSize
+        info.isEncrypted = description?.isEncrypted ?? false
+        info.isDirty = description?.isDirty ?? (knowsDirtiness(node) ? false : nil)
+        if let name = description?.backingFileName {
+            info.backing = .init(
+                name: name, fullName: BackingReference.resolve(name, relativeTo: node.filename), format: description?.backingFormat)
+        }
+        info.formatSpecific = description?.specific?.json["data"]?.object.map(inQEMUsOrder)
+        if node.formatName == "file" { info.formatSpecific = info.formatSpecific ?? JSONObject() }
+        for child in node.children where !child.role.contains(.copyOnWrite) {
+            info.children.append(.init(name: child.name, info: try await Self.info(of: child.node, shownAs: child.node.filename ?? child.node.name)))
+        }
+        return info
+    }
+
+    /// Bytes that the node's files take on the host, without the backing file's; nil when nobody can tell.
+    private static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
+        if let file = node.driver as? FileDriver { return try file.allocatedSize }
+        if node.driver is NullDriver { return 0 }
+        var total: Int?
+        for child in node.children where !child.role.contains(.copyOnWrite) {
+            if let size = try allocatedSize(of: child.node) { total = (total ?? 0) + size }
+        }
+        return total
+    }
+
+    private static func knowsDirtiness(_ node: BlockNode) -> Bool { !node.formatName.hasPrefix("null-") }
+
+    /// The order in which qemu-img prints members, whatever order the schema has.
+    private static func inQEMUsOrder(_ object: JSONObject) -> JSONObject {
+        var ordered = JSONObject()
+        for key in memberOrder { ordered[key] = object[key] }
+        for member in object.members where ordered[member.key] == nil { ordered[member.key] = member.value }
+        return ordered
+    }
+
+    private static let memberOrder = [
+        "compat", "compression-type", "lazy-refcounts", "bitmaps", "refcount-bits", "encrypt", "data-file", "data-file-raw", "corrupt",
+        "extended-l2",
+    ]
+}

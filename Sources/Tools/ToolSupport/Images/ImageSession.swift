@@ -1,0 +1,91 @@
+package import BlockGraph
+package import IOCore
+package import QAPIRuntime
+import StorageCommands
+import StorageSchema
+package import StrataBase
+
+/// A graph of its own for one run of a tool, with the images that the tool has opened in it.
+package final class ImageSession: Sendable {
+    package let graph: BlockGraph
+
+    /// - Parameter context: runs the graph's control plane.
+    package init(context: IOContext) {
+        graph = BlockGraph(context: context, drivers: DriverCatalog.registry)
+    }
+
+    /// Opens an image, finding out its format where the name leaves it open.
+    /// - Throws: what is wrong. The message does not repeat the image's name.
+    package func open(_ reference: ImageReference, _ settings: ImageSettings = ImageSettings()) async throws(BlockError) -> OpenImage {
+        var options = try settings.applied(to: reference.options)
+        let wasProbed = options["driver"] == nil
+        if wasProbed { options["driver"] = .string(try await Self.probe(options)) }
+        let decoded: BlockdevOptions
+        do throws(QMPError) {
+            decoded = try BlockdevOptions(decoding: .object(LegacySizes.resolved(in: options)), mode: .keyValue)
+        } catch {
+            throw BlockError(.invalidArgument, Self.explain(error, options))
+        }
+        let node = try await graph.add(decoded, opensChain: settings.opensChain)
+        do throws(BlockError) {
+            let backend = try await graph.makeBackend(named: "image '\(reference.text)'", on: node.name, Self.grant(settings, node))
+            return OpenImage(
+                reference: reference, options: options, node: node, backend: backend, wasProbed: wasProbed,
+                writeFlags: settings.cache.writeback ? [] : [.forceUnitAccess])
+        } catch {
+            try await graph.remove(nodeNamed: node.name)
+            throw error
+        }
+    }
+
+    /// Closes an image that this session has opened.
+    /// - Throws: when its last metadata cannot be written.
+    package func close(_ image: OpenImage) async throws(BlockError) {
+        await graph.release(image.backend)
+        try await graph.remove(nodeNamed: image.node.name)
+    }
+
+    /// Closes everything.
+    package func close() async throws(BlockError) { try await graph.closeAll() }
+
+    private static func grant(_ settings: ImageSettings, _ node: BlockNode) -> PermissionGrant {
+        var used: BlockPermissions = settings.opensChain ? [.consistentRead] : []
+        var shared = BlockPermissions.all
+        if !node.isReadOnly && !settings.isReadOnly {
+            used.insert(.write)
+            if settings.resizes { used.insert(.resize) }
+        }
+        if !settings.resizes { shared.remove(.resize) }
+        return PermissionGrant(used: used, shared: shared)
+    }
+
+    private static func probe(_ options: JSONObject) async throws(BlockError) -> String {
+        guard let file = options["file"]?.object else { return "raw" }
+        guard file["driver"]?.string == "file", let path = file["filename"]?.string else { return "raw" }
+        return try await ImageProbe.format(ofFile: path)
+    }
+
+    /// QEMU's tools word some refusals differently from QMP; scripts know those words.
+    private static func explain(_ error: QMPError, _ options: JSONObject) -> String {
+        if let driver = options["driver"]?.string {
+            if BlockdevDriver(rawValue: driver) == nil { return "Unknown driver '\(driver)'" }
+            if error.message == "Parameter 'file' is missing" { return "A block device must be specified for \"file\"" }
+        }
+        return error.message
+    }
+}
+
+/// An image that a tool has opened.
+package struct OpenImage: Sendable {
+    package let reference: ImageReference
+    /// With everything that was filled in.
+    package let options: JSONObject
+    package let node: BlockNode
+    package let backend: BlockBackend
+    /// The image's name in output: its host file's, or its options when there is none.
+    package var displayName: String { node.filename ?? "json:\(reference.json.text())" }
+    /// Whether the format is a guess.
+    package let wasProbed: Bool
+    /// What writes carry so that they obey the cache mode.
+    package let writeFlags: RequestFlags
+}
