@@ -101,7 +101,6 @@ let package = Package(
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool"]),
-        tests("ImgToolTests", ["StrataBase", "QAPIRuntime", "ToolSupport", "ImgTool"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
