@@ -19,6 +19,8 @@ typedef struct {
     int is_memory;            // tmpfs or ramfs: plain reads never wait for a disk
 } strata_file_status;
 int strata_status(int fd, strata_file_status *status);
+// What O_DIRECT offsets and lengths have to be multiples of, in bytes; 0 if the kernel does not tell.
+int strata_direct_alignment(int fd);
 
 ssize_t strata_preadv(int fd, const struct iovec *vector, int count, int64_t offset);
 ssize_t strata_pwritev(int fd, const struct iovec *vector, int count, int64_t offset);

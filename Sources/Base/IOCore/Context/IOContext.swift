@@ -42,6 +42,8 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
         var calls: [@Sendable () -> Void] = []
         /// Set while the thread is about to sleep or asleep: the first sender then rings the bell.
         var isWaiting = false
+        /// The loop is over: nobody empties the inbox any more.
+        var isClosed = false
     }
 
     private struct Watch {
@@ -93,7 +95,8 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
             jobs.push(job)
             return
         }
-        deliver { $0.jobs.append(job) }
+        let isDelivered = deliver { $0.jobs.append(job) }
+        precondition(isDelivered, "the tasks of an I/O context end before the context does")
     }
 
     package func asUnownedSerialExecutor() -> UnownedSerialExecutor { unsafe UnownedSerialExecutor(ordinary: self) }
@@ -103,28 +106,31 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
         Task(executorPreference: self) { await body() }
     }
 
-    /// Calls `body` on the context's thread, soon.
+    /// Calls `body` on the context's thread, soon; at once, on the caller's, when the context's loop is over.
     package func post(_ body: @escaping @Sendable () -> Void) {
-        deliver { $0.calls.append(body) }
+        if !deliver({ $0.calls.append(body) }) { body() }
     }
 
     /// Waits until the turn that is running now (if any) is over. Returns at once on the context's own thread: the caller is the turn.
     package func turnBoundary() async {
-        if isCurrent || stopping.load(ordering: .acquiring) { return }
+        if isCurrent { return }
         unsafe await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
             post { unsafe continuation.resume() }
         }
     }
 
-    private func deliver(_ put: (inout sending Inbox) -> Void) {
-        let wasWaiting = inbox.withLock { inbox in
+    /// Puts something into the inbox and wakes the thread if it sleeps. False when the loop is over.
+    private func deliver(_ put: (inout sending Inbox) -> Void) -> Bool {
+        let (isDelivered, wasWaiting) = inbox.withLock { inbox in
+            if inbox.isClosed { return (false, false) }
             put(&inbox)
             let wasWaiting = inbox.isWaiting
             inbox.isWaiting = false
-            return wasWaiting
+            return (true, wasWaiting)
         }
         hasMail.store(true, ordering: .releasing)
         if wasWaiting { strata_eventfd_signal(wakeUp) }
+        return isDelivered
     }
 
     // MARK: Descriptors (own thread)
@@ -187,7 +193,7 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
                 collect(waitNanoseconds: 0)
                 continue
             }
-            if stopping.load(ordering: .acquiring) { break }
+            if stopping.load(ordering: .acquiring), closeInbox() { break }
             if spinner != nil, spinOnce() { continue }
             guard prepareToWait() else { continue }
             collect(waitNanoseconds: timers.nanosecondsToNext())
@@ -212,7 +218,7 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     }
 
     private func takeMail() {
-        guard hasMail.load(ordering: .acquiring) else { return }
+        guard hasMail.load(ordering: .acquiring) || stopping.load(ordering: .relaxed) else { return }
         hasMail.store(false, ordering: .relaxed)
         var mail = inbox.withLock { inbox in
             let mail = inbox
@@ -222,6 +228,14 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
         for job in mail.jobs { jobs.push(job) }
         for call in mail.calls { call() }
         mail.calls.removeAll()
+    }
+
+    /// Ends the taking of mail. False if there is some left, which is to be seen to first.
+    private func closeInbox() -> Bool {
+        inbox.withLock { inbox in
+            inbox.isClosed = inbox.jobs.isEmpty && inbox.calls.isEmpty
+            return inbox.isClosed
+        }
     }
 
     /// Announces that the thread is going to sleep. False if mail has come in meanwhile.

@@ -105,7 +105,14 @@ package final class HostFile: Sendable {
         var status = strata_file_status()
         let result = unsafe strata_status(descriptor, &status)
         if result < 0 { throw failure(result, "examining") }
-        return Status(size: Int(status.size), allocatedSize: Int(status.allocated), device: status.device, inode: status.inode)
+        return Status(
+            size: Int(status.size), allocatedSize: Int(status.allocated), device: status.device, inode: status.inode)
+    }
+
+    /// What O_DIRECT offsets and lengths have to be multiples of, in bytes: a power of two. A page where the kernel does not tell.
+    package var directAlignment: Int {
+        let alignment = Int(strata_direct_alignment(descriptor))
+        return alignment.isPowerOfTwo ? alignment : 4096
     }
 
     func failure(_ result: Int32, _ what: String) -> BlockError { BlockError(errno: -result, "\(what) '\(path)' failed") }

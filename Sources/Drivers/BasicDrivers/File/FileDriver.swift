@@ -20,8 +20,10 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     private let takesLocks: Bool
     /// The file in use. Reads and writes go here.
     private var file: HostFile
-    /// The size as the graph sees it: that of the file, rounded up to 512 bytes.
+    /// The size as the graph sees it: that of the file, rounded up to whole units.
     private let size: Atomic<Int>
+    /// 512 bytes, as in all of QEMU's sizes; more where O_DIRECT moves more at a time.
+    private let unit: Int
     package let limits: BlockLimits
 
     /// The locks that are held, as bit masks over permissions.
@@ -66,11 +68,10 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
             do throws(BlockError) { return .success(try HostFile(opening: path, request, mode: mode)) } catch { return .failure(error) }
         }
         let file = try result.get()
-        let length = try file.status().size
-        size = Atomic(length.roundedUp(to: 512))
-        // O_DIRECT moves whole blocks; 4096 suits every file system and disk, and a file whose size is no multiple of it still works because
-        // reads beyond the end are zeroes.
-        let unit = options.bypassesCache ? (length.isAligned(to: 4096) || file.isRegularFile ? 4096 : 512) : 1
+        let status = try file.status()
+        unit = options.bypassesCache ? max(file.directAlignment, 512) : 512
+        size = Atomic(status.size.roundedUp(to: unit))
+        let unit = options.bypassesCache ? unit : 1
         limits = BlockLimits(
             requestAlignment: unit, memoryAlignment: options.bypassesCache ? 4096 : 1, maxTransfer: 1 << 30, zeroAlignment: unit, discardAlignment: unit)
         self.file = file
@@ -102,7 +103,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     }
 
     private func grow(to end: GuestOffset) {
-        if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: 512), ordering: .relaxed) }
+        if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: unit), ordering: .relaxed) }
     }
 
     package func flush() async throws(BlockError) { try await file.flush() }
@@ -161,7 +162,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
                 throw error
             }
         }
-        size.store(byteCount.roundedUp(to: 512), ordering: .relaxed)
+        size.store(byteCount.roundedUp(to: unit), ordering: .relaxed)
     }
 
     private func writeZeroData(from start: Int, to end: Int) async throws(BlockError) {

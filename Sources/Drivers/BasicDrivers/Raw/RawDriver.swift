@@ -26,10 +26,10 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     private init(_ file: BlockChild, offset: Int?, size: Int?) throws(BlockError) {
         let start = offset ?? 0
-        let available = file.length - start
-        guard start >= 0, available >= 0 else {
+        guard start >= 0, start <= file.length else {
             throw BlockError(.invalidArgument, "The window's offset (\(start)) lies beyond the end (\(file.length)) of node '\(file.node.name)'")
         }
+        let available = file.length - start
         if let size, size < 0 || size > available {
             throw BlockError(.invalidArgument, "The window's offset (\(start)) plus size (\(size)) go beyond the end (\(file.length)) of node '\(file.node.name)'")
         }
