@@ -100,7 +100,6 @@ let package = Package(
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("BlockGraphTests", ["BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),
-        tests("QCOW2Tests", ["StrataBase", "QCOW2"]),
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
