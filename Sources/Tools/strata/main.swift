@@ -1,6 +1,7 @@
 import Glibc
 import ImgTool
 import IOCore
+import QMPTool
 import StrataBase
 import ToolSupport
 
@@ -26,6 +27,7 @@ let helpText = """
 func run(_ commandLine: [String]) -> Int32 {
     switch ToolName.choose(commandLine) {
     case .tool(.img, let invocation): return runImgTool(invocation)
+    case .tool(.qmp, let invocation): return runQMPTool(invocation)
     case .tool(let tool, let invocation):
         StandardStreams.printError("\(invocation.name): the tool '\(tool.rawValue)' is not part of this build\n")
         return 1

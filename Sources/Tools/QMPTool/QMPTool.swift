@@ -1,0 +1,68 @@
+import Glibc
+import IOCore
+import QAPIRuntime
+import StrataBase
+package import ToolSupport
+
+/// The tool `qmp`: sends commands to a monitor and prints what it answers.
+/// - Returns: the process's exit status: 1 when a command failed.
+package func runQMPTool(_ invocation: ToolInvocation) -> Int32 {
+    let context = CommandContext(invocation)
+    return ToolRun.reportingFailures(name: context.name) { () throws(ToolFailure) in
+        let parsed = try context.parse(invocation.arguments, as: declaration)
+        if parsed.contains(.help) { return StandardStreams.print(declaration.helpText(program: context.program)) ? 0 : 1 }
+        if parsed.contains(.version) { return StandardStreams.print(VersionText.text(name: context.name)) ? 0 : 1 }
+        var operands = parsed.operands
+        let socket: String
+        if let path = parsed.last(.socket) {
+            socket = path
+        } else if let path = operands.first {
+            socket = path
+            operands.removeFirst()
+        } else {
+            throw context.usageFailure("No socket given")
+        }
+        let job = QMPJob(
+            address: try address(socket), commands: try commands(parsed, operands), printsEvents: parsed.contains(.events),
+            awaitedEvent: parsed.last(.wait), isCompact: parsed.contains(.compact), keepsGoing: parsed.contains(.keepGoing),
+            name: context.name)
+        return try ToolRun.onMainContext { () throws(ToolFailure) in try await job.run() }
+    }
+}
+
+private func commands(_ parsed: ParsedArguments<Key>, _ operands: [String]) throws(ToolFailure) -> [CommandWords] {
+    var commands: [CommandWords] = []
+    for line in parsed.all(.command) { commands.append(try CommandWords(try CommandWords.split(line))) }
+    if !operands.isEmpty { commands.append(try CommandWords(operands)) }
+    return commands
+}
+
+/// `unix:PATH`, `tcp:HOST:PORT`, or simply a path.
+private func address(_ text: String) throws(ToolFailure) -> HostAddress {
+    if text.hasPrefix("unix:") { return .unix(path: String(text.dropFirst(5))) }
+    guard text.hasPrefix("tcp:") else { return .unix(path: text) }
+    let rest = text.dropFirst(4)
+    guard let colon = rest.lastIndex(of: ":") else { throw ToolFailure("'\(text)' lacks a port") }
+    var host = rest[..<colon]
+    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+    return .tcp(host: String(host), port: String(rest[rest.index(after: colon)...]))
+}
+
+private enum Key: OptionKey { case help, version, socket, command, events, wait, compact, keepGoing }
+
+private let declaration = CommandDeclaration<Key>(
+    "qmp", summary: "Talk to a QMP monitor",
+    usage: ["[options] --socket SOCKET [COMMAND [{JSON} | KEY=VALUE ...]]", "[options] SOCKET [COMMAND [{JSON} | KEY=VALUE ...]]"],
+    options: [
+        .init(.version, "V", "version", help: "display version info and exit"),
+        .init(.socket, "s", "socket", value: "SOCKET", help: "the monitor: PATH, unix:PATH or tcp:HOST:PORT"),
+        .init(.command, "c", "command", value: "LINE", help: "a command with its arguments; may be given again"),
+        .init(.events, "e", "events", help: "print events; without commands, until the monitor goes away"),
+        .init(.wait, "w", "wait", value: "EVENT", help: "after the commands, wait for this event"),
+        .init(.compact, nil, "compact", help: "print answers on one line each"),
+        .init(.keepGoing, "k", "keep-going", help: "go on after a command that failed"),
+    ],
+    operands: [
+        OperandDeclaration("COMMAND", help: "what to run; without one, lines are read from standard input"),
+        OperandDeclaration("KEY=VALUE", help: "an argument; dots lead into objects, as in file.filename=disk.img"),
+    ])
