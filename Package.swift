@@ -53,13 +53,13 @@ let package = Package(
         module("QAPISchema", in: "QAPI"),
         module("NBDProtocol", in: "NBD", ["StrataBase"]),
 
-        // Floor 3: the schema compiler's back half and what it generates.
+        // Floor 3: the schema compiler's back half, and what the compiler generates.
         module("QAPIGenerator", in: "QAPI", ["QAPISchema"]),
-        program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
-        .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
         module("StorageSchema", in: "QAPI", ["QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
-        // Floor 4: the graph and the monitor.
+        // Floor 4: the schema compiler (imported by nobody), the graph and the monitor.
+        program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
+        .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
         module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime"]),
         module("QMPMonitor", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
@@ -94,7 +94,12 @@ let package = Package(
         program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
+        .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),
         tests("StrataBaseTests", ["StrataBase"]),
+        tests("PackageTests", []),
+        .testTarget(
+            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py"],
+            swiftSettings: settings),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),

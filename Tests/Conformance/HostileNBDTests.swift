@@ -1,0 +1,115 @@
+import Foundation
+import StrataTesting
+import Testing
+
+/// What a broken or hostile NBD client sends. The server drops that client or answers an error; the others never notice.
+@Suite("hostile NBD clients")
+struct HostileNBDTests {
+    private func served() throws -> Daemon {
+        let folder = try TemporaryFolder()
+        try folder.write(repeatElement(0x5c, count: 1 << 20), to: "disk.raw")
+        let daemon = try Daemon(in: folder)
+        try daemon.serve("disk.raw", format: "raw")
+        return daemon
+    }
+
+    private func expectAlive(_ daemon: Daemon, _ what: String) throws {
+        let client = try PlainNBDClient(path: daemon.nbdPath, export: "disk", limit: .seconds(20))
+        #expect(try client.read(512, at: 0) == [UInt8](repeating: 0x5c, count: 512), "after \(what)")
+        try client.disconnect()
+    }
+
+    private static func bytes<I: FixedWidthInteger>(_ value: I) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }
+
+    private static func option(_ number: UInt32, length: UInt32, _ payload: [UInt8]) -> [UInt8] {
+        bytes(0x4948_4156_454f_5054 as UInt64) + bytes(number) + bytes(length) + payload
+    }
+
+    /// A handshake as a client sends it, up to and including a request.
+    private static let conversation =
+        bytes(3 as UInt32) + option(7, length: 10, bytes(4 as UInt32) + Array("disk".utf8) + bytes(0 as UInt16))
+        + bytes(0x2560_9513 as UInt32) + bytes(0 as UInt16) + bytes(0 as UInt16) + bytes(9 as UInt64) + bytes(0 as UInt64) + bytes(4096 as UInt32)
+
+    @Test("a client may hang up after any byte of the handshake and of a request")
+    func hangUpAnywhere() throws {
+        let daemon = try served()
+        for count in 0...Self.conversation.count {
+            let socket = try #require(UnixSocket(path: daemon.nbdPath, limit: .seconds(20)))
+            try socket.send(Array(Self.conversation.prefix(count)))
+        }
+        try expectAlive(daemon, "hanging up early")
+        try daemon.quit()
+    }
+
+    @Test("nonsense in the handshake ends that connection only")
+    func nonsenseHandshake() throws {
+        let daemon = try served()
+        let flags = Self.bytes(3 as UInt32)
+        var generator = SeededGenerator(seed: runSeed)
+        let attacks: [(String, [UInt8])] = [
+            ("unknown client flags", Self.bytes(0xffff_ffff as UInt32)),
+            ("a wrong option magic", flags + [UInt8](repeating: 0xee, count: 16)),
+            ("an option of 4 GiB", flags + Self.option(7, length: .max, [])),
+            ("an unknown option of 1 GiB", flags + Self.option(99, length: 1 << 30, [])),
+            ("an export name longer than its option", flags + Self.option(7, length: 6, Self.bytes(UInt32.max) + Self.bytes(0 as UInt16))),
+            ("an empty GO", flags + Self.option(7, length: 0, [])),
+            ("a name of 5000 bytes", flags + Self.option(1, length: 5000, [UInt8](repeating: 0x41, count: 5000))),
+            ("a name of 4096 bytes", flags + Self.option(7, length: 4102, Self.bytes(4096 as UInt32) + [UInt8](repeating: 0x41, count: 4096) + Self.bytes(0 as UInt16))),
+            ("a name that is no text", flags + Self.option(7, length: 10, Self.bytes(4 as UInt32) + [0xff, 0xfe, 0x00, 0x80] + Self.bytes(0 as UInt16))),
+            ("meta contexts without structured replies", flags + Self.option(10, length: 8, Self.bytes(0 as UInt32) + Self.bytes(UInt32.max))),
+            ("random bytes", flags + randomBytes(4096, using: &generator)),
+        ]
+        for (what, attack) in attacks {
+            let socket = try #require(UnixSocket(path: daemon.nbdPath, limit: .seconds(10)), "after \(what)")
+            try? socket.send(attack)
+            socket.finishSending()
+            while case let some? = try? socket.receiveSome(65536), !some.isEmpty {}
+            #expect(daemon.process.isRunning, "the daemon died of \(what)")
+        }
+        try expectAlive(daemon, "nonsense")
+        try daemon.quit()
+    }
+
+    @Test("requests outside the disk, too long or unknown get an error, and the connection goes on")
+    func badRequests() throws {
+        let daemon = try served()
+        let client = try PlainNBDClient(path: daemon.nbdPath, export: "disk", limit: .seconds(20))
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.read(512, at: 1 << 20) }
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.read(512, at: Int.max - 100) }
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.read(4096, at: (1 << 20) - 512) }
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.write([1, 2, 3], at: (1 << 20) - 2) }
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.trim(1 << 20, at: 4096) }
+        #expect(throws: PlainNBDClient.Refusal.self) { try client.writeZeroes(Int(UInt32.max), at: 0) }
+        #expect(try client.read(512, at: 0) == [UInt8](repeating: 0x5c, count: 512))
+        try client.disconnect()
+        try expectAlive(daemon, "bad requests")
+        try daemon.quit()
+    }
+
+    @Test("a wrong request magic or a write that is too long ends that connection only")
+    func brokenTransmission() throws {
+        let daemon = try served()
+        var generator = SeededGenerator(seed: runSeed &+ 3)
+        for round in 0..<10 {
+            let socket = try #require(UnixSocket(path: daemon.nbdPath, limit: .seconds(10)))
+            try socket.send(Array(Self.conversation.dropLast(28)))
+            // A write of 4 GiB - 1, or random bytes where a request belongs.
+            let write = Self.bytes(0x2560_9513 as UInt32) + [0, 0, 0, 1] + Self.bytes(UInt64(round)) + Self.bytes(0 as UInt64) + Self.bytes(UInt32.max)
+            try? socket.send(round == 0 ? write : randomBytes(280, using: &generator))
+            socket.finishSending()
+            while case let some? = try? socket.receiveSome(65536), !some.isEmpty {}
+        }
+        try expectAlive(daemon, "broken requests")
+        try daemon.quit()
+    }
+
+    @Test("a client that asks and never reads does not hold up the others")
+    func slowReader() throws {
+        let daemon = try served()
+        let slow = try PlainNBDClient(path: daemon.nbdPath, export: "disk", limit: .seconds(5))
+        // Far more than the socket's buffers hold; the server may stop reading from this client, and sending may then fail.
+        for cookie in 0..<200 { if (try? slow.submit(.read, cookie: UInt64(cookie), offset: 0, length: 512 << 10)) == nil { break } }
+        try expectAlive(daemon, "a slow reader")
+        try daemon.quit()
+    }
+}

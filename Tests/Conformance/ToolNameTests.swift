@@ -1,0 +1,39 @@
+import Foundation
+import StrataTesting
+import Testing
+
+@Suite("names of the program")
+struct ToolNameTests {
+    private func link(_ name: String, in folder: TemporaryFolder) throws -> String {
+        try FileManager.default.createSymbolicLink(atPath: folder.path(name), withDestinationPath: Strata.binary)
+        return folder.path(name)
+    }
+
+    @Test("through a link the program is that tool and calls itself by that name", arguments: ["qemu-img", "strata-img"])
+    func imgByName(name: String) throws {
+        let folder = try TemporaryFolder()
+        let tool = try link(name, in: folder)
+        try mustRun(tool, ["create", "-f", "qcow2", "disk.qcow2", "1M"], in: folder.url)
+        try QEMU.mustFindClean("disk.qcow2", in: folder)
+        let refused = try run(tool, ["info", "missing.qcow2"], in: folder.url)
+        expectClearError(refused, naming: ["missing.qcow2"])
+        #expect(refused.errorText.hasPrefix("\(name): "), "\(refused)")
+    }
+
+    @Test("through a link the program is the daemon", arguments: ["qemu-storage-daemon", "strata-daemon"])
+    func daemonByName(name: String) throws {
+        let folder = try TemporaryFolder()
+        let tool = try link(name, in: folder)
+        let version = try mustRun(tool, ["--version"], in: folder.url)
+        #expect(version.text.contains("version"), "\(version)")
+        let refused = try run(tool, ["--frobnicate"], in: folder.url)
+        #expect(refused.errorText.hasPrefix("\(name): "), "\(refused)")
+    }
+
+    @Test("without a tool's name the program says which there are")
+    func noTool() throws {
+        let finished = try run(Strata.binary, [])
+        #expect(finished.ending == .exited(1), "\(finished)")
+        for tool in ["img", "daemon"] { #expect((finished.text + finished.errorText).contains(tool), "\(finished)") }
+    }
+}

@@ -1,0 +1,175 @@
+package import Foundation
+import Synchronization
+
+/// What a process left: how it ended and what it printed.
+package struct Finished: Sendable, CustomStringConvertible {
+    package enum Ending: Equatable, Sendable {
+        case exited(Int32)
+        case signalled(Int32)
+    }
+
+    package let command: String
+    package let ending: Ending
+    package let output: Data
+    package let errors: Data
+
+    package var succeeded: Bool { ending == .exited(0) }
+    package var text: String { String(decoding: output, as: UTF8.self) }
+    package var errorText: String { String(decoding: errors, as: UTF8.self) }
+
+    package var description: String {
+        "`\(command)` \(ending)\n\(text.prefix(4000))\n\(errorText.prefix(4000))"
+    }
+}
+
+/// A harness failure, in words.
+package struct HarnessError: Error, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}
+
+/// A program that runs beside the test. Its output goes to files without names, not to pipes: a grandchild that keeps them open (a daemon
+/// that put itself in the background) holds nobody up. It never outlives this object.
+package final class ChildProcess: Sendable {
+    package let identifier: pid_t
+    package let command: String
+    private let output: FileHandle, errors: FileHandle
+    private let status = Mutex<Int32?>(nil)
+    private let ended = DispatchSemaphore(value: 0)
+
+    /// - Parameters:
+    ///   - program: an absolute path, or a name to look up in PATH.
+    ///   - folder: the working directory.
+    ///   - input: what the program reads on standard input.
+    package init(
+        _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data()
+    ) throws {
+        let source = try Self.namelessFile(), output = try Self.namelessFile(), errors = try Self.namelessFile()
+        try source.write(contentsOf: input)
+        try source.seek(toOffset: 0)
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_adddup2(&actions, source.fileDescriptor, 0)
+        posix_spawn_file_actions_adddup2(&actions, output.fileDescriptor, 1)
+        posix_spawn_file_actions_adddup2(&actions, errors.fileDescriptor, 2)
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        // The child starts with no signal blocked or ignored, whatever the test runner did to its own.
+        var none = sigset_t(), all = sigset_t()
+        sigemptyset(&none)
+        sigfillset(&all)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setsigdefault(&attributes, &all)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+
+        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
+        // posix_spawn itself cannot change the folder; `env` does so and becomes the program.
+        var words = ((folder.map { ["env", "-C", $0.path] } ?? []) + [program] + arguments).map { strdup($0) } + [nil]
+        var settings = variables.map { strdup($0) } + [nil]
+        defer { (words + settings).forEach { free($0) } }
+        var identifier: pid_t = 0
+        let failure = posix_spawnp(&identifier, folder == nil ? program : "env", &actions, &attributes, &words, &settings)
+        guard failure == 0 else { throw HarnessError("cannot start \(program): \(String(cString: strerror(failure)))") }
+
+        self.identifier = identifier
+        self.output = output
+        self.errors = errors
+        command = ([(program as NSString).lastPathComponent] + arguments).joined(separator: " ")
+        let reaper = Thread { [self, identifier] in
+            var status: Int32 = 0
+            // Noted before the process is reaped, so that nobody sends a signal to a number that belongs to somebody else by then.
+            var information = siginfo_t()
+            while waitid(P_PID, id_t(identifier), &information, WEXITED | WNOWAIT) != 0 && errno == EINTR {}
+            self.status.withLock { shared in
+                while waitpid(identifier, &status, 0) < 0 && errno == EINTR {}
+                shared = status
+            }
+            ended.signal()
+        }
+        reaper.stackSize = 128 << 10
+        reaper.start()
+    }
+
+    package var isRunning: Bool { status.withLock { $0 == nil } }
+
+    package func send(_ signal: Int32) {
+        status.withLock { if $0 == nil { _ = kill(identifier, signal) } }
+    }
+
+    /// Waits for the end. A process that is still running after `limit` is killed, and that is an error.
+    @discardableResult
+    package func wait(atMost limit: Duration = .seconds(60)) throws -> Finished {
+        let inTime = ended.wait(timeout: .now() + .milliseconds(Int(limit / .milliseconds(1)))) == .success
+        if !inTime {
+            send(SIGKILL)
+            ended.wait()
+        }
+        ended.signal()  // for whoever waits next
+        let finished = try result()
+        guard inTime else { throw HarnessError("still running after \(limit): \(finished)") }
+        return finished
+    }
+
+    /// What it has printed so far.
+    package func outputSoFar() throws -> (output: String, errors: String) {
+        (String(decoding: try Self.contents(of: output), as: UTF8.self), String(decoding: try Self.contents(of: errors), as: UTF8.self))
+    }
+
+    private func result() throws -> Finished {
+        let status = self.status.withLock { $0 ?? 0 }
+        let signal = status & 0x7f
+        return Finished(
+            command: command, ending: signal == 0 ? .exited(status >> 8 & 0xff) : .signalled(signal),
+            output: try Self.contents(of: output), errors: try Self.contents(of: errors))
+    }
+
+    private static func contents(of file: FileHandle) throws -> Data {
+        // Through a fresh read position: the child shares the one of its own descriptor.
+        var data = Data(), chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = pread(file.fileDescriptor, &chunk, chunk.count, off_t(data.count))
+            guard count > 0 else { return data }
+            data.append(contentsOf: chunk[..<count])
+        }
+    }
+
+    private static func namelessFile() throws -> FileHandle {
+        var name = Array((NSTemporaryDirectory() + "/strata-test-output.XXXXXX").utf8CString)
+        let descriptor = mkstemp(&name)
+        guard descriptor >= 0 else { throw HarnessError("cannot make a temporary file: \(String(cString: strerror(errno)))") }
+        unlink(name)
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        return FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+    }
+}
+
+/// Runs a program to its end.
+package func run(
+    _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
+    atMost limit: Duration = .seconds(120)
+) throws -> Finished {
+    try ChildProcess(program, arguments, in: folder, environment: environment, input: input).wait(atMost: limit)
+}
+
+/// Runs a program that must succeed; anything else is a harness error that shows what it printed.
+@discardableResult
+package func mustRun(
+    _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
+    atMost limit: Duration = .seconds(120)
+) throws -> Finished {
+    let finished = try run(program, arguments, in: folder, environment: environment, input: input, atMost: limit)
+    guard finished.succeeded else { throw HarnessError("\(finished)") }
+    return finished
+}
+
+/// Waits until `condition` holds, looking every few milliseconds; false if it did not within `limit`.
+package func waitUntil(atMost limit: Duration = .seconds(20), _ condition: () throws -> Bool) rethrows -> Bool {
+    let deadline = ContinuousClock.now + limit
+    while true {
+        if try condition() { return true }
+        if ContinuousClock.now > deadline { return false }
+        usleep(2000)
+    }
+}
