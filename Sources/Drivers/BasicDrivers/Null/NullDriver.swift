@@ -16,7 +16,7 @@ package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     private let latency: Duration?
 
     /// Bytes, when the options do not say: a gibibyte.
-    private static let defaultSize = 1 << 30
+    package static let defaultSize = 1 << 30
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .nullCo(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'null-co'") }

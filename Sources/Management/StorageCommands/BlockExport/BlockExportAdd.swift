@@ -1,0 +1,29 @@
+import BlockExports
+import BlockGraph
+import IOCore
+package import StorageSchema
+import StrataBase
+
+extension StorageService {
+    /// Gives clients access to a node.
+    package func blockExportAdd(_ arguments: BlockExportOptions) async throws {
+        try await changes.withLock { () async throws(BlockError) in
+            try await exports.checkNewID(arguments.id)
+            if arguments.allowInactive == true { throw BlockError(.unsupported, "Inactive block nodes ('allow-inactive') are not supported") }
+            guard let node = await graph.node(named: arguments.nodeName) else {
+                throw BlockError(.notFound, "Cannot find device='' nor node-name='\(arguments.nodeName)'")
+            }
+            if arguments.writable == true, node.isReadOnly {
+                throw BlockError(.readOnly, "Cannot export read-only node '\(node.name)' as writable")
+            }
+            var served = context
+            if let thread = arguments.iothread { served = try threads.use(thread, by: arguments.id) }
+            do throws(BlockError) {
+                try await ExportCatalog.add(arguments, of: graph, on: served, server: nbdServer)
+            } catch {
+                threads.endUse(by: arguments.id)
+                throw error
+            }
+        }
+    }
+}

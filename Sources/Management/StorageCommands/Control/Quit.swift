@@ -1,0 +1,4 @@
+extension StorageService {
+    /// Ends the daemon in order: the answer is sent first.
+    package func quit() async throws { requestQuit() }
+}

@@ -1,0 +1,90 @@
+import BasicDrivers
+package import BlockGraph
+package import StorageSchema
+package import StrataBase
+
+/// Turns open nodes into what queries answer.
+package enum NodeDescriber {
+    /// What `query-named-block-nodes` says about a node.
+    /// - Parameter followsBacking: whether to describe the backing files too.
+    package static func deviceInfo(_ node: BlockNode, followsBacking: Bool) async throws(BlockError) -> BlockDeviceInfo {
+        let chain = followsBacking ? backingChain(of: node) : [node]
+        // From the bottom up: each description goes into the one above it, without recursion however long the chain is.
+        var image = try await imageInfo(chain[chain.count - 1])
+        for layer in chain.dropLast().reversed() {
+            let below = image
+            image = try await imageInfo(layer)
+            image.backingImage = below
+        }
+        return BlockDeviceInfo(
+            file: image.filename, nodeName: node.name, ro: node.isReadOnly, drv: node.formatName,
+            backingFile: node.backingChild.map { NodeNaming.filename(of: $0.node) }, backingFileDepth: chain.count - 1, active: true,
+            encrypted: image.encrypted ?? false, detectZeroes: node.options.detectZeroes, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
+            image: image,
+            cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: 0)
+    }
+
+    /// The node and the backing files below it, top first.
+    private static func backingChain(of node: BlockNode) -> [BlockNode] {
+        var chain = [node]
+        while let below = chain[chain.count - 1].backingChild?.node { chain.append(below) }
+        return chain
+    }
+
+    /// What one node says about its image, without the backing file's own description.
+    package static func imageInfo(_ node: BlockNode) async throws(BlockError) -> ImageInfo {
+        let description: ImageDescription?
+        do throws(BlockError) {
+            description = try await node.imageDescribing?.describeImage()
+        } catch {
+            throw error.during("Describing node '\(node.name)'")
+        }
+        var info = ImageInfo(filename: NodeNaming.filename(of: node), format: node.formatName, virtualSize: node.length)
+        info.actualSize = try allocatedSize(of: node)
+        info.dirtyFlag = description?.isDirty ?? (endsInFile(node) ? false : nil)
+        info.clusterSize = description?.clusterSize
+        info.encrypted = description?.isEncrypted == true ? true : nil
+        info.compressed = description?.hasCompressedClusters == true ? true : nil
+        info.formatSpecific = description?.specific ?? specific(of: node)
+        if let name = description?.backingFileName {
+            info.backingFilename = name
+            info.fullBackingFilename = BackingReference.resolve(name, relativeTo: node.filename)
+            info.backingFilenameFormat = description?.backingFormat
+        }
+        return info
+    }
+
+    /// Bytes that the node's files take on the host, without the backing file's; nil when nobody can tell.
+    package static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
+        if let file = node.driver as? FileDriver { return try file.allocatedSize }
+        if node.driver is NullDriver { return 0 }
+        var total: Int?
+        for child in node.children where !child.role.contains(.copyOnWrite) {
+            if let size = try allocatedSize(of: child.node) { total = (total ?? 0) + size }
+        }
+        return total
+    }
+
+    private static func specific(of node: BlockNode) -> ImageInfoSpecific? {
+        node.driver is FileDriver ? ImageInfoSpecific(.file(ImageInfoSpecificFileWrapper(data: ImageInfoSpecificFile()))) : nil
+    }
+
+    /// Whether the data is in a file: only then the question has a sense whether it was closed properly.
+    private static func endsInFile(_ node: BlockNode) -> Bool {
+        var node = node
+        while let below = node.primaryChild?.node { node = below }
+        return node.driver is FileDriver
+    }
+}
+
+extension BlockGraph {
+    /// Every node, the newest first. The graph does not change meanwhile.
+    /// - Parameter followsBacking: whether each image's backing files are described inside its own description.
+    package func describeNodes(followsBacking: Bool) async throws(BlockError) -> [BlockDeviceInfo] {
+        try await withDrained([]) { () async throws(BlockError) -> [BlockDeviceInfo] in
+            var descriptions: [BlockDeviceInfo] = []
+            for node in allNodes.reversed() { descriptions.append(try await NodeDescriber.deviceInfo(node, followsBacking: followsBacking)) }
+            return descriptions
+        }
+    }
+}

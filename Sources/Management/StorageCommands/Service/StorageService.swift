@@ -1,0 +1,62 @@
+package import BlockExports
+package import BlockGraph
+package import IOCore
+import NBDServer
+package import QAPIRuntime
+import StorageSchema
+package import StrataBase
+
+/// A storage daemon without a process around it: a graph, I/O threads, exports and an NBD server, changed by the commands of the schema.
+///
+/// `strata daemon` runs one, embedders run as many as they like. Each command is an extension in a file of its own. All of them run on
+/// `context`; those that change servers, exports or objects also take `changes`, so that a change that awaits is over before the next begins.
+package actor StorageService: ContextActor {
+    package nonisolated let context: IOContext
+    package nonisolated let graph: BlockGraph
+    package nonisolated let exports: BlockExportRegistry
+    /// The I/O threads that users have made.
+    nonisolated let threads: IOThreadTable
+    /// The server that new NBD exports belong to.
+    var nbdServer: NBDServer?
+    /// Lock order: before the graph's own.
+    let changes = AsyncMutex()
+    private nonisolated let ending = AsyncCondition(false)
+
+    /// - Parameters:
+    ///   - context: runs the control plane, and the I/O of exports that name no I/O thread.
+    ///   - onEvent: told of events, on any thread.
+    package init(context: IOContext, drivers: DriverRegistry = DriverCatalog.registry, onEvent: @escaping @Sendable (any QAPIEvent) -> Void = { _ in }) {
+        self.context = context
+        graph = BlockGraph(context: context, drivers: drivers)
+        let threads = IOThreadTable()
+        self.threads = threads
+        exports = BlockExportRegistry(onDeleted: { id in
+            threads.endUse(by: id)
+            onEvent(BlockExportDeletedEvent(id: id))
+        })
+    }
+
+    // MARK: The end
+
+    /// Asks for an orderly end: what `quit` and a signal do. Returns at once.
+    package nonisolated func requestQuit() { ending.update { $0 = true } }
+
+    /// Suspends until somebody has asked for the end.
+    package nonisolated func waitForQuit() async { await ending.wait { $0 ? () : nil } }
+
+    /// Disconnects clients, finishes the requests that have begun, writes all metadata out and closes every node. Call once, last.
+    /// - Throws: the first failure to write something out. Everything is closed nevertheless.
+    package func shutDown() async throws(BlockError) {
+        await changes.withLock {
+            await nbdServer?.stop()
+            nbdServer = nil
+            await exports.removeAll()
+        }
+        let outcome: Result<Void, BlockError>
+        do throws(BlockError) { outcome = .success(try await graph.closeAll()) } catch { outcome = .failure(error) }
+        await threads.stopAll()
+        try outcome.get()
+    }
+}
+
+extension StorageService: StorageSchemaCommands {}
