@@ -109,6 +109,7 @@ let package = Package(
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
+        tests("StorageCommandsTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
         tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "QMPMonitor"]),
     ],
