@@ -72,6 +72,8 @@ struct IntTable: Sendable {
         keys[hole] = Self.empty
     }
 
+    func allKeys() -> [Int] { keys.filter { $0 != Self.empty } }
+
     private mutating func grow() {
         var larger = IntTable(capacity: keys.count)
         for position in keys.indices where keys[position] != Self.empty { larger.insert(keys[position], values[position]) }

@@ -21,15 +21,20 @@ extension QCOW2Driver {
             isServable = false
         }
         let l1 = isServable ? try await readL1(of: file, header) : []
-        let state = ImageState(
+        let state = initialState(header, openOptions, l1)
+        return QCOW2Driver(file: file, backing: backing, opened: header, options: openOptions, state: state)
+    }
+
+    /// What is known of an image before anything but its header and L1 table was read.
+    static func initialState(_ header: ValidatedHeader, _ options: QCOW2OpenOptions, _ l1: [UInt64]) -> ImageState {
+        ImageState(
             geometry: header.geometry, version: header.header.version, virtualSize: header.virtualSize, l1: l1,
             l1Offset: HostOffset(Int(header.header.l1TableOffset)),
-            l2: L2SliceCache(sliceBits: openOptions.sliceBits, capacity: openOptions.l2Slots(forVirtualSize: header.virtualSize, header.geometry)),
+            l2: L2SliceCache(sliceBits: options.sliceBits, capacity: options.l2Slots(forVirtualSize: header.virtualSize, header.geometry)),
             refcounts: RefcountState(
                 geometry: header.geometry, table: [], tableOffset: HostOffset(Int(header.header.refcountTableOffset)),
-                tableClusters: Int(header.header.refcountTableClusters),
-                cache: RefcountCache(capacity: openOptions.refcountSlots(header.geometry)), virginFrom: 0, fileLength: 0, highestEnd: 0))
-        return QCOW2Driver(file: file, backing: backing, opened: header, options: openOptions, state: state)
+                tableClusters: Int(header.header.refcountTableClusters), cache: RefcountCache(capacity: options.refcountSlots(header.geometry)),
+                virginFrom: 0, fileLength: 0, highestEnd: 0))
     }
 
     /// Reads and judges the header of the image in `file`.

@@ -1,0 +1,100 @@
+import BlockGraph
+import Foundation
+import StrataBase
+import Testing
+
+@Suite("checking qcow2 images", .enabled(if: hasQEMU))
+struct CheckTests {
+    /// The numbers of a report under QEMU's names; zeroes are left out, as QEMU leaves them out.
+    static func numbers(_ report: CheckReport) -> [String: Int] {
+        let all: [(String, Int?)] = [
+            ("check-errors", report.checkErrors), ("corruptions", report.corruptions), ("leaks", report.leaks),
+            ("image-end-offset", report.imageEndOffset), ("total-clusters", report.totalClusters),
+            ("allocated-clusters", report.allocatedClusters), ("fragmented-clusters", report.fragmentedClusters),
+            ("compressed-clusters", report.compressedClusters),
+        ]
+        return all.reduce(into: [:]) { if let value = $1.1, value != 0 { $0[$1.0] = value } }
+    }
+
+    static func qemu(_ path: String) throws -> [String: Int]? {
+        let text = try run("qemu-img", ["check", "--output=json", path], allowedStatus: [0, 1, 2, 3])
+        guard let start = text.firstIndex(of: "{"), let end = text.lastIndex(of: "}"),
+            let object = try JSONSerialization.jsonObject(with: Data(text[start...end].utf8)) as? [String: Any]
+        else { return nil }
+        return object.compactMapValues { $0 as? Int }.filter { $0.value != 0 }
+    }
+
+    static func ours(_ path: String) async throws -> CheckReport {
+        try await onContext { context in
+            try await withImage(imageOptions(path, readOnly: true), context) { disk in
+                guard let checking = disk.node.checking else { throw ToolFailure(description: "no check") }
+                return try await checking.check(repair: [])
+            }
+        }
+    }
+
+    static func build(_ path: String, _ clusterSize: Int, _ refcountBits: Int, _ random: inout SeededGenerator) throws {
+        let size = 200 * clusterSize + 1536
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize),refcount_bits=\(refcountBits)", path, String(size)])
+        var commands: [String] = []
+        for _ in 0..<25 {
+            let cluster = Int.random(in: 0..<190, using: &random)
+            let count = Int.random(in: 1...8, using: &random)
+            let verb = ["write -P 7", "write -P 9", "write -z", "write -zu", "discard", clusterSize > 512 ? "write -c -P 4" : "write -P 4"].randomElement(using: &random) ?? ""
+            let clusters = verb.contains("-c") ? 1 : count
+            commands += ["-c", "\(verb) \(cluster * clusterSize) \(clusters * clusterSize)"]
+        }
+        try run("qemu-io", ["-f", "qcow2", "-d", "unmap"] + commands + [path], allowedStatus: [0, 1])  // a compressed write over data fails: fine
+    }
+
+    @Test("healthy images have the numbers that QEMU gives them", arguments: [512, 4096, 65536], [1, 4, 16, 64])
+    func healthy(clusterSize: Int, refcountBits: Int) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        var random = SeededGenerator(seed: UInt64(clusterSize + refcountBits))
+        if refcountBits == 1 {
+            // Compressed clusters share host clusters, which one bit cannot count.
+            try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize),refcount_bits=1", path, "1M"])
+            try run("qemu-io", ["-f", "qcow2", "-c", "write -P 3 100k 300k", path])
+        } else {
+            try Self.build(path, clusterSize, refcountBits, &random)
+        }
+        if refcountBits == 16 { try run("qemu-img", ["snapshot", "-c", "one", path]) }
+        if refcountBits == 64 { try run("qemu-img", ["bitmap", "--add", "--enable", path, "b0"]) }
+        let report = try await Self.ours(path)
+        #expect(Self.numbers(report) == (try Self.qemu(path)))
+        #expect(report.corruptions == 0 && report.leaks == 0)
+    }
+
+    @Test("damaged tables are counted as QEMU counts them", arguments: 0..<24 as Range<UInt64>)
+    func damaged(seed: UInt64) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        var random = SeededGenerator(seed: seed + 100)
+        let clusterSize = seed % 2 == 0 ? 4096 : 512
+        try Self.build(path, clusterSize, 16, &random)
+        var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        func word(_ offset: Int) -> UInt64 { bytes[offset..<(offset + 8)].reduce(0) { $0 << 8 | UInt64($1) } }
+        func put(_ value: UInt64, at offset: Int) { for i in 0..<8 { bytes[offset + i] = UInt8(truncatingIfNeeded: value >> UInt64(56 - 8 * i)) } }
+        let l1 = Int(word(40)), table = Int(word(48))
+        let l2 = (0..<4).map { Int(word(l1 + 8 * $0) & 0x00ff_ffff_ffff_fe00) }.filter { $0 != 0 }
+        let block = Int(word(table))
+        for _ in 0..<Int.random(in: 1...6, using: &random) {
+            let target = l2.randomElement(using: &random) ?? l2[0]
+            let entry = target + 8 * Int.random(in: 0..<min(190, clusterSize / 8), using: &random)
+            switch Int.random(in: 0..<7, using: &random) {
+            case 0: put(0, at: entry)
+            case 1: put(word(entry) ^ 1 << 63, at: entry)
+            case 2: put(word(l2[0] + 8 * Int.random(in: 0..<60, using: &random)), at: entry)
+            case 3: put(1 << 63 | UInt64(bytes.count + clusterSize * 50), at: entry)
+            case 4: bytes[block + 2 * Int.random(in: 0..<100, using: &random) + 1] ^= 1
+            case 5: bytes[block + 2 * Int.random(in: 0..<100, using: &random) + 1] &+= 3
+            default: put(word(entry) | 1 << 57, at: entry)
+            }
+        }
+        try Data(bytes).write(to: URL(fileURLWithPath: path))
+        let expected = try Self.qemu(path)
+        let report = try await Self.ours(path)
+        #expect(Self.numbers(report) == expected, "\(report.messages)")
+    }
+}
