@@ -10,6 +10,10 @@ struct SchemaPragma {
     /// Types, commands and events whose members may break the naming rules.
     var memberNames: Set<String> = []
 
+    private static let lists = [
+        "command-name-exceptions", "command-returns-exceptions", "documentation-exceptions", "member-name-exceptions",
+    ]
+
     mutating func apply(_ node: SyntaxNode) throws(SchemaError) {
         guard let members = node.object else { throw SchemaError(node.location, "value of 'pragma' must be an object") }
         for member in members {
@@ -18,6 +22,7 @@ struct SchemaPragma {
                 isDocumentationRequired = value
                 continue
             }
+            guard Self.lists.contains(member.key) else { throw SchemaError(member.location, "unknown pragma '\(member.key)'") }
             var names: Set<String> = []
             guard let list = member.value.array else { throw SchemaError(member.location, "pragma '\(member.key)' must be a list of strings") }
             for element in list {
@@ -28,8 +33,7 @@ struct SchemaPragma {
             case "command-name-exceptions": commandNames.formUnion(names)
             case "command-returns-exceptions": commandReturns.formUnion(names)
             case "documentation-exceptions": documentation.formUnion(names)
-            case "member-name-exceptions": memberNames.formUnion(names)
-            default: throw SchemaError(member.location, "unknown pragma '\(member.key)'")
+            default: memberNames.formUnion(names)
             }
         }
     }
