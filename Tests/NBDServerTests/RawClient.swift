@@ -167,3 +167,8 @@ final class RawClient {
         return answer.error
     }
 }
+
+/// Compares at the speed of memcmp; a failed comparison of large arrays must not be printed either.
+func isSame(_ a: some ContiguousBytes, _ b: some ContiguousBytes) -> Bool {
+    a.withUnsafeBytes { a in b.withUnsafeBytes { b in a.count == b.count && (a.count == 0 || memcmp(a.baseAddress!, b.baseAddress!, a.count) == 0) } }
+}

@@ -68,8 +68,10 @@ package actor BlockExportRegistry {
     package func removeAll(where isWanted: @Sendable (any BlockExport) -> Bool = { _ in true }) async {
         let chosen = order.compactMap { entries[$0]?.export }.filter(isWanted)
         for export in chosen where entries[export.id]?.isShuttingDown == false { startShutDown(export.id, export) }
-        for export in chosen where entries[export.id]?.export === export {
-            await withCheckedContinuation { entries[export.id]?.waiters.append($0) }
+        for export in chosen {
+            await withCheckedContinuation { waiter in
+                if entries[export.id]?.export === export { entries[export.id]?.waiters.append(waiter) } else { waiter.resume() }
+            }
         }
     }
 

@@ -12,10 +12,14 @@
 
     package var isEmpty: Bool { unsafe parked.isEmpty }
 
-    /// Suspends the calling task until it is unparked.
-    package func park() async {
-        // SAFETY: each continuation is stored once, and taken out before it is resumed.
-        unsafe await withUnsafeContinuation { unsafe parked.append($0) }
+    /// Suspends the calling task until it is unparked, unless there is something to do for it.
+    /// - Parameter hasWork: asked when the task is about to be parked. An earlier look does not count: other tasks may run on the same actor
+    ///   between it and the suspension.
+    package func park(unless hasWork: () -> Bool) async {
+        // SAFETY: each continuation is either resumed here or stored, and taken out before it is resumed.
+        unsafe await withUnsafeContinuation { continuation in
+            if hasWork() { unsafe continuation.resume() } else { unsafe parked.append(continuation) }
+        }
     }
 
     /// Wakes the task that parked last. False when none is parked.

@@ -30,7 +30,8 @@ package enum BlockingPool {
     private static func submit(_ body: @escaping @Sendable () -> Void) {
         let startsThread = state.withLock { state in
             state.queue.append(body)
-            if state.idle > 0 || state.threads >= maximum { return false }
+            // An idle thread that has been rung for already still counts as idle until it wakes, so what waits is compared with them.
+            if state.queue.count - state.next <= state.idle || state.threads >= maximum { return false }
             state.threads += 1
             return true
         }

@@ -20,7 +20,7 @@ extension ServerConnection {
     private func work() async {
         while phase != .closed {
             guard queueStart < queue.count else {
-                await parking.park()
+                await parking.park(unless: { queueStart < queue.count || phase == .closed })
                 continue
             }
             let request = takeRequest()

@@ -116,8 +116,10 @@ package actor ServerConnection: ContextActor, SpinningSource {
     /// Returns when the connection uses nothing any longer.
     package func shutDown() async {
         close()
-        if isOver { return }
-        await withCheckedContinuation { whenOver.append($0) }
+        // Looked at inside: others may run on this actor between the decision to wait and the waiting.
+        await withCheckedContinuation { waiter in
+            if isOver { waiter.resume() } else { whenOver.append(waiter) }
+        }
     }
 
     // MARK: Events

@@ -1,0 +1,166 @@
+import BlockExports
+import BlockGraph
+import Foundation
+import Glibc
+import IOCore
+import NBDServer
+import StorageSchema
+import StrataBase
+import Synchronization
+import Testing
+
+@Suite("NBD server: exports and clients come and go", .timeLimit(.minutes(2)))
+struct LifeCycleTests {
+    @Test("safe removal waits for nobody: it is refused while a client is there")
+    func safeRemoval() async throws {
+        let server = try await TestServer.withTestDisk("quick", byteCount: 1 << 20)
+        let path = server.socketPath
+        let client = try await server.client { _ in Holder(try RawClient(path)) }
+        try await server.client { _ in _ = try client.client.enter("quick") }
+        await #expect(throws: BlockError(.permissionConflict, "export 'export-quick' still in use", hint: "Use mode='hard' to force client disconnect")) {
+            try await server.registry.remove(id: "export-quick", mode: .safe)
+        }
+        // Still served.
+        let data = try await server.client { _ in try client.client.readStructured(at: 0, 4) }
+        #expect(data == [0, 0, 0, 0])
+        try await server.registry.remove(id: "export-quick", mode: .hard)
+        let isClosed = try await server.client { _ in try client.client.isClosed() }
+        #expect(isClosed)
+        await server.registry.removeAll()
+        #expect(server.deleted.value.withLock { $0 } == ["export-quick"])
+        await #expect(throws: BlockError.self) { try await server.registry.remove(id: "export-quick", mode: .hard) }
+        // The name is gone for new clients, and free again.
+        await #expect(throws: RawClient.Failure.self) { try await server.client { path in _ = try RawClient(path).enter("quick") } }
+        try await server.server.addExport(TestServer.export("quick"), graph: server.graph, contexts: [server.context])
+        _ = try await server.client { path in try RawClient(path).enter("quick") }
+        await server.stop()
+    }
+
+    @Test("hard removal finishes requests that have begun and lets the node go")
+    func hardRemoval() async throws {
+        let server = try await TestServer.withTestDisk("stuck", byteCount: 1 << 20)
+        let client = try await server.client { path in
+            let client = try RawClient(path)
+            try client.enter("stuck")
+            for cookie in UInt64(0)..<200 { try client.request(0, cookie: cookie, at: 0, 4096) }
+            return Holder(client)
+        }
+        try await server.registry.remove(id: "export-stuck", mode: .hard)
+        await server.registry.removeAll()
+        try await server.graph.remove(nodeNamed: "stuck")
+        withExtendedLifetime(client) {}
+        await server.stop()
+    }
+
+    @Test("names and ids are unique, and a refused export leaves nothing behind")
+    func uniqueness() async throws {
+        let server = try await TestServer(
+            drivers: [TestDisk.self], nodes: { _ in [TestDisk.node("a", byteCount: 4096), TestDisk.node("b", byteCount: 4096)] },
+            exports: [TestServer.export("a", name: "x", id: "one", writable: false)])
+        for refused in [
+            TestServer.export("b", name: "x", id: "two", writable: false), TestServer.export("b", name: "y", id: "one", writable: false),
+            TestServer.export("nope", name: "y", id: "two", writable: false), TestServer.export("b", name: "y", id: "2 bad", writable: false),
+            TestServer.export("b", name: String(repeating: "n", count: 4097), id: "two", writable: false),
+        ] {
+            await #expect(throws: BlockError.self) { try await server.server.addExport(refused, graph: server.graph, contexts: [server.context]) }
+        }
+        #expect(await !server.graph.isInUse("b"))
+        let summaries = await server.registry.summaries
+        #expect(summaries.map(\.id) == ["one"])
+        #expect(summaries.first?.nodeName == "a" && summaries.first?.typeName == "nbd" && summaries.first?.isShuttingDown == false)
+        // "x" still works after the refused second "x".
+        _ = try await server.client { path in try RawClient(path).enter("x") }
+        try await server.graph.remove(nodeNamed: "b")
+        await server.stop()
+    }
+
+    @Test("stopping with idle, half-open and busy clients returns at once and removes the socket")
+    func stopWithClients() async throws {
+        let server = try await TestServer.withTestDisk("slow", byteCount: 1 << 20)
+        let clients = try await server.client { path in
+            var clients: [RawClient] = []
+            for index in 0..<30 {
+                let client = try RawClient(path)
+                if index % 3 == 0 { _ = try client.receive(18) }  // half-open
+                if index % 3 > 0 { try client.enter("slow") }
+                if index % 3 == 2 { for cookie in UInt64(0)..<10 { try client.request(0, cookie: cookie, at: 0, 100_000) } }
+                clients.append(client)
+            }
+            return Holder(clients)
+        }
+        let clock = ContinuousClock()
+        let time = await clock.measure { await server.server.stop() }
+        #expect(time < .seconds(1))
+        #expect(!FileManager.default.fileExists(atPath: server.socketPath))
+        #expect(server.deleted.value.withLock { $0 } == ["export-slow"])
+        withExtendedLifetime(clients) {}
+        await server.stop()
+    }
+
+    @Test("a client that does not choose an export in time is disconnected, others are not")
+    func handshakeLimit() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20, handshakeLimit: .milliseconds(300))
+        try await server.client { path in
+            let good = try RawClient(path)
+            try good.enter("disk")
+            let silent = try RawClient(path)
+            _ = try silent.receive(18)
+            let isClosed = try silent.isClosed()
+            #expect(isClosed)
+            let data = try good.readStructured(at: 0, 4)
+            #expect(data == [0, 0, 0, 0])
+        }
+        await server.stop()
+    }
+
+    @Test("no more clients are served at a time than allowed; the next one is when one leaves")
+    func maximumConnections() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20, maximumConnections: 2)
+        try await server.client { path in
+            let first = try RawClient(path)
+            try first.enter("disk")
+            var second: RawClient? = try RawClient(path)
+            try second?.enter("disk")
+            let third = try RawClient(path)
+            try third.send([0, 0, 0, 3])
+            // The third is in the queue of the listening socket: nothing greets it until the second goes.
+            var poll = pollfd(fd: third.descriptor, events: Int16(POLLIN), revents: 0)
+            let isReady = Glibc.poll(&poll, 1, 50)
+            #expect(isReady == 0)
+            second = nil
+            let greeting = try third.receive(18)
+            #expect(greeting.count == 18)
+        }
+        await server.stop()
+    }
+
+    @Test("options that would be ignored are refused", arguments: [
+        NbdServerOptions(tlsCreds: "tls0", addr: SocketAddress(.unix(UnixSocketAddress(path: "/x")))),
+        NbdServerOptions(addr: SocketAddress(.vsock(VsockSocketAddress(cid: "1", port: "1")))),
+    ])
+    func refusedOptions(options: NbdServerOptions) {
+        #expect(throws: BlockError.self) { try NBDServer.Configuration(options) }
+    }
+
+    @Test("a TCP server on a port of the kernel's choice serves as the unix one does")
+    func tcp() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20)
+        let other = NBDServer(.init(addresses: [.tcp(host: "127.0.0.1", port: "0")]), context: server.context, registry: server.registry)
+        try await other.start()
+        try await other.addExport(TestServer.export("disk", id: "tcp", writable: false), graph: server.graph, contexts: [server.context])
+        let addresses = await other.addresses
+        guard case .tcp(_, let port)? = addresses.first else { Issue.record("no address"); return }
+        if isInstalled("nbdinfo") {
+            let result = try await server.client { _ in try run("nbdinfo", ["--size", "nbd://127.0.0.1:\(port)/disk"]) }
+            #expect(result.output == "1048576\n", "\(result.errors)")
+        }
+        await other.stop()
+        await server.stop()
+    }
+}
+
+/// Carries what only one task uses at a time from one to the next.
+final class Holder<Value>: @unchecked Sendable {
+    let client: Value
+    init(_ client: Value) { self.client = client }
+}

@@ -1,0 +1,118 @@
+import BlockGraph
+import IOCore
+import StorageSchema
+import StrataBase
+import Synchronization
+
+/// A disk in memory whose behaviour depends on the name of its node. Takes the place of `null-co` in a test's list of drivers.
+///
+/// - `quick...`: answers at once.
+/// - `slow...`: never answers at once, and after a delay that differs from request to request, so that answers overtake each other.
+/// - `failing...`: as slow, and reads of the second MiB and writes of the third fail.
+/// - `stuck...`: each request takes a quarter of a second.
+final class TestDisk: BlockDriver, Flushing, StatusReporting {
+    static let formatName = "null-co"
+    static let kind = DriverKind.protocol
+
+    private enum Behaviour { case quick, slow, failing, stuck }
+
+    let length: Int
+    private let memory: IOBuffer
+    private let behaviour: Behaviour
+    private let requestCount = Atomic<Int>(0)
+
+    static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .nullCo(let own) = options.branch else { throw BlockError(.invalidArgument, "not a test disk") }
+        return TestDisk(options.nodeName ?? "", byteCount: own.size ?? 1 << 20)
+    }
+
+    private init(_ name: String, byteCount: Int) {
+        length = byteCount
+        memory = IOBuffer(zeroed: byteCount)
+        behaviour = name.hasPrefix("slow") ? .slow : name.hasPrefix("failing") ? .failing : name.hasPrefix("stuck") ? .stuck : .quick
+    }
+
+    static func node(_ name: String, byteCount: Int) -> BlockdevOptions {
+        BlockdevOptions(.nullCo(BlockdevOptionsNull(size: byteCount)), nodeName: name)
+    }
+
+    private func delay() async {
+        guard behaviour != .quick, let context = IOContext.current else { return }
+        let number = requestCount.add(1, ordering: .relaxed).oldValue
+        await context.sleep(for: behaviour == .stuck ? .milliseconds(250) : .microseconds((number &* 7919) % 1500))
+    }
+
+    func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        if behaviour != .quick { return false }
+        target.copy(from: memory.vector(at: offset.rawValue, byteCount: target.byteCount))
+        return true
+    }
+
+    func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        await delay()
+        if behaviour == .failing, offset.rawValue >> 20 == 1 { throw BlockError(.io, "the test disk cannot read its second MiB") }
+        target.copy(from: memory.vector(at: offset.rawValue, byteCount: target.byteCount))
+    }
+
+    func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        if behaviour != .quick { return false }
+        memory.vector(at: offset.rawValue, byteCount: source.byteCount).copy(from: source)
+        return true
+    }
+
+    func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        await delay()
+        if behaviour == .failing, offset.rawValue >> 20 == 2 { throw BlockError(.noSpace, "the test disk is full in its third MiB") }
+        memory.vector(at: offset.rawValue, byteCount: source.byteCount).copy(from: source)
+    }
+
+    func flush() async throws(BlockError) { await delay() }
+
+    /// Every other 64 KiB reads as a hole.
+    func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        await delay()
+        return status(range)
+    }
+
+    func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? { behaviour == .quick ? status(range) : nil }
+
+    private func status(_ range: GuestRange) -> BlockStatus {
+        let piece = range.start.rawValue >> 16
+        let end = (piece + 1) << 16
+        return BlockStatus(
+            byteCount: min(range.byteCount, end - range.start.rawValue), flags: piece % 2 == 0 ? [.data, .allocated] : [.zero, .allocated])
+    }
+}
+
+extension TestServer {
+    /// A server with one writable export of a test disk.
+    static func withTestDisk(_ name: String, byteCount: Int, threads: Int = 0) async throws -> TestServer {
+        try await TestServer(
+            threads: threads, drivers: [TestDisk.self], nodes: { _ in [TestDisk.node(name, byteCount: byteCount)] }, exports: [export(name)])
+    }
+}
+
+/// SplitMix64: small, seeded, the same on every machine.
+struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+    init(seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+
+    mutating func bytes(_ count: Int) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        bytes.withUnsafeMutableBytes { target in
+            var index = 0
+            while index + 8 <= count {
+                target.storeBytes(of: next(), toByteOffset: index, as: UInt64.self)
+                index += 8
+            }
+        }
+        return bytes
+    }
+}
