@@ -111,6 +111,7 @@ let package = Package(
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
         tests("StorageCommandsTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),
+        tests("QMPToolTests", ["QAPIRuntime", "StorageSchema", "ToolSupport", "QMPTool"]),
         tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "QMPMonitor"]),
     ],
     swiftLanguageModes: [.v6]
