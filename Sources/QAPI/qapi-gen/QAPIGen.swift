@@ -7,7 +7,7 @@ import StrataBase
 @main
 struct QAPIGen {
     static let usage = """
-        usage: qapi-gen [--output-dir DIR] [--name NAME] [--define COND]... [--check] [--dump-model] [--introspect FILE] [--unmasked] SCHEMA
+        usage: qapi-gen [--output-dir DIR] [--name NAME] [--define COND]... [--check] [--dump-model] [--introspect FILE] [--unmasked] [--docs DIR] SCHEMA
 
           --output-dir DIR   where the Swift files go (default: the current directory)
           --name NAME        what names of the command table start with (default: Schema)
@@ -16,6 +16,7 @@ struct QAPIGen {
           --dump-model       print the model of the schema and stop
           --introspect FILE  write the answer to query-qmp-schema and stop
           --unmasked         with --introspect: keep the names of types
+          --docs DIR         write the reference as Markdown into a folder that exists, and stop
         """
 
     static func main() {
@@ -38,6 +39,7 @@ struct QAPIGen {
         var onlyCheck = false
         var dumpsModel = false
         var introspectionFile: String?
+        var documentationFolder: String?
         var unmasked = false
         var root: String?
         var rest = arguments[...]
@@ -53,6 +55,7 @@ struct QAPIGen {
             case "--check": onlyCheck = true
             case "--dump-model": dumpsModel = true
             case "--introspect": introspectionFile = try value(of: argument)
+            case "--docs": documentationFolder = try value(of: argument)
             case "--unmasked", "-u": unmasked = true
             case "--help", "-h":
                 print(usage)
@@ -76,7 +79,12 @@ struct QAPIGen {
             let lines = IntrospectionEmitter.lines(of: schema, unmasked: unmasked)
             try write(lines.joined(separator: "\n") + "\n", to: introspectionFile)
         }
-        if onlyCheck || dumpsModel || introspectionFile != nil { return }
+        if let documentationFolder {
+            for file in MarkdownEmitter.files(for: schema, titled: "The control interface") {
+                try write(file.text, to: "\(documentationFolder)/\(file.name)")
+            }
+        }
+        if onlyCheck || dumpsModel || introspectionFile != nil || documentationFolder != nil { return }
         for file in SwiftGenerator.files(for: schema, named: name) { try write(file.text, to: "\(outputFolder)/\(file.name)") }
     }
 
