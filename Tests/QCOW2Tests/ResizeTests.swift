@@ -1,0 +1,74 @@
+import BlockGraph
+import Foundation
+import StrataBase
+import Testing
+
+@Suite("growing qcow2 images", .enabled(if: hasQEMU))
+struct ResizeTests {
+    private static func rawBytes(_ path: String, _ scratch: Scratch) throws -> [UInt8] {
+        let raw = scratch.file("out.raw")
+        try run("qemu-img", ["convert", "-O", "raw", path, raw])
+        return [UInt8](try Data(contentsOf: URL(fileURLWithPath: raw)))
+    }
+
+    @Test("refcount blocks and the refcount table grow with the file", arguments: [(512, 64), (512, 16), (512, 1), (4096, 64)])
+    func refcountGrowth(clusterSize: Int, refcountBits: Int) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        let size = clusterSize == 512 ? 9 << 20 : 24 << 20
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize),refcount_bits=\(refcountBits)", path, String(size)])
+        let seed = SeededGenerator(seed: 3)
+        let expected = try await onContext { context in
+            try await withImage(imageOptions(path), context) { disk in
+                var random = seed
+                var model = [UInt8](repeating: 0, count: size)
+                var position = 0
+                while position < size {
+                    let count = min(size - position, Int.random(in: 1...400_000, using: &random))
+                    let data = [UInt8](repeating: UInt8.random(in: 1...255, using: &random), count: count)
+                    model.replaceSubrange(position..<(position + count), with: data)
+                    try await disk.writeBytes(data, at: position)
+                    position += count
+                    if position % 3 == 0 { try await disk.flush() }
+                }
+                return model
+            }
+        }
+        try run("qemu-img", ["check", path])
+        #expect(firstDifference(try Self.rawBytes(path, scratch), expected) == nil)
+    }
+
+    @Test("a disk that grows reads as zeroes behind its old end, one that shrinks keeps its beginning", arguments: [512, 65536], [0, 1])
+    func resize(clusterSize: Int, depth: Int) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2"), base = scratch.file("base.qcow2")
+        let size = 700 * 1024 + 512
+        var arguments = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize)"]
+        if depth == 1 {
+            try run("qemu-img", ["create", "-q", "-f", "qcow2", base, "4M"])
+            try run("qemu-io", ["-f", "qcow2", "-c", "write -P 44 0 4M", base])
+            arguments += ["-b", base, "-F", "qcow2"]
+        }
+        try run("qemu-img", arguments + [path, String(size)])
+        let fill: UInt8 = depth == 1 ? 44 : 0
+        let expected = try await onContext { context in
+            try await withImage(imageOptions(path), context) { disk in
+                var model = [UInt8](repeating: fill, count: size)
+                try await disk.writeBytes([UInt8](repeating: 9, count: 5000), at: size - 5000)
+                model.replaceSubrange((size - 5000)..<size, with: [UInt8](repeating: 9, count: 5000))
+                for newSize in [3 << 20, 500 * 1024 - 512, 6 << 20, 1 << 20, (9 << 20) + 1024] {
+                    try await disk.resize(to: newSize)
+                    #expect(disk.length == newSize)
+                    if newSize < model.count { model.removeLast(model.count - newSize) } else { model += [UInt8](repeating: 0, count: newSize - model.count) }
+                    let read = try await disk.readBytes(at: 0, newSize)
+                    if let difference = firstDifference(read, model) { throw ToolFailure(description: "after resize to \(newSize): \(difference)") }
+                    try await disk.writeBytes([7, 7, 7], at: newSize - 700)
+                    model.replaceSubrange((newSize - 700)..<(newSize - 697), with: [7, 7, 7])
+                }
+                return model
+            }
+        }
+        try run("qemu-img", ["check", path])
+        #expect(firstDifference(try Self.rawBytes(path, scratch), expected) == nil)
+    }
+}
