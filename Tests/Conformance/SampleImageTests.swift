@@ -20,8 +20,14 @@ struct SampleImageTests {
         } else if expected["info"]?["exit"] == 0 {
             #expect(ours.succeeded, "\(ours)")
             guard ours.succeeded else { return }
-            let said = SampleImages.portable(try JSON(parsing: ours.output))
-            #expect(said == expected["info"]?["json"])
+            var said = SampleImages.portable(try JSON(parsing: ours.output)).object
+            var wanted = expected["info"]?["json"]?.object
+            if name.hasPrefix("bad-") {
+                // QEMU lists a snapshot that is not there, with zeros for its fields.
+                said?["snapshots"] = nil
+                wanted?["snapshots"] = nil
+            }
+            #expect(said == wanted)
         } else {
             expectClearError(ours, naming: [name])
         }
@@ -31,8 +37,15 @@ struct SampleImageTests {
     func check(name: String) throws {
         let expected = try SampleImages.expectation(for: name)
         let ours = try Strata.img("check", "-f", format(expected), "--output=json", name, in: try folder())
-        guard case .integer(let exit)? = expected["check"]?["exit"] else { return expectClearError(ours, naming: [name]) }
-        if Self.notYet.contains(name), ours.ending == .exited(1) { return expectClearError(ours, naming: [name]) }
+        // Checking an image does not read its backing file, so one that is missing, or is the image itself, is no fault. QEMU opens it all
+        // the same, and fails.
+        if name == "over-missing.qcow2" || name == "bad-backing-loop.qcow2" {
+            #expect(ours.succeeded, "\(ours)")
+            return
+        }
+        let exit = try #require(expected["check"]?["exit"]?.integer)
+        // 63 is the status for "this cannot be checked".
+        if Self.notYet.contains(name), ours.ending == .exited(63) { return expectClearError(ours, status: 63) }
         // An image too damaged to be checked ("1") and one with corruptions found ("2") are both refusals; QEMU draws the line
         // where its code happens to, so a test must not.
         let acceptable: [Finished.Ending] = exit == 1 || exit == 2 ? [.exited(1), .exited(2)] : [.exited(Int32(exit))]
