@@ -29,7 +29,7 @@ final class GraphBench: Sendable {
     /// Makes a file of `size` bytes and returns its path.
     func file(_ name: String, size: Int) throws -> String {
         let path = "\(directory)/\(name)"
-        FileManager.default.createFile(atPath: path, contents: nil)
+        _ = FileManager.default.createFile(atPath: path, contents: nil)
         let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
         try handle.truncate(atOffset: UInt64(size))
         try handle.close()
