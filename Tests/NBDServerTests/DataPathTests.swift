@@ -1,4 +1,7 @@
+import BlockGraph
 import Foundation
+import IOCore
+import StrataBase
 import Testing
 
 /// The bytes are right on every way through the server.
@@ -128,6 +131,38 @@ struct DataPathTests {
                 seen.insert(chunk.cookie)
             }
             #expect(seen.count == 100)
+        }
+        await server.stop()
+    }
+
+    @Test("a large read that waits for its client while the graph is drained is finished afterwards")
+    func drainedInTheMiddle() async throws {
+        let size = 2 << 20
+        let server = try await TestServer.withRawDisk(byteCount: size)
+        let holder = try await server.client { path in
+            let client = try RawClient(path)
+            try client.enter("disk")
+            var random = SeededGenerator(seed: 12)
+            let content = random.bytes(size)
+            let error = try client.write(at: 0, content)
+            #expect(error == 0)
+            // Far more than the kernel buffers.
+            for cookie in UInt64(0)..<24 { try client.request(0, cookie: cookie, at: 0, UInt32(size)) }
+            return Holder((client, content, try client.receive(3 << 20)))
+        }
+        try await server.graph.withDrained(["disk"]) { () async throws(BlockError) in
+            // The server finds the way to the file closed as soon as there is room to send again.
+            _ = await BlockingPool.run { Result { holder.client.2 += try holder.client.0.receive(1 << 20) } }
+        }
+        try await server.client { _ in
+            let (client, content, start) = holder.client
+            let whole = 24 * (size + 28)
+            let all = start + (try client.receive(whole - start.count))
+            for index in 0..<24 {
+                let from = index * (size + 28) + 28
+                let matches = isSame(all[from..<(from + size)], content)
+                #expect(matches, "reply \(index)")
+            }
         }
         await server.stop()
     }

@@ -90,7 +90,8 @@ struct LifeCycleTests {
         }
         let clock = ContinuousClock()
         let time = await clock.measure { await server.server.stop() }
-        #expect(time < .seconds(1))
+        // Nobody is waited for: a handshake alone would have ten seconds. (Not one second: the machine may be busy with other tests.)
+        #expect(time < .seconds(5))
         #expect(!FileManager.default.fileExists(atPath: server.socketPath))
         #expect(server.deleted.value.withLock { $0 } == ["export-slow"])
         withExtendedLifetime(clients) {}
@@ -161,6 +162,6 @@ struct LifeCycleTests {
 
 /// Carries what only one task uses at a time from one to the next.
 final class Holder<Value>: @unchecked Sendable {
-    let client: Value
+    var client: Value
     init(_ client: Value) { self.client = client }
 }

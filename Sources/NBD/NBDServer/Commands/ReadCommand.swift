@@ -43,12 +43,7 @@ extension ServerConnection {
 
     private func readLarge(_ frame: RequestFrame, _ range: GuestRange) {
         prepareForLargeReads()
-        if backend.hostFileRange(of: range) != nil {
-            sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
-            sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
-            send()
-            return
-        }
+        if appendFromFiles(range, of: frame) { return send() }
         guard isStructured, !frame.flags.contains(.dontFragment) else {
             if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
             return
@@ -69,6 +64,24 @@ extension ServerConnection {
         }
     }
 
+    /// Has the kernel send the range from the files that hold it. False when some part of it is not held so; nothing was added then.
+    private func appendFromFiles(_ range: GuestRange, of frame: RequestFrame) -> Bool {
+        let isOnePiece = backend.hostFileRange(of: range) != nil
+        if !isOnePiece {
+            // A format keeps clusters in any order: look at each.
+            var rest = range
+            while let piece = rest.takeFilePiece() { if backend.hostFileRange(of: piece) == nil { return false } }
+        }
+        sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
+        if isOnePiece {
+            sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
+        } else {
+            var rest = range
+            while let piece = rest.takeFilePiece() { sendQueue.append(externalAt: piece.start.rawValue, byteCount: piece.byteCount) }
+        }
+        return true
+    }
+
     private func submitRead(_ frame: RequestFrame) {
         submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: frame.range.byteCount))
     }
@@ -85,5 +98,16 @@ extension ServerConnection {
         } else {
             sendQueue.append(buffer, byteCount: range.byteCount)
         }
+    }
+}
+
+extension GuestRange {
+    /// Takes bytes from the front up to the next multiple of a usual cluster's size; nil when none are left.
+    fileprivate mutating func takeFilePiece() -> GuestRange? {
+        if isEmpty { return nil }
+        let unit = ConnectionLimits.filePiece
+        let piece = GuestRange(start, byteCount: min(byteCount, unit - start.rawValue % unit))
+        self = GuestRange(piece.end, byteCount: byteCount - piece.byteCount)
+        return piece
     }
 }

@@ -14,6 +14,8 @@ enum ConnectionLimits {
     static let unsent = 512 << 10
     /// Reads from here on are large: the kernel's send buffer grows, and files are sent without copies.
     static let largeRead = 64 << 10
+    /// Pieces of a large read that are looked for in files one by one when the whole does not lie in one.
+    static let filePiece = 64 << 10
     /// A large read that has to be copied is answered in chunks of this size where the protocol allows, so that they stay in the processor's cache.
     static let readChunk = 256 << 10
     /// What the kernel is asked to take of large replies at a time.

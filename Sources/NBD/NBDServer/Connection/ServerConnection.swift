@@ -252,13 +252,13 @@ package actor ServerConnection: ContextActor, SpinningSource {
         case .failed: close()
         case .missing(let position, let byteCount):
             isSupplying = true
+            requestsInFlight += 1
             context.spawn { await self.supply(GuestRange(GuestOffset(position), byteCount: byteCount)) }
         }
     }
 
     /// Reads what was promised from a file that cannot be named any more. The header is on its way, so that an error can only end the connection.
     private func supply(_ range: GuestRange) async {
-        requestsInFlight += 1
         let buffer = IOBuffer(byteCount: range.byteCount)
         do throws(BlockError) {
             try await backend.read(buffer.vector, at: range.start, flags: [])
@@ -266,6 +266,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
         } catch {
             close()
         }
+        withExtendedLifetime(buffer) {}
         isSupplying = false
         finishedRequest(heldByteCount: 0)
     }
