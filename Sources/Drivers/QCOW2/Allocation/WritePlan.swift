@@ -20,6 +20,7 @@ extension ImageState {
         if isExclusive(entry) {
             let extent = try extent(at: guest, limit: byteCount)
             if let bad = overlapsMetadata(extent.host, byteCount: extent.byteCount) { throw .corrupt(.overlapsMetadata(bad)) }
+            guard isInFile(extent.host + extent.byteCount) else { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
             return .inPlace(host: extent.host, byteCount: extent.byteCount, ticket: inFlight.enter(epoch: epoch))
         }
         if case .invalid = entry.meaning(in: geometry, version: version) { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
@@ -47,6 +48,11 @@ extension ImageState {
                 firstOld: entry, lastOld: l2.entry(slot, position + run.clusterCount - 1), ticket: inFlight.enter(epoch: epoch)))
     }
 
+    /// Whether a position is not behind the last cluster of the file. A mapping that leads out of the file must not make it grow.
+    private func isInFile(_ end: HostOffset) -> Bool {
+        end.rawValue <= refcounts.endOfFile
+    }
+
     /// A normal cluster whose only reference this entry is.
     private func isExclusive(_ entry: L2Entry) -> Bool {
         entry.bits & ~L2Entry.offsetMask == L2Entry.copiedFlag && entry.hostOffset != 0
@@ -72,6 +78,9 @@ extension ImageState {
         while count < wanted, l2.entry(slot, position + count).bits == first.bits &+ UInt64(count << geometry.clusterBits) { count += 1 }
         let host = HostOffset(first.hostOffset)
         if let bad = overlapsMetadata(host, byteCount: count << geometry.clusterBits) { throw .corrupt(.overlapsMetadata(bad)) }
+        guard isInFile(host + count << geometry.clusterBits) else {
+            throw .corrupt(.l2Entry(guest: GuestOffset(l2.slice(in: slot) << sliceShift), bits: first.bits))
+        }
         return ClusterRun(start: host, clusterCount: count, isKnownZero: false)
     }
 

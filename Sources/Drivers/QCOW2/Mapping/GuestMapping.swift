@@ -88,6 +88,7 @@ extension ImageState {
         guard index < l1.count, L1Entry(bits: l1[index]).isCopied, L1Entry(bits: l1[index]).tableOffset != 0 else {
             throw .l2Table(l1Index: index)
         }
+        guard L1Entry(bits: l1[index]).tableOffset < refcounts.endOfFile else { throw .corrupt(.l1Entry(index: index, bits: l1[index])) }
         let slice = slice(of: guest)
         guard let slot = l2.slot(of: slice) else { throw .l2Slice(slice) }
         return slot

@@ -19,8 +19,12 @@ extension QCOW2Driver {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
 
+        for (name, offset) in [("L1", opened.header.l1TableOffset), ("refcount", opened.header.refcountTableOffset)]
+        where offset > UInt64(file.length) {
+            throw BlockError(.corruptImage, "The \(name) table of the image lies at 0x\(String(offset, radix: 16)), beyond the end of the file")
+        }
         let table = try await readRefcountTable()
-        let metadata = noteMetadata(table)
+        let metadata = try noteMetadata(table)
         if !opened.header.autoclear.isEmpty {
             try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, UInt64(0))
             try await file.flush()
@@ -44,20 +48,26 @@ extension QCOW2Driver {
         return buffer.bigEndianWords(byteCount / 8)
     }
 
-    private func noteMetadata(_ refcountTable: [UInt64]) -> IntTable {
+    /// - Throws: `.corruptImage` when two tables lie in one cluster: writing one would destroy the other.
+    private func noteMetadata(_ refcountTable: [UInt64]) throws(BlockError) -> IntTable {
         let l1 = state.withLock { $0.l1 }
         var clusters = IntTable(capacity: 64 + l1.count / 2)
-        func note(_ offset: UInt64, _ byteCount: Int) {
+        func note(_ offset: UInt64, _ byteCount: Int) throws(BlockError) {
             guard offset <= UInt64(Int.max) else { return }
             let first = Int(offset) >> geometry.clusterBits
-            for cluster in 0..<geometry.clusters(byteCount) { clusters.insert(first + cluster) }
+            for cluster in 0..<geometry.clusters(byteCount) {
+                if clusters.contains(first + cluster) {
+                    throw BlockError(.corruptImage, Contradiction.overlapsMetadata(HostOffset(Int(offset))).message)
+                }
+                clusters.insert(first + cluster)
+            }
         }
-        note(0, 1)
-        note(opened.header.l1TableOffset, Int(opened.header.l1Size) * 8)
-        note(opened.header.refcountTableOffset, Int(opened.header.refcountTableClusters) << geometry.clusterBits)
-        if opened.header.snapshotCount > 0 { note(opened.header.snapshotTableOffset, Int(opened.header.snapshotCount) * 40) }
-        for entry in refcountTable where entry & RefcountState.offsetMask != 0 { note(entry & RefcountState.offsetMask, 1) }
-        for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { note(UInt64(L1Entry(bits: entry).tableOffset), 1) }
+        try note(0, 1)
+        try note(opened.header.l1TableOffset, Int(opened.header.l1Size) * 8)
+        try note(opened.header.refcountTableOffset, Int(opened.header.refcountTableClusters) << geometry.clusterBits)
+        if opened.header.snapshotCount > 0 { try note(opened.header.snapshotTableOffset, Int(opened.header.snapshotCount) * 40) }
+        for entry in refcountTable where entry & RefcountState.offsetMask != 0 { try note(entry & RefcountState.offsetMask, 1) }
+        for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { try note(UInt64(L1Entry(bits: entry).tableOffset), 1) }
         return clusters
     }
 }

@@ -38,7 +38,9 @@ extension QCOW2Driver {
             let limit = run.clusterCount
             let exclusive = try await step { state throws(Obstacle) in
                 var count = 0
-                while count < limit, try state.refcounts.refcount(ofCluster: first + count) == 1 { count += 1 }
+                while count < limit, !state.metadataClusters.contains(first + count),
+                    try state.refcounts.refcount(ofCluster: first + count) == 1
+                { count += 1 }
                 return count
             }
             if exclusive > 0 {
@@ -50,20 +52,28 @@ extension QCOW2Driver {
         }
     }
 
+    /// Lowers refcounts at the start of a run and takes those clusters off it.
     private func lower(_ run: inout FreedRun, _ count: Int) async throws(BlockError) {
         var left = count
         while left > 0 {
             let first = run.start.rawValue >> geometry.clusterBits
             let wanted = left
-            let done = try await step { state throws(Obstacle) in
+            let (done, found) = try await step { state throws(Obstacle) -> (Int, Contradiction?) in
                 for next in 0..<wanted {
+                    // What the image's tables lie in is not free, whatever else refers to it.
+                    if state.metadataClusters.contains(first + next) {
+                        return (next + 1, .overlapsMetadata(HostOffset((first + next) << geometry.clusterBits)))
+                    }
                     do throws(Obstacle) { _ = try state.refcounts.lower(first + next) } catch {
+                        // Nobody is helped by trying again what cannot be right.
+                        if case .corrupt(let contradiction) = error { return (next + 1, contradiction) }
                         if next == 0 { throw error }
-                        return next
+                        return (next, nil)
                     }
                 }
-                return wanted
+                return (wanted, nil)
             }
+            if let found { _ = await signalCorruption(found) }
             run.start += done << geometry.clusterBits
             run.clusterCount -= done
             left -= done

@@ -22,6 +22,9 @@ struct RefcountState: Sendable {
     /// The end of the highest cluster that was handed out, in bytes.
     var highestEnd: Int
 
+    /// No valid host offset is at or behind this one, in bytes: the end of the file's last cluster, which may be cut short.
+    var endOfFile: Int { max(fileLength, virginFrom << geometry.clusterBits) }
+
     /// Entries that the table on disk has room for.
     var tableCapacityOnDisk: Int { tableClusters << (geometry.clusterBits - 3) }
 
@@ -34,7 +37,7 @@ struct RefcountState: Sendable {
     func blockOffset(_ index: Int) throws(Obstacle) -> HostOffset? {
         guard index < table.count, table[index] != 0 else { return nil }
         let offset = table[index] & Self.offsetMask
-        guard offset <= UInt64(Int.max), Int(offset).isAligned(to: geometry.clusterSize), offset != 0 else {
+        guard offset <= UInt64(Int.max), Int(offset).isAligned(to: geometry.clusterSize), offset != 0, Int(offset) < endOfFile else {
             throw .corrupt(.refcountTableEntry(index: index, value: table[index]))
         }
         return HostOffset(Int(offset))
