@@ -18,8 +18,8 @@ extension HostFile {
             try take(used & ~previouslyUsed, base: Self.usedBase)
             try take(unshared & ~previouslyUnshared, base: Self.unsharedBase)
             // Ask after taking: two processes that come together then see each other, and at least one gives way.
-            try ask(used, base: Self.unsharedBase, conflict: "does not share")
-            try ask(unshared, base: Self.usedBase, conflict: "uses")
+            try ask(used, base: Self.unsharedBase, kind: "")
+            try ask(unshared, base: Self.usedBase, kind: "shared ")
         } catch {
             releaseLocks(used: used & ~previouslyUsed, unshared: unshared & ~previouslyUnshared)
             throw error
@@ -37,25 +37,23 @@ extension HostFile {
     private func take(_ mask: UInt8, base: Int64) throws(BlockError) {
         for bit in 0..<8 as Range<Int64> where mask & (1 << bit) != 0 {
             let result = strata_lock_bytes(descriptor, base + bit, 1, 0)
-            if result == -EAGAIN || result == -EACCES { throw lockConflict(bit, "locks out", holder: 0) }
+            if result == -EAGAIN || result == -EACCES { throw lockConflict(bit, kind: base == Self.usedBase ? "" : "shared ") }
             // A file system without locks (some network and FUSE ones) cannot protect anybody.
             if result < 0, result != -ENOLCK, result != -EOPNOTSUPP, result != -EINVAL { throw failure(result, "locking") }
         }
     }
 
-    private func ask(_ mask: UInt8, base: Int64, conflict: String) throws(BlockError) {
+    private func ask(_ mask: UInt8, base: Int64, kind: String) throws(BlockError) {
         for bit in 0..<8 as Range<Int64> where mask & (1 << bit) != 0 {
             var holder: Int32 = 0
-            if unsafe strata_test_lock(descriptor, base + bit, 1, 1, &holder) == 1 { throw lockConflict(bit, conflict, holder: holder) }
+            if unsafe strata_test_lock(descriptor, base + bit, 1, 1, &holder) == 1 { throw lockConflict(bit, kind: kind) }
         }
     }
 
-    private func lockConflict(_ bit: Int64, _ conflict: String, holder: Int32) -> BlockError {
+    /// The words are QEMU's: scripts wait for them. Who holds the lock the kernel does not say for locks of this kind.
+    private func lockConflict(_ bit: Int64, kind: String) -> BlockError {
         let names = ["consistent read", "write", "write unchanged", "resize"]
         let name = bit < names.count ? names[Int(bit)] : "bit \(bit)"
-        let who = holder > 0 ? "process \(holder)" : "another process"
-        return BlockError(
-            .locked, "Failed to get \"\(name)\" lock on '\(path)': \(who) \(conflict) this permission",
-            hint: "Is another process using the image [\(path)]?")
+        return BlockError(.locked, "Failed to get \(kind)\"\(name)\" lock", hint: "Is another process using the image [\(path)]?")
     }
 }

@@ -26,6 +26,10 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     private let unit: Int
     package let limits: BlockLimits
 
+    /// A run of the file that is known to hold data, in bytes: finding the next hole walks through the file's map, and callers ask piece by piece.
+    /// That somebody else has made a hole of it since does no harm: data is what a hole may always be called.
+    private let knownData = Mutex(0..<0)
+
     /// The locks that are held, as bit masks over permissions.
     private var held: Locks
     /// A change that has been prepared and waits to be put into force.
@@ -115,6 +119,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     // MARK: Space
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        defer { forgetKnownData() }
         // Beyond the end there is nothing to punch: growing is zeroing.
         let fileSize = try file.status().size
         if range.start.rawValue >= fileSize, file.isRegularFile, flags.contains(.mayUnmap) {
@@ -136,10 +141,15 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
-        try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount) == .done ? .done : .unsupported
+        defer { forgetKnownData() }
+        return try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount) == .done ? .done : .unsupported
     }
 
+    /// To be called when what was data may have become a hole.
+    private func forgetKnownData() { knownData.withLock { $0 = 0..<0 } }
+
     package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
+        defer { forgetKnownData() }
         let old = try file.status().size
         guard file.isRegularFile else {
             if byteCount > old || (exact && byteCount != old) {
@@ -182,10 +192,16 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
 
     package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
         guard precise else { return status(range, [.data, .allocated, .offsetValid], range.byteCount) }
+        let start = range.start.rawValue
+        let known = knownData.withLock { $0 }
+        if known.contains(start) {
+            return status(range, [.data, .allocated, .offsetValid], min(known.upperBound - start, range.byteCount))
+        }
         guard let extent = try file.extent(at: range.start.asHost) else {
             // Between the file's end and the size rounded up.
             return status(range, [.zero, .allocated, .offsetValid], range.byteCount)
         }
+        if extent.isData { knownData.withLock { $0 = start..<start + extent.byteCount } }
         let flags: BlockStatus.Flags = extent.isData ? [.data, .allocated, .offsetValid] : [.zero, .allocated, .offsetValid]
         return status(range, flags, min(extent.byteCount, range.byteCount))
     }

@@ -43,17 +43,23 @@ struct ConvertSource: Sendable {
         case backing
     }
 
+    /// A stretch that is the same throughout.
+    struct Run: Sendable {
+        let part: Part
+        let kind: Kind
+        let range: Range<Int>
+    }
+
     /// What lies at `position`, and how far it is the same.
     /// - Parameter keepsBacking: whether what shows through from a backing file is told from data.
-    func status(at position: Int, keepsBacking: Bool) async throws(BlockError) -> (part: Part, kind: Kind, end: Int) {
+    func run(at position: Int, keepsBacking: Bool) async throws(BlockError) -> Run {
         let part = part(at: position)
         let end = part.start + part.length
-        guard position < end else { return (part, .zero, part.start + part.paddedLength) }
+        guard position < end else { return Run(part: part, kind: .zero, range: position..<part.start + part.paddedLength) }
         let range = GuestRange(GuestOffset(position - part.start), byteCount: end - position)
         let (status, depth, _) = try await part.backend.blockStatus(of: range)
-        let runEnd = position + status.byteCount
-        if keepsBacking && depth > 0 { return (part, .backing, runEnd) }
-        return (part, status.flags.contains(.zero) ? .zero : .data, runEnd)
+        let kind: Kind = keepsBacking && depth > 0 ? .backing : status.flags.contains(.zero) ? .zero : .data
+        return Run(part: part, kind: kind, range: position..<position + status.byteCount)
     }
 
     private func part(at position: Int) -> Part {

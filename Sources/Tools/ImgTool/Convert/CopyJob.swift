@@ -19,13 +19,15 @@ final class CopyJob: Sendable {
         /// Whether stripes may be written in any order.
         var isUnordered = false
         /// Bytes that one request moves at most.
-        var stripeSize = 2 << 20
+        var stripeSize = 512 << 10
+        /// What writes carry so that they obey the cache mode.
+        var writeFlags: RequestFlags = []
         /// Bytes per second; nil for as fast as possible.
         var rate: Int?
         init() {}
     }
 
-    private let source: ConvertSource
+    private let runs: RunMap
     private let target: BlockBackend
     private let settings: Settings
     private let scan: ZeroScan
@@ -36,7 +38,7 @@ final class CopyJob: Sendable {
     private let failure = Mutex<BlockError?>(nil)
 
     init(_ source: ConvertSource, to target: BlockBackend, clusterSize: Int?, _ settings: Settings, progress: ProgressReporter) {
-        self.source = source
+        runs = RunMap(source, keepsBacking: settings.targetHasBacking)
         self.target = target
         self.settings = settings
         self.progress = progress
@@ -79,11 +81,12 @@ final class CopyJob: Sendable {
         var position = stripe.range.lowerBound
         var hasTurn = order == nil
         while position < stripe.range.upperBound {
-            let (part, kind, runEnd) = try await status(at: position)
-            let end = min(runEnd, stripe.range.upperBound)
+            let run = try await status(at: position)
+            let kind = run.kind
+            let end = min(run.range.upperBound, stripe.range.upperBound)
             let isNothing = kind == .backing || (kind == .zero && settings.targetIsZero && settings.sparseUnit > 0)
             if isNothing {
-                if runEnd > stripe.range.upperBound { cursor.skip(to: runEnd) }
+                if run.range.upperBound > stripe.range.upperBound { cursor.skip(to: run.range.upperBound) }
                 position = end
                 continue
             }
@@ -96,7 +99,7 @@ final class CopyJob: Sendable {
                 let memory = buffer ?? IOBuffer(byteCount: settings.stripeSize)
                 buffer = memory
                 let data = memory.vector(at: 0, byteCount: end - position)
-                if kind == .zero { data.zero() } else { try await read(data, of: part, at: position) }
+                if kind == .zero { data.zero() } else { try await read(data, of: run.part, at: position) }
                 if !hasTurn { await order?.waitForTurn(of: stripe.number) }
                 hasTurn = true
                 try await write(data, at: GuestOffset(position), mayBeZero: kind == .data)
@@ -106,9 +109,9 @@ final class CopyJob: Sendable {
         }
     }
 
-    private func status(at position: Int) async throws(BlockError) -> (part: ConvertSource.Part, kind: ConvertSource.Kind, end: Int) {
+    private func status(at position: Int) async throws(BlockError) -> ConvertSource.Run {
         do {
-            return try await source.status(at: position, keepsBacking: settings.targetHasBacking)
+            return try await runs.run(at: position)
         } catch {
             throw error.during("error while reading block status at offset \(position)")
         }
@@ -137,9 +140,9 @@ final class CopyJob: Sendable {
     }
 
     private func writeData(_ data: IOVector, at offset: GuestOffset) async throws(BlockError) {
-        if target.tryWrite(data, at: offset) { return }
+        if target.tryWrite(data, at: offset, flags: settings.writeFlags) { return }
         do {
-            try await target.write(data, at: offset)
+            try await target.write(data, at: offset, flags: settings.writeFlags)
         } catch {
             throw error.during("error while writing at byte \(offset.rawValue)")
         }

@@ -3,7 +3,7 @@ package import ToolSupport
 
 /// The commands, in the order in which `--help` lists them.
 private let commands: [any ImgCommand.Type] = [
-    BenchCommand.self, CheckCommand.self, InfoCommand.self,
+    BenchCommand.self, CheckCommand.self, ConvertCommand.self, CreateCommand.self, InfoCommand.self,
 ]
 
 /// The tool `img`: finds the command and hands over the rest of the line.

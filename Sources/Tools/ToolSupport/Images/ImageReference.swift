@@ -43,6 +43,17 @@ package struct ImageReference: Sendable, Hashable {
         try complete()
     }
 
+    /// A file that may not exist yet, by its name.
+    /// - Throws: for protocols that cannot make files.
+    package init(protocolOf text: String) throws(BlockError) {
+        if FileName.protocolName(of: text) == "json" { throw BlockError(.invalidArgument, "Unknown protocol 'json'") }
+        self.text = text
+        options = text.isEmpty ? JSONObject() : try FileName(parsing: text).options
+    }
+
+    /// Whether the name begins with a protocol rather than being a path.
+    package static func hasProtocol(_ text: String) -> Bool { FileName.protocolName(of: text) != nil }
+
     /// - Parameter text: what stands where a name would, under `--image-opts`.
     package init(imageOptions text: String) throws(BlockError) {
         self.text = text

@@ -50,12 +50,13 @@ package final class ImageSession: Sendable {
 
     private static func grant(_ settings: ImageSettings, _ node: BlockNode) -> PermissionGrant {
         var used: BlockPermissions = settings.opensChain ? [.consistentRead] : []
+        // Readers and writers of the same image are the formats' business; its size must stay as the tool knows it.
         var shared = BlockPermissions.all
         if !node.isReadOnly && !settings.isReadOnly {
             used.insert(.write)
             if settings.resizes { used.insert(.resize) }
         }
-        if !settings.resizes { shared.remove(.resize) }
+        shared.remove(.resize)
         return PermissionGrant(used: used, shared: shared)
     }
 
@@ -71,7 +72,25 @@ package final class ImageSession: Sendable {
             if BlockdevDriver(rawValue: driver) == nil { return "Unknown driver '\(driver)'" }
             if error.message == "Parameter 'file' is missing" { return "A block device must be specified for \"file\"" }
         }
+        let unexpected = (start: "Parameter '", end: "' is unexpected")
+        if error.message.hasPrefix(unexpected.start), error.message.hasSuffix(unexpected.end) {
+            let path = error.message.dropFirst(unexpected.start.utf8.count).dropLast(unexpected.end.utf8.count)
+            return refusal(ofOption: path, in: options)
+        }
         return error.message
+    }
+
+    /// Names the driver that does not know an option, and the option as that driver sees it.
+    private static func refusal(ofOption path: Substring, in options: JSONObject) -> String {
+        var options = options
+        var path = path
+        while let dot = path.firstIndex(of: "."), let child = options[String(path[..<dot])]?.object, child["driver"] != nil {
+            options = child
+            path = path[path.index(after: dot)...]
+        }
+        let driver = options["driver"]?.string ?? ""
+        return ImageReference.protocols.contains(driver)
+            ? "Block protocol '\(driver)' doesn't support the option '\(path)'" : "Block format '\(driver)' does not support the option '\(path)'"
     }
 }
 

@@ -1,0 +1,34 @@
+package import StrataBase
+import Glibc
+
+// What is done to names rather than to open files.
+
+extension HostFile {
+    /// Makes sure that a file of that name exists.
+    /// - Returns: whether it had to be made. An existing one is not touched.
+    /// - Throws: `Could not create 'PATH': CAUSE`.
+    package static func create(_ path: String) throws(BlockError) -> Bool {
+        do throws(BlockError) {
+            _ = try HostFile(opening: path, OpenOptions(writable: true))
+            return false
+        } catch where error.code == .notFound {
+            // Made below.
+        } catch where error.code == .invalidArgument {
+            throw error
+        } catch {
+            throw BlockError(errno: error.errno, "Could not create '\(path)'")
+        }
+        do throws(BlockError) {
+            _ = try HostFile(opening: path, OpenOptions(writable: true, create: true))
+            return true
+        } catch {
+            throw BlockError(errno: error.errno, "Could not create '\(path)'")
+        }
+    }
+
+    /// Removes the name.
+    package static func remove(_ path: String) throws(BlockError) {
+        // SAFETY: the C function reads the path, which lives for the call.
+        if unsafe unlink(path) != 0 { throw BlockError(errno: errno, "Could not remove '\(path)'") }
+    }
+}

@@ -1,0 +1,112 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import ToolSupport
+
+/// One run of `convert`: opens the sources, makes and opens the target, copies, closes.
+struct Conversion {
+    private let plan: ConvertPlan
+    private let context: IOContext
+    private let session: ImageSession
+
+    /// Below this a second thread costs more than it brings, in bytes.
+    private static let smallestShared = 8 << 20
+
+    init(_ plan: ConvertPlan, on context: IOContext) {
+        self.plan = plan
+        self.context = context
+        session = ImageSession(context: context)
+    }
+
+    func run() async throws(ToolFailure) {
+        var images: [OpenImage] = []
+        for name in plan.sources {
+            var settings = ImageSettings()
+            settings.cache = plan.sourceCache
+            settings.forceShare = plan.forceShare
+            images.append(try await session.open(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat, settings))
+        }
+        let source: ConvertSource
+        do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
+
+        let hasBacking = try await makeTarget(length: source.length)
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        settings.cache = plan.targetCache
+        settings.unmaps = true
+        let target = try await session.open(
+            plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat, settings)
+        guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
+
+        let progress = ProgressReporter(isOn: plan.showsProgress)
+        do throws(BlockError) {
+            try await copy(source, to: target, targetHasBacking: hasBacking, progress)
+            try await session.close(target)
+            for image in images { try await session.close(image) }
+        } catch {
+            progress.end(succeeded: false)
+            do { try await session.close() } catch {}
+            throw ToolFailure(nil, error)
+        }
+        progress.end(succeeded: true)
+    }
+
+    /// Makes the target unless an existing one is to be used.
+    /// - Returns: whether it has a backing file.
+    private func makeTarget(length: Int) async throws(ToolFailure) -> Bool {
+        guard plan.createsTarget else { return plan.backing != nil }
+        let format = try CreateRequest.format(named: plan.targetFormat)
+        do throws(BlockError) { _ = try ImageReference(protocolOf: plan.target) } catch { throw ToolFailure(nil, error) }
+        var request = try CreateRequest(
+            filename: plan.target, format: format, options: OptionList(parsing: plan.targetOptions.joined(separator: ",")))
+        request.set("size", to: .size(length))
+        if let backing = plan.backing {
+            guard format.supportsBacking else { throw ToolFailure("Backing file not supported for file format '\(format.name)'") }
+            request.set("backing_file", to: .text(backing))
+        }
+        if let backingFormat = plan.backingFormat {
+            guard format.supportsBacking else { throw ToolFailure("Backing file format not supported for file format '\(format.name)'") }
+            request.set("backing_fmt", to: .text(backingFormat))
+        }
+        let hasBacking = request.text("backing_file") != nil
+        if hasBacking {
+            if plan.sources.count > 1 {
+                throw ToolFailure("Having a backing file for the target makes no sense when concatenating multiple input images")
+            }
+            if request.text("backing_fmt") == nil { throw ToolFailure("Use of backing file requires explicit backing format") }
+        }
+        do throws(BlockError) {
+            var creation = ImageCreation(session: session)
+            creation.cache = plan.targetCache
+            try await creation.create(request)
+        } catch {
+            throw ToolFailure("\(plan.target): error while converting \(format.name)", error)
+        }
+        return hasBacking
+    }
+
+    private func copy(
+        _ source: ConvertSource, to target: OpenImage, targetHasBacking: Bool, _ progress: ProgressReporter
+    ) async throws(BlockError) {
+        var settings = plan.job
+        settings.targetHasBacking = targetHasBacking
+        settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
+        settings.writeFlags = target.writeFlags
+        let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
+        // Without clusters there is no layout that the order of writes could change.
+        if clusterSize == nil { settings.isUnordered = true }
+        let job = CopyJob(source, to: target.backend, clusterSize: clusterSize, settings, progress: progress)
+
+        var helpers: [IOContext] = []
+        if settings.workers > 1, HostProcessors.count > 1, source.length >= Self.smallestShared {
+            helpers.append(try IOContext.startThread(name: "convert"))
+        }
+        defer {
+            for helper in helpers {
+                helper.stop()
+                helper.join()
+            }
+        }
+        try await job.run(on: [context] + helpers)
+    }
+}

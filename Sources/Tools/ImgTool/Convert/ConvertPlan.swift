@@ -1,0 +1,100 @@
+import StrataBase
+import ToolSupport
+
+/// What `convert` is asked to do, checked as far as that is possible without opening anything.
+struct ConvertPlan: Sendable {
+    var sources: [String] = []
+    var target = ""
+    var sourceFormat: String?
+    var sourcesAreOptions = false
+    var sourceCache = CacheMode.writeback
+    var forceShare = false
+    var targetFormat = "raw"
+    var targetIsOptions = false
+    var targetCache = CacheMode.unsafe
+    var targetOptions: [String] = []
+    var backing: String?
+    var backingFormat: String?
+    var createsTarget = true
+    var targetIsZero = false
+    var showsProgress = false
+    var job = CopyJob.Settings()
+
+    init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
+        var formatIsGiven = false
+        var sparseIsGiven = false
+        var isQuiet = false
+        for option in arguments.occurrences {
+            let value = option.value ?? ""
+            switch option.key {
+            case .quiet: isQuiet = true
+            case .progress: showsProgress = true
+            case .sourceFormat: sourceFormat = value
+            case .sourceImageOptions: sourcesAreOptions = true
+            case .sourceCache:
+                guard let mode = CacheMode(value) else { throw ToolFailure("Invalid source cache option: \(value)") }
+                sourceCache = mode
+            case .targetFormat: (targetFormat, formatIsGiven) = (value, true)
+            case .targetImageOptions: targetIsOptions = true
+            case .targetOptions:
+                guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
+                targetOptions.append(value)
+            case .targetCache:
+                guard let mode = CacheMode(value) else { throw ToolFailure("Invalid cache option: \(value)") }
+                targetCache = mode
+            case .backing: backing = value
+            case .backingFormat: backingFormat = value
+            case .noCreate: createsTarget = false
+            case .targetIsZero: targetIsZero = true
+            case .sparseSize: (job.sparseUnit, sparseIsGiven) = (try Self.sparseSize(value), true)
+            case .forceShare: forceShare = true
+            case .rate:
+                guard let rate = ByteSize.parse(value) else { throw ToolFailure("Invalid rate limit specified: '\(value)'.") }
+                job.rate = rate == 0 ? nil : rate
+            case .parallel: job.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
+            case .outOfOrder: job.isUnordered = true
+            case .compress, .snapshot, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
+            }
+        }
+        if isQuiet { showsProgress = false }
+        if sourcesAreOptions && sourceFormat != nil || targetIsOptions && formatIsGiven {
+            throw ToolFailure("--image-opts and --format are mutually exclusive")
+        }
+        if arguments.contains(.skipBrokenBitmaps) && !arguments.contains(.bitmaps) {
+            throw ToolFailure("Use of --skip-broken-bitmaps requires --bitmaps")
+        }
+        if arguments.contains(.copyOffload) {
+            if arguments.contains(.compress) { throw ToolFailure("Cannot enable copy offloading when -c is used") }
+            if sparseIsGiven { throw ToolFailure("Cannot enable copy offloading when -S is used") }
+            if arguments.contains(.salvage) { throw ToolFailure("Cannot use copy offloading in salvaging mode") }
+        }
+        if createsTarget {
+            if targetIsOptions { throw ToolFailure("--target-image-opts requires use of -n flag") }
+            if targetIsZero { throw ToolFailure("--target-is-zero requires use of -n flag") }
+        } else if !targetOptions.isEmpty {
+            throw ToolFailure("-o has no effect when skipping image creation")
+        }
+        for (key, name) in Self.unsupported where arguments.contains(key) {
+            throw ToolFailure("\(name) is not supported by this version")
+        }
+        guard arguments.operands.count >= 2, let last = arguments.operands.last else { throw ToolFailure("Must specify image file name") }
+        sources = arguments.operands.dropLast()
+        target = last
+    }
+
+    /// What later versions bring: refused rather than ignored.
+    private static let unsupported: [(key: ConvertCommand.Key, name: String)] = [
+        (.compress, "Compressed output (-c)"), (.snapshot, "Reading a snapshot (-l)"), (.bitmaps, "Copying bitmaps (--bitmaps)"),
+        (.salvage, "Ignoring read errors (--salvage)"),
+    ]
+
+    private static func sparseSize(_ text: String) throws(ToolFailure) -> Int {
+        let subject = "buffer size for sparse output"
+        let size = try NumberArgument.parse(text, subject, in: 0...Int.max)
+        guard size.isMultiple(of: ConvertSource.sectorSize), size <= 16 << 20 else {
+            throw ToolFailure(
+                "Invalid \(subject) specified. Valid sizes are multiples of 512 up to 16777216. Select 0 to disable sparse detection (fully allocates output).")
+        }
+        return size
+    }
+}

@@ -1,0 +1,117 @@
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import QCOW2
+import StorageSchema
+import StrataBase
+import ToolSupport
+
+/// Makes image files.
+struct ImageCreation {
+    let session: ImageSession
+    /// Cache mode of the new file.
+    var cache = CacheMode.writeback
+
+    /// Makes the image that `request` describes, replacing a file of that name. Everything that can be checked is checked before that.
+    /// - Throws: what is wrong, without the file's name in front. A file that had to be made for this is gone again.
+    func create(_ request: CreateRequest) async throws(BlockError) {
+        guard let size = request.size else { throw BlockError(.invalidArgument, "Image creation needs a size parameter") }
+        let byteCount = try Self.wholeSectors(size)
+        let reference = try ImageReference(named: request.filename, format: "file")
+        guard let path = reference.options["filename"]?.string else {
+            throw BlockError(.invalidArgument, "The 'file' block driver requires a file name")
+        }
+        let plan = try Plan(request, byteCount: byteCount)
+        let isNew = try HostFile.create(path)
+        do throws(BlockError) {
+            try await fill(reference, plan)
+        } catch {
+            if isNew { try HostFile.remove(path) }
+            throw error
+        }
+    }
+
+    private static func wholeSectors(_ size: Int) throws(BlockError) -> Int {
+        guard size <= Int.max - ConvertSource.sectorSize else { throw BlockError(.tooLarge, "The image size is too large") }
+        return size.roundedUp(to: ConvertSource.sectorSize)
+    }
+
+    /// What is done with the empty file.
+    private enum Plan {
+        case plain(byteCount: Int, PreallocMode, format: String)
+        case qcow2(BlockdevCreateOptionsQcow2)
+
+        init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
+            if let hint = request.number("extent_size_hint"), hint > Int(UInt32.max) {
+                throw BlockError(.invalidArgument, "Extent size hint is too large")
+            }
+            guard request.format.name == "qcow2" else {
+                let word = request.text("preallocation") ?? "off"
+                guard let mode = PreallocMode(rawValue: word), mode != .metadata else {
+                    throw BlockError(.invalidArgument, "invalid parameter value: \(word)")
+                }
+                self = .plain(byteCount: byteCount, mode, format: request.format.name)
+                return
+            }
+            self = .qcow2(try BlockdevCreateOptionsQcow2(request, byteCount: byteCount))
+        }
+    }
+
+    private func fill(_ reference: ImageReference, _ plan: Plan) async throws(BlockError) {
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        settings.resizes = true
+        settings.cache = cache
+        let file = try await session.open(reference, settings)
+        do throws(BlockError) {
+            try await file.backend.resize(to: 0)
+            switch plan {
+            case .plain(let byteCount, let preallocation, let format):
+                do throws(BlockError) {
+                    try await file.backend.resize(to: byteCount, preallocation: preallocation)
+                } catch where error.code == .tooLarge {
+                    throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
+                }
+            case .qcow2(let options):
+                try await QCOW2Driver.create(options, in: file.backend)
+            }
+        } catch {
+            // What went wrong first is what the user needs to know.
+            do { try await session.close(file) } catch {}
+            throw error
+        }
+        try await session.close(file)
+    }
+}
+
+extension BlockdevCreateOptionsQcow2 {
+    /// The options of `-o` as QAPI has them.
+    fileprivate init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
+        func choice<Choice: RawRepresentable<String>>(_ text: String?, _ name: String) throws(BlockError) -> Choice? {
+            guard let text else { return nil }
+            guard let value = Choice(rawValue: text) else {
+                throw BlockError(.invalidArgument, "Parameter '\(name)' does not accept value '\(text)'")
+            }
+            return value
+        }
+        if let file = request.text("data_file") {
+            throw BlockError(.unsupported, "Cannot create the external data file '\(file)': external data files are not supported")
+        }
+        if request.text("backing_file") == nil, request.text("backing_fmt") != nil {
+            throw BlockError(.invalidArgument, "Backing format cannot be used without backing file")
+        }
+        // The old names of the versions, which images of that time also carry.
+        let version =
+            switch request.text("compat") {
+            case "0.10": "v2"
+            case "1.1": "v3"
+            case let other: other
+            }
+        self.init(
+            file: .reference(""), dataFileRaw: request.flag("data_file_raw"), extendedL2: request.flag("extended_l2"), size: byteCount,
+            version: try choice(version, "version"), backingFile: request.text("backing_file"),
+            backingFmt: try choice(request.text("backing_fmt"), "backing-fmt"), clusterSize: request.number("cluster_size"),
+            preallocation: try choice(request.text("preallocation"), "preallocation"), lazyRefcounts: request.flag("lazy_refcounts"),
+            refcountBits: request.number("refcount_bits"), compressionType: try choice(request.text("compression_type"), "compression-type"))
+    }
+}

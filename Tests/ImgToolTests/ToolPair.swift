@@ -1,0 +1,76 @@
+import Foundation
+
+/// Runs the same command line with qemu-img and with our binary under the same name, each in a directory of its own.
+struct ToolPair {
+    struct Outcome: Equatable, CustomStringConvertible {
+        var status: Int32
+        var output: String
+        var errors: String
+        var description: String { "status \(status)\n--- stdout\n\(output)--- stderr\n\(errors)" }
+    }
+
+    static let qemu = "/usr/bin/qemu-img"
+    static var isAvailable: Bool { FileManager.default.isExecutableFile(atPath: qemu) && FileManager.default.isExecutableFile(atPath: binary) }
+
+    /// The executable that was built together with the tests.
+    static let binary = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+        .appendingPathComponent("strata").path
+
+    let root: URL
+    /// Where qemu-img works, and where ours does.
+    var theirs: URL { root.appendingPathComponent("theirs") }
+    var ours: URL { root.appendingPathComponent("ours") }
+    private var link: URL { root.appendingPathComponent("qemu-img") }
+
+    init() throws {
+        root = FileManager.default.temporaryDirectory.appendingPathComponent("img-\(UUID().uuidString)")
+        for directory in [root, theirs, ours] { try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true) }
+        try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: Self.binary)
+    }
+
+    func remove() { try? FileManager.default.removeItem(at: root) }
+
+    func runTheirs(_ arguments: [String]) throws -> Outcome { try Self.run(Self.qemu, arguments, in: theirs) }
+    func runOurs(_ arguments: [String]) throws -> Outcome { try Self.run(link.path, arguments, in: ours) }
+
+    /// Makes the same images in both directories, with qemu's tools.
+    func prepare(_ commands: [[String]]) throws {
+        for directory in [theirs, ours] {
+            for command in commands {
+                let tool = command[0] == "io" ? "/usr/bin/qemu-io" : Self.qemu
+                let outcome = try Self.run(tool, Array(command.dropFirst(command[0] == "io" ? 1 : 0)), in: directory)
+                guard outcome.status == 0 else { throw Failure(text: "\(command): \(outcome)") }
+            }
+        }
+    }
+
+    struct Failure: Error { let text: String }
+
+    static func run(_ program: String, _ arguments: [String], in directory: URL) throws -> Outcome {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        process.currentDirectoryURL = directory
+        let scratch = FileManager.default.temporaryDirectory.appendingPathComponent("run-\(UUID().uuidString)")
+        defer {
+            try? FileManager.default.removeItem(at: scratch.appendingPathExtension("out"))
+            try? FileManager.default.removeItem(at: scratch.appendingPathExtension("err"))
+        }
+        func sink(_ name: String) throws -> FileHandle {
+            let url = scratch.appendingPathExtension(name)
+            try Data().write(to: url)
+            return try FileHandle(forWritingTo: url)
+        }
+        process.standardOutput = try sink("out")
+        process.standardError = try sink("err")
+        process.standardInput = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        func text(_ name: String) throws -> String {
+            let data = try Data(contentsOf: scratch.appendingPathExtension(name))
+            // The C library's messages repeat the program as it was called.
+            return String(decoding: data, as: UTF8.self).replacingOccurrences(of: program, with: "qemu-img")
+        }
+        return Outcome(status: process.terminationStatus, output: try text("out"), errors: try text("err"))
+    }
+}
