@@ -207,6 +207,25 @@ struct DataPathTests {
         await server.stop()
     }
 
+    @Test("clients that send one request at a time are all served, although the server looks out for the quick ones")
+    func spinningIsFair() async throws {
+        let server = try await TestServer.withTestDisk("quick", byteCount: 1 << 20)
+        let rounds = 500
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<3 {
+                group.addTask {
+                    try await server.client { path in
+                        let client = try RawClient(path)
+                        try client.enter("quick")
+                        for round in 0..<rounds { _ = try client.readStructured(at: UInt64(round), 512) }
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+        await server.stop()
+    }
+
     @Test("block status: extents in order, one if one is asked for", arguments: ["quick", "slow"])
     func blockStatus(name: String) async throws {
         let server = try await TestServer.withTestDisk(name, byteCount: 1 << 20)

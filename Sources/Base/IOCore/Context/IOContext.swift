@@ -21,6 +21,7 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     private var generation: UInt32 = 0
     private var spinner: (any SpinningSource)?
     private var spinUntil: Int64 = 0
+    private var spinRounds = 0
     private var threadHandle: UInt64 = 0
     var timers = TimerQueue()
     var ring: RingEngine?
@@ -248,26 +249,34 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     }
 
     /// One look at everything that can become ready, waiting up to the given time for the first (negative: as long as it takes).
-    private func collect(waitNanoseconds: Int64) {
+    /// - Returns: whether anything was ready.
+    @discardableResult
+    private func collect(waitNanoseconds: Int64) -> Bool {
         nativeAIO?.submit()
-        var wait = waitNanoseconds
+        var found = false
         if let ring, ring.isBusy {
             // The ring also watches the epoll descriptor, so this one call waits for both.
-            let ready = ring.submitAndCollect(waitNanoseconds: wait, watching: epoll)
-            if ready.descriptorsReady || !ready.armed { dispatchEvents(waitNanoseconds: 0) }
-            wait = 0
+            let ready = ring.submitAndCollect(waitNanoseconds: waitNanoseconds, watching: epoll)
+            if ready.descriptorsReady || !ready.armed { found = dispatchEvents(waitNanoseconds: 0) }
         } else {
-            dispatchEvents(waitNanoseconds: wait)
+            found = dispatchEvents(waitNanoseconds: waitNanoseconds)
         }
-        if !timers.isEmpty { for timer in timers.takeDue() { timer.fire() } }
+        if !timers.isEmpty {
+            for timer in timers.takeDue() {
+                timer.fire()
+                found = true
+            }
+        }
+        return found || !jobs.isEmpty
     }
 
-    private func dispatchEvents(waitNanoseconds: Int64) {
+    /// - Returns: whether any descriptor was ready.
+    private func dispatchEvents(waitNanoseconds: Int64) -> Bool {
         let events = InlineArray<64, strata_event>(repeating: strata_event())
         var ready = events
         var span = ready.mutableSpan
         let count = unsafe span.withUnsafeMutableBufferPointer { unsafe strata_epoll_wait(epoll, $0.baseAddress, 64, waitNanoseconds) }
-        if count <= 0 { return }
+        if count <= 0 { return false }
         for index in 0..<Int(count) {
             let event = ready[index]
             if event.token == Self.wakeUpToken {
@@ -278,22 +287,26 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
             guard let watch = watch(for: WatchToken(rawValue: event.token)) else { continue }
             watch.source.ready(ReadyEvents(rawValue: event.events))
         }
+        return true
     }
 
     /// True when something came up, so that the loop turns again before it waits.
     private func spinOnce() -> Bool {
         guard let source = spinner else { return false }
-        var rounds = 0
         while true {
+            // The source is not alone: the others are looked at now and then, also when this one always has something.
+            spinRounds &+= 1
+            if spinRounds & 7 == 0 {
+                if collect(waitNanoseconds: 0) { return true }
+                // The clock costs as much as several rounds.
+                if strata_monotonic_now() >= spinUntil {
+                    spinner = nil
+                    return false
+                }
+            }
             if source.spin() { return true }
             if hasMail.load(ordering: .relaxed) || !jobs.isEmpty { return true }
             strata_relax()
-            rounds += 1
-            // The clock costs as much as several rounds.
-            if rounds & 7 == 0, strata_monotonic_now() >= spinUntil {
-                spinner = nil
-                return false
-            }
         }
     }
 
