@@ -46,8 +46,10 @@ private final class Client {
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             var descriptor = pollfd(fd: socket.descriptor, events: Int16(POLLOUT), revents: 0)
-            _ = poll(&descriptor, 1, 5000)
-            guard case .bytes(let count) = socket.send(Array(bytes)) else { continue }
+            guard poll(&descriptor, 1, 5000) > 0, case .bytes(let count) = socket.send(Array(bytes)) else {
+                Issue.record("the server does not take what the client sends")
+                return
+            }
             bytes = bytes.dropFirst(count)
         }
     }
@@ -113,5 +115,65 @@ struct QMPServerTests {
             }
         }
         try await fixture.stop()
+    }
+
+    @Test("a client that does not read holds up itself only, and gets everything when it reads")
+    func slowReader() async throws {
+        let fixture = try await ServerFixture()
+        let slow = try Client(fixture.path)
+        let count = 200
+        slow.send(#"{"execute":"qmp_capabilities"}"#)
+        // At once: the kernel has room for few small pieces.
+        slow.send((0..<count).map { #"{"execute":"query-qmp-schema","id":\#($0)}"# }.joined())
+        let other = try Client(fixture.path)
+        other.send(#"{"execute":"qmp_capabilities","id":"other"}"#)
+        #expect(other.line()?.hasPrefix(#"{"QMP""#) == true)
+        #expect(other.line() == #"{"return": {}, "id": "other"}"#)
+        _ = slow.line()
+        _ = slow.line()
+        for number in 0..<count {
+            guard slow.line()?.hasSuffix(#""id": \#(number)}"#) == true else {
+                Issue.record("answer \(number) is missing")
+                break
+            }
+        }
+        try await fixture.stop()
+    }
+
+    @Test("clients that leave in the middle of anything disturb nobody")
+    func leavingClients() async throws {
+        let fixture = try await ServerFixture()
+        for text in ["", "{", #"{"execute":"qmp_capabilities"}"#, #"{"execute":"qmp_capabilities"}"# + String(repeating: #"{"execute":"query-qmp-schema"}"#, count: 50)] {
+            for _ in 0..<10 {
+                let client = try Client(fixture.path)
+                client.send(text)
+            }
+        }
+        fixture.server.send(BlockExportDeletedEvent(id: "e"))
+        let client = try Client(fixture.path)
+        client.send(#"{"execute":"qmp_capabilities","id":1}"#)
+        _ = client.line()
+        #expect(client.line() == #"{"return": {}, "id": 1}"#)
+        try await fixture.stop()
+    }
+
+    @Test("a pair of pipes is served like a socket, and what was sent before the end is answered")
+    func pipes() async throws {
+        let fixture = try await ServerFixture()
+        let (input, output) = (Pipe(), Pipe())
+        let serverInput = ConnectedSocket(adopting: dup(input.fileHandleForReading.fileDescriptor))
+        let serverOutput = ConnectedSocket(adopting: dup(output.fileHandleForWriting.fileDescriptor))
+        let server = fixture.server
+        try await fixture.run { try server.serve(input: serverInput, output: serverOutput, pretty: true) }
+        try input.fileHandleForWriting.write(contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-block-exports"}"#.utf8))
+        try input.fileHandleForWriting.close()
+        var text = ""
+        while text.components(separatedBy: "\"return\"").count < 3, let chunk = try output.fileHandleForReading.read(upToCount: 1), !chunk.isEmpty {
+            text += String(decoding: chunk, as: UTF8.self)
+        }
+        #expect(text.hasPrefix("{\r\n") || text.hasPrefix("{\n    \"QMP\": {"))
+        try await fixture.stop()
+        let rest = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+        #expect(rest.hasSuffix("}\r\n"))
     }
 }
