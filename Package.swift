@@ -48,7 +48,7 @@ let package = Package(
         module("StrataBase", in: "Base"),
 
         // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
-        module("IOCore", in: "Base", ["CStrataLinux", "StrataBase"]),
+        module("IOCore", in: "Base", ["CStrataLinux", "CZlib", "StrataBase"]),
         module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
         module("QAPISchema", in: "QAPI"),
         module("NBDProtocol", in: "NBD", ["StrataBase"]),
@@ -65,7 +65,7 @@ let package = Package(
 
         // Floor 5: drivers and exports.
         module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
-        module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema", "CZlib"]),
+        module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 6: the NBD export.

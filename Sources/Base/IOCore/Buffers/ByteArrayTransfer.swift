@@ -1,18 +1,15 @@
-import IOCore
-import StrataBase
-
 // Bytes between arrays and I/O buffers.
 
 extension IOBuffer {
     /// A buffer with the contents of an array.
-    convenience init(copying array: [UInt8]) {
+    package convenience init(copying array: [UInt8]) {
         self.init(byteCount: array.count)
         // SAFETY: every bit pattern is a valid UInt8, and the array outlives the copy.
         unsafe vector.copyIn(array.span.bytes, at: 0)
     }
 
     /// The bytes as an array.
-    func copyToArray() -> [UInt8] {
+    package func copyToArray() -> [UInt8] {
         var array = [UInt8](repeating: 0, count: byteCount)
         var elements = array.mutableSpan
         // SAFETY: every bit pattern is a valid UInt8; the span is used only while the array stands still.

@@ -1,14 +1,11 @@
-import CZlib
-import IOCore
-import StrataBase
+internal import CZlib
+package import StrataBase
 
-/// Raw deflate streams, as qcow2 stores compressed clusters. Source: docs/interop/qcow2, "Compressed Clusters Descriptor".
-///
-/// The only place of this module that touches raw memory: zlib takes pointers.
-enum Inflate {
+/// Raw deflate streams (RFC 1951, without a zlib header), as qcow2 stores compressed clusters.
+package enum Inflate {
     /// Expands the stream at the start of `input` until `output` is full. What follows the stream is ignored: clusters are stored in sectors.
     /// - Throws: `.corruptImage` when the stream is broken or ends early. `output` then holds no byte of anything else.
-    static func expand(_ input: IOBuffer, into output: IOBuffer) throws(BlockError) {
+    package static func expand(_ input: IOBuffer, into output: IOBuffer) throws(BlockError) {
         let produced = input.withBytes { (source: RawSpan) -> Int in
             output.withMutableBytes { (target: inout MutableRawSpan) -> Int in
                 // SAFETY: both spans stay in place for the duration of the closures, and zlib is told their exact lengths.
