@@ -6,7 +6,8 @@ struct JSONTests {
     @Test(
         "a value reads back from what it is written as, compact and pretty",
         arguments: [
-            nil, true, -1, 9_223_372_036_854_775_807, .integer(.min), .unsigned(.max), 0.5, 1e300, -2.5e-10, "", "a\"\\\u{8}\u{c}\n\r\t\u{1}\u{7f}é😀/", [],
+            nil, true, -1, 9_223_372_036_854_775_807, .integer(.min), .unsigned(.max), 0.5, 1e300, -2.5e-10, "",
+            "a\"\\\u{8}\u{c}\n\r\t\u{1}\u{7f}é😀/", [],
             [:], [1, [2, []], ["a": [:], "b": nil]], ["é": "ü", "": 0],
         ] as [JSONValue])
     func roundTrip(value: JSONValue) throws {
@@ -63,8 +64,10 @@ struct JSONTests {
         arguments: [
             ("", "Expecting a JSON value", 0), ("{", "JSON parse error, premature EOI", 1), ("{}x", "Expecting at most one JSON value", 3),
             ("[1,]", "JSON parse error, expecting value", 3), ("nul", "JSON parse error, invalid keyword 'nul'", 0),
-            (#"{"a":1,"a":2}"#, "JSON parse error, duplicate key", 12), ("01", "JSON parse error, stray '01'", 0), ("1e400", "JSON parse error, number out of range '1e400'", 0),
-            (#"["\ud800\u0041"]"#, #"JSON parse error, \ud800 is not a valid Unicode character"#, 1), (#""\u12""#, #"JSON parse error, \u12 is not a valid Unicode character"#, 0),
+            (#"{"a":1,"a":2}"#, "JSON parse error, duplicate key", 12), ("01", "JSON parse error, stray '01'", 0),
+            ("1e400", "JSON parse error, number out of range '1e400'", 0),
+            (#"["\ud800\u0041"]"#, #"JSON parse error, \ud800 is not a valid Unicode character"#, 1),
+            (#""\u12""#, #"JSON parse error, \u12 is not a valid Unicode character"#, 0),
             (#""\x""#, "JSON parse error, invalid escape sequence in string", 0), ("NaN", "JSON parse error, stray 'N'", 0),
         ])
     func refusals(text: String, message: String, offset: Int) {
@@ -73,7 +76,9 @@ struct JSONTests {
         #expect(error?.offset == offset)
     }
 
-    @Test("overlong, surrogate and cut UTF-8 is refused", arguments: [[0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xc3], [0x80]] as [[UInt8]])
+    @Test(
+        "overlong, surrogate and cut UTF-8 is refused",
+        arguments: [[0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xc3], [0x80]] as [[UInt8]])
     func invalidUTF8(bytes: [UInt8]) {
         #expect(throws: JSONError.self) { try JSONValue(parsing: [0x22] + bytes + [0x22]) }
     }
@@ -85,7 +90,8 @@ struct JSONTests {
         limits.tokenCount = 20
         limits.byteCount = 100
         for (text, message) in [
-            ("[[[[[\n", "JSON nesting depth limit exceeded"), ("[" + String(repeating: "1,", count: 30) + "\n", "JSON token count limit exceeded"),
+            ("[[[[[\n", "JSON nesting depth limit exceeded"),
+            ("[" + String(repeating: "1,", count: 30) + "\n", "JSON token count limit exceeded"),
             ("\"" + String(repeating: "x", count: 200) + "\"\n", "JSON token size limit exceeded"),
         ] {
             var parser = JSONStreamParser(limits: limits)
@@ -120,7 +126,8 @@ struct JSONTests {
     @Test("every way of cutting a stream gives the same values and errors", arguments: [1, 2, 3, 4])
     func cuts(seed: UInt64) {
         var random = SeededRandom(seed: seed)
-        let stream = Array(#" {"a":[1,2.5e3,"\u00e9é"]} tru] 'x' {"b":01} nonsense [true,false,null]{} -5 "#.utf8) + [0xff] + Array("[]\n12 ".utf8)
+        let stream =
+            Array(#" {"a":[1,2.5e3,"\u00e9é"]} tru] 'x' {"b":01} nonsense [true,false,null]{} -5 "#.utf8) + [0xff] + Array("[]\n12 ".utf8)
         var whole: [Result<JSONValue, JSONError>] = []
         var parser = JSONStreamParser()
         parser.feed(stream, into: &whole)
@@ -146,7 +153,9 @@ struct JSONTests {
         var accepted = 0
         for _ in 0..<25_000 {
             var results: [Result<JSONValue, JSONError>] = []
-            parser.feed((0..<Int.random(in: 0...30, using: &random)).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &random)] }, into: &results)
+            parser.feed(
+                (0..<Int.random(in: 0...30, using: &random)).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &random)] },
+                into: &results)
             for case .success(let value) in results {
                 accepted += 1
                 // Compared as text: 2.0 is written as 2, which reads as an integer.

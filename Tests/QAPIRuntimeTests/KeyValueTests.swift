@@ -6,8 +6,10 @@ struct KeyValueTests {
     @Test(
         "text becomes the object that it describes",
         arguments: [
-            ("", [:]), ("a=1", ["a": "1"]), ("a=1,b=", ["a": "1", "b": ""]), ("a=x,,y,b=z", ["a": "x,y", "b": "z"]), ("a=1,a=2", ["a": "2"]),
-            ("a.b.c=1,a.d=2", ["a": ["b": ["c": "1"], "d": "2"]]), ("a.1=y,a.0=x", ["a": ["x", "y"]]), ("a.0.b=x", ["a": [["b": "x"]]]), ("a=b=c,", ["a": "b=c"]),
+            ("", [:]), ("a=1", ["a": "1"]), ("a=1,b=", ["a": "1", "b": ""]), ("a=x,,y,b=z", ["a": "x,y", "b": "z"]),
+            ("a=1,a=2", ["a": "2"]),
+            ("a.b.c=1,a.d=2", ["a": ["b": ["c": "1"], "d": "2"]]), ("a.1=y,a.0=x", ["a": ["x", "y"]]), ("a.0.b=x", ["a": [["b": "x"]]]),
+            ("a=b=c,", ["a": "b=c"]),
             ("raw,a=1", ["driver": "raw", "a": "1"]), ("a=é", ["a": "é"]),
         ] as [(String, JSONValue)])
     func valid(text: String, value: JSONValue) throws {
@@ -17,10 +19,13 @@ struct KeyValueTests {
     @Test(
         "text that describes nothing is refused, naming the parameter",
         arguments: [
-            ("a=1,size", "Expected '=' after parameter 'size'"), ("a", "Expected '=' after parameter 'a'"), (",a=1", "Invalid parameter ''"), (".x=1", "Invalid parameter '.x'"),
-            ("a..b=1", "Invalid parameter 'a..b'"), ("=1", "Invalid parameter ''"), ("a b=1", "Invalid parameter 'a b'"), ("0=1", "Invalid parameter '0'"),
+            ("a=1,size", "Expected '=' after parameter 'size'"), ("a", "Expected '=' after parameter 'a'"),
+            (",a=1", "Invalid parameter ''"), (".x=1", "Invalid parameter '.x'"),
+            ("a..b=1", "Invalid parameter 'a..b'"), ("=1", "Invalid parameter ''"), ("a b=1", "Invalid parameter 'a b'"),
+            ("0=1", "Invalid parameter '0'"),
             ("foo.0=1,foo.bar=2", "Parameters 'foo.*' used inconsistently"), ("foo=1,foo.bar=2", "Parameters 'foo.*' used inconsistently"),
-            ("foo.bar=2,foo=1", "Parameters 'foo.*' used inconsistently"), ("foo.1=1", "Parameter 'foo.0' missing"), ("a.b.1=1", "Parameter 'a.b.0' missing"),
+            ("foo.bar=2,foo=1", "Parameters 'foo.*' used inconsistently"), ("foo.1=1", "Parameter 'foo.0' missing"),
+            ("a.b.1=1", "Parameter 'a.b.0' missing"),
         ])
     func invalid(text: String, message: String) {
         let error = #expect(throws: QMPError.self) { try KeyValueParser.parse(text) }
@@ -40,7 +45,9 @@ struct KeyValueTests {
         #expect(try decode("0x10", as: Int.self) == 16)
         #expect(try decode("255", as: UInt8.self) == 255)
         #expect(try decode("1.5", as: Double.self) == 1.5)
-        for text in ["", "+1", "1k", "0x", "0x-1", "--1", "99999999999999999999"] { #expect(throws: QMPError.self) { try decode(text, as: Int.self) } }
+        for text in ["", "+1", "1k", "0x", "0x-1", "--1", "99999999999999999999"] {
+            #expect(throws: QMPError.self) { try decode(text, as: Int.self) }
+        }
         #expect(throws: QMPError.self) { try decode("maybe", as: Bool.self) }
         #expect(throws: QMPError.self) { try Int(decoding: "12") }
     }
@@ -50,7 +57,8 @@ struct KeyValueTests {
         var random = SeededRandom(seed: seed)
         let alphabet = Array("abc019..,,==-_ é")
         for _ in 0..<20_000 {
-            let text = String((0..<Int.random(in: 0...24, using: &random)).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &random)] })
+            let text = String(
+                (0..<Int.random(in: 0...24, using: &random)).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &random)] })
             _ = try? KeyValueParser.parse(text, impliedKey: Bool.random(using: &random) ? "a" : nil)
         }
     }

@@ -10,7 +10,8 @@ struct IntrospectionTests {
     func masking() throws {
         let schema = try schema(
             "{ 'enum': 'Kind', 'data': [ 'one', 'two' ] } { 'struct': 'Unused', 'data': {} } { 'struct': 'One', 'data': { '*x': 'uint8' } }"
-                + "{ 'union': 'Thing', 'base': { 'kind': 'Kind' }, 'discriminator': 'kind', 'data': { 'one': 'One' } } { 'command': 'get', 'returns': ['Thing'] }")
+                + "{ 'union': 'Thing', 'base': { 'kind': 'Kind' }, 'discriminator': 'kind', 'data': { 'one': 'One' } } { 'command': 'get', 'returns': ['Thing'] }"
+        )
         #expect(
             IntrospectionEmitter.lines(of: schema).joined(separator: "\n") == """
                 [
@@ -29,7 +30,8 @@ struct IntrospectionTests {
     @Test(
         "wire names become Swift names",
         arguments: [
-            ("null-co", "nullCo"), ("io_uring", "ioUring"), ("default", "`default`"), ("512", "_512"), ("QCOW2", "qcow2"), ("node-name", "nodeName"), ("self", "self_"), ("type", "type"),
+            ("null-co", "nullCo"), ("io_uring", "ioUring"), ("default", "`default`"), ("512", "_512"), ("QCOW2", "qcow2"),
+            ("node-name", "nodeName"), ("self", "self_"), ("type", "type"),
             ("__com.example_x-y", "comExampleXY"),
         ])
     func memberNames(wire: String, swift: String) {
@@ -48,7 +50,8 @@ struct IntrospectionTests {
     func recursion() throws {
         let schema = try schema(
             "{ 'struct': 'Chain', 'data': { '*next': 'Chain', 'others': ['Chain'] } } { 'enum': 'Kk', 'data': ['a'] } { 'struct': 'Aa', 'data': { 'ref': 'Ref' } }"
-                + "{ 'union': 'Uu', 'base': { 'k': 'Kk' }, 'discriminator': 'k', 'data': { 'a': 'Aa' } } { 'alternate': 'Ref', 'data': { 'uu': 'Uu', 'n': 'str' } }")
+                + "{ 'union': 'Uu', 'base': { 'k': 'Kk' }, 'discriminator': 'k', 'data': { 'a': 'Aa' } } { 'alternate': 'Ref', 'data': { 'uu': 'Uu', 'n': 'str' } }"
+        )
         let text = SwiftGenerator.files(for: schema, named: "Test")[0].text
         #expect(text.contains("@Boxed public var next: Chain?"))
         #expect(text.contains("\n    public var others: [Chain]"))

@@ -143,7 +143,10 @@ struct QMPServerTests {
     @Test("clients that leave in the middle of anything disturb nobody")
     func leavingClients() async throws {
         let fixture = try await ServerFixture()
-        for text in ["", "{", #"{"execute":"qmp_capabilities"}"#, #"{"execute":"qmp_capabilities"}"# + String(repeating: #"{"execute":"query-qmp-schema"}"#, count: 50)] {
+        for text in [
+            "", "{", #"{"execute":"qmp_capabilities"}"#,
+            #"{"execute":"qmp_capabilities"}"# + String(repeating: #"{"execute":"query-qmp-schema"}"#, count: 50),
+        ] {
             for _ in 0..<10 {
                 let client = try Client(fixture.path)
                 client.send(text)
@@ -168,7 +171,9 @@ struct QMPServerTests {
         try input.fileHandleForWriting.write(contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-block-exports"}"#.utf8))
         try input.fileHandleForWriting.close()
         var text = ""
-        while text.components(separatedBy: "\"return\"").count < 3, let chunk = try output.fileHandleForReading.read(upToCount: 1), !chunk.isEmpty {
+        while text.components(separatedBy: "\"return\"").count < 3, let chunk = try output.fileHandleForReading.read(upToCount: 1),
+            !chunk.isEmpty
+        {
             text += String(decoding: chunk, as: UTF8.self)
         }
         #expect(text.hasPrefix("{\r\n") || text.hasPrefix("{\n    \"QMP\": {"))

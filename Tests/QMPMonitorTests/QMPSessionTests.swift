@@ -21,10 +21,16 @@ struct QMPSessionTests {
         var conversation = Conversation()
         let expecting = #"{"error": {"class": "CommandNotFound", "desc": "Expecting capabilities negotiation with 'qmp_capabilities'"}}"#
         #expect(await conversation.say(#"{"execute":"query-version"}{"execute":"nope"}"#) == [expecting, expecting])
-        #expect(await conversation.say(#"{"execute":"qmp_capabilities","arguments":{"enable":3}}"#) == [generic("Invalid parameter type for 'enable', expected: array")])
+        #expect(
+            await conversation.say(#"{"execute":"qmp_capabilities","arguments":{"enable":3}}"#) == [
+                generic("Invalid parameter type for 'enable', expected: array")
+            ])
         #expect(await conversation.say(#"{"execute":"qmp_capabilities","arguments":{"x":3}}"#) == [generic("Parameter 'x' is unexpected")])
         #expect(!conversation.session.isNegotiated)
-        #expect(await conversation.say(#"{"execute":"qmp_capabilities","arguments":{"enable":["oob","oob"]},"id":7}"#) == [#"{"return": {}, "id": 7}"#])
+        #expect(
+            await conversation.say(#"{"execute":"qmp_capabilities","arguments":{"enable":["oob","oob"]},"id":7}"#) == [
+                #"{"return": {}, "id": 7}"#
+            ])
         #expect(conversation.session.isNegotiated)
         #expect(
             await conversation.say(#"{"execute":"qmp_capabilities"}"#) == [
@@ -32,7 +38,9 @@ struct QMPSessionTests {
             ])
     }
 
-    @Test("an id of any type comes back as it was sent", arguments: ["1", "18446744073709551615", #"{"a": [1, 2.5, "x"]}"#, "null", "true", #""\u00E9""#])
+    @Test(
+        "an id of any type comes back as it was sent",
+        arguments: ["1", "18446744073709551615", #"{"a": [1, 2.5, "x"]}"#, "null", "true", #""\u00E9""#])
     func idIsEchoed(id: String) async {
         var conversation = await Conversation.negotiated()
         #expect(await conversation.say(#"{"execute":"query-version","id":\#(id)}"#) == [#"{"return": \#(version), "id": \#(id)}"#])
@@ -46,25 +54,42 @@ struct QMPSessionTests {
     func errorClasses() async {
         var conversation = await Conversation.negotiated()
         #expect(
-            await conversation.say(#"{"execute":"block-export-del","arguments":{"id":"x"}}{"execute":"blockdev-del","arguments":{"node-name":"x"}}"#) == [
-                #"{"error": {"class": "DeviceNotFound", "desc": "gone"}}"#, generic("Failed to find node with node-name='x'"),
-            ])
+            await conversation.say(
+                #"{"execute":"block-export-del","arguments":{"id":"x"}}{"execute":"blockdev-del","arguments":{"node-name":"x"}}"#) == [
+                    #"{"error": {"class": "DeviceNotFound", "desc": "gone"}}"#, generic("Failed to find node with node-name='x'"),
+                ])
     }
 
     @Test(
         "a message that is no command is answered with what is wrong with it",
         arguments: [
-            ("[]", "QMP input must be a JSON object"), ("3 ", "QMP input must be a JSON object"), (#""x""#, "QMP input must be a JSON object"),
+            ("[]", "QMP input must be a JSON object"), ("3 ", "QMP input must be a JSON object"),
+            (#""x""#, "QMP input must be a JSON object"),
             ("{}", "QMP input lacks member 'execute'"), (#"{"execute":3}"#, "QMP input member 'execute' must be a string"),
             (#"{"execute":"quit","arguments":null}"#, "QMP input member 'arguments' must be an object"),
             (#"{"execute":"query-version","foo":1}"#, "QMP input member 'foo' is unexpected"),
             (#"{"exec-oob":"query-version"}"#, "QMP input member 'exec-oob' is unexpected"),
             (#"{"execute":"query-version","arguments":{"x":1}}"#, "Parameter 'x' is unexpected"),
-            (#"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":"x","foo":2}}}}"#, "Parameter 'addr.data.foo' is unexpected"),
-            (#"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":3}}}"#, "Invalid parameter type for 'addr.data', expected: object"),
-            (#"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":"x"}},"max-connections":-1}}"#, "Parameter 'max-connections' expects uint32_t"),
-            (#"{"execute":"block-export-add","arguments":{"type":"nbd","id":"a","node-name":"x","bitmaps":[{"node":"x"}]}}"#, "Parameter 'bitmaps[0].name' is missing"),
-            (#"{"execute":"block_resize","arguments":{"node-name":"x","size":1e3}}"#, "Invalid parameter type for 'size', expected: integer"),
+            (
+                #"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":"x","foo":2}}}}"#,
+                "Parameter 'addr.data.foo' is unexpected"
+            ),
+            (
+                #"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":3}}}"#,
+                "Invalid parameter type for 'addr.data', expected: object"
+            ),
+            (
+                #"{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":"x"}},"max-connections":-1}}"#,
+                "Parameter 'max-connections' expects uint32_t"
+            ),
+            (
+                #"{"execute":"block-export-add","arguments":{"type":"nbd","id":"a","node-name":"x","bitmaps":[{"node":"x"}]}}"#,
+                "Parameter 'bitmaps[0].name' is missing"
+            ),
+            (
+                #"{"execute":"block_resize","arguments":{"node-name":"x","size":1e3}}"#,
+                "Invalid parameter type for 'size', expected: integer"
+            ),
         ])
     func badMessage(message: String, error: String) async {
         var conversation = await Conversation.negotiated()
@@ -74,12 +99,17 @@ struct QMPSessionTests {
     @Test(
         "text that is no JSON is answered with an error, and the command after it works",
         arguments: [
-            (#"{"execute":"query-version" "id":3}"#, [#"expected separator in dict"#]), (#"{"execute":"query-version",}"#, ["expecting value"]),
+            (#"{"execute":"query-version" "id":3}"#, [#"expected separator in dict"#]),
+            (#"{"execute":"query-version",}"#, ["expecting value"]),
             (#"{"a" 3}"#, ["missing : in object pair"]), ("nonsense", ["invalid keyword 'nonsense'"]), ("}", ["expecting value"]),
-            ("]", ["expecting value"]), (#"{"a":01}"#, ["stray '01'", "expecting value"]), (#"{"a":"\q"}"#, ["invalid escape sequence in string"]),
-            (#"{"a":1,"a":2}"#, ["duplicate key"]), (#"{"a":"\ud800"}"#, [#"\\ud800 is not a valid Unicode character"#]), ("ABC", ["stray 'A'"]),
-            (#"{"execute":"query-version" & }"#, ["stray '&'", "expecting value"]), ("[1 2]", ["expected separator in list"]), ("[1,]", ["expecting value"]),
-            ("{3:4}", ["key is not a string in object"]), (#"{"a":}"#, ["expecting value"]), (#"{"a" "b"]"#, ["missing : in object pair"]), ("-", [#"stray '-\n'"#]),
+            ("]", ["expecting value"]), (#"{"a":01}"#, ["stray '01'", "expecting value"]),
+            (#"{"a":"\q"}"#, ["invalid escape sequence in string"]),
+            (#"{"a":1,"a":2}"#, ["duplicate key"]), (#"{"a":"\ud800"}"#, [#"\\ud800 is not a valid Unicode character"#]),
+            ("ABC", ["stray 'A'"]),
+            (#"{"execute":"query-version" & }"#, ["stray '&'", "expecting value"]), ("[1 2]", ["expected separator in list"]),
+            ("[1,]", ["expecting value"]),
+            ("{3:4}", ["key is not a string in object"]), (#"{"a":}"#, ["expecting value"]), (#"{"a" "b"]"#, ["missing : in object pair"]),
+            ("-", [#"stray '-\n'"#]),
             (#"{"a":"abc"#, [#"stray '\"abc\n'"#]),
         ])
     func malformedText(text: String, errors: [String]) async {
@@ -134,8 +164,10 @@ struct QMPSessionTests {
         var random = SeededRandom(seed: seed)
         var conversation = await Conversation.negotiated()
         let samples = [
-            #"{"execute":"query-version","id":[1,{"a":"\u00e9"}]}"#, #"{"execute":"blockdev-add","arguments":{"driver":"raw","file":{"driver":"file","filename":"a"}}}"#,
-            #"{"exec-oob":"test-oob","id":-1.5e3}"#, #"{'execute':'block-export-add','arguments':{'type':'nbd','id':'x','node-name':'n','bitmaps':['a',{'node':'n','name':'b'}]}}"#,
+            #"{"execute":"query-version","id":[1,{"a":"\u00e9"}]}"#,
+            #"{"execute":"blockdev-add","arguments":{"driver":"raw","file":{"driver":"file","filename":"a"}}}"#,
+            #"{"exec-oob":"test-oob","id":-1.5e3}"#,
+            #"{'execute':'block-export-add','arguments':{'type':'nbd','id':'x','node-name':'n','bitmaps':['a',{'node':'n','name':'b'}]}}"#,
         ].map { Array($0.utf8) }
         let alphabet = Array(#"{}[]:,"'\0129.eE+-truefalsn "#.utf8) + [0x00, 0x0a, 0x7f, 0xc3, 0xa9, 0xff]
         for round in 0..<50_000 {

@@ -17,7 +17,9 @@ struct TestHandlers: StorageSchemaCommands {
     func nbdServerStop() async throws {}
     func blockExportAdd(_ arguments: BlockExportOptions) async throws {}
     func blockExportDel(_ arguments: BlockExportDelArguments) async throws { throw QMPError("gone", class: .deviceNotFound) }
-    func queryBlockExports() async throws -> [BlockExportInfo] { [BlockExportInfo(id: "e", type: .nbd, nodeName: "n", shuttingDown: false)] }
+    func queryBlockExports() async throws -> [BlockExportInfo] {
+        [BlockExportInfo(id: "e", type: .nbd, nodeName: "n", shuttingDown: false)]
+    }
     func objectAdd(_ arguments: ObjectOptions) async throws {}
     func objectDel(_ arguments: ObjectDelArguments) async throws {}
     func quit() async throws {}

@@ -23,10 +23,13 @@ struct CommandWordsTests {
                 == ["driver": "raw", "node-name": "r", "file": ["driver": "file", "filename": "a,b=c"], "offset": -1])
         #expect(try arguments("blockdev-add", "driver=qcow2", "file=node", "backing=")["file"] == "node")
         #expect(
-            try arguments("nbd-server-start", "addr.type=inet", "addr.data.host=::1", "addr.data.port=10809", "addr.data.ipv6=true", "max-connections=5")
+            try arguments(
+                "nbd-server-start", "addr.type=inet", "addr.data.host=::1", "addr.data.port=10809", "addr.data.ipv6=true",
+                "max-connections=5")
                 == ["addr": ["type": "inet", "data": ["host": "::1", "port": "10809", "ipv6": true]], "max-connections": 5])
         #expect(
-            try arguments("block-export-add", "type=nbd", "id=1", "node-name=n", "bitmaps.0=b", "bitmaps.1.node=n", "bitmaps.1.name=c")["bitmaps"]
+            try arguments("block-export-add", "type=nbd", "id=1", "node-name=n", "bitmaps.0=b", "bitmaps.1.node=n", "bitmaps.1.name=c")[
+                "bitmaps"]
                 == ["b", ["node": "n", "name": "c"]])
     }
 
@@ -38,14 +41,17 @@ struct CommandWordsTests {
 
     @Test("a word that cannot be what is wanted is refused by name")
     func refusal() {
-        let error = #expect(throws: ToolFailure.self) { try arguments("blockdev-add", "driver=raw", "file.driver=null-co", "file.size=big") }
+        let error = #expect(throws: ToolFailure.self) {
+            try arguments("blockdev-add", "driver=raw", "file.driver=null-co", "file.size=big")
+        }
         #expect(error?.message == "Parameter 'file.size' expects an integer, not 'big'")
     }
 
     @Test(
         "a line is split as a shell splits it",
         arguments: [
-            ("", []), ("  quit ", ["quit"]), ("a b=c\td='e f'", ["a", "b=c", "d=e f"]), (#"a b="c \"d\"" e\ f"#, ["a", #"b=c "d""#, "e f"]),
+            ("", []), ("  quit ", ["quit"]), ("a b=c\td='e f'", ["a", "b=c", "d=e f"]),
+            (#"a b="c \"d\"" e\ f"#, ["a", #"b=c "d""#, "e f"]),
             (#"a {"b": "c d"} "#, ["a", #"{"b": "c d"} "#]), ("a ''", ["a", ""]),
         ] as [(String, [String])])
     func splitting(line: String, words: [String]) throws {

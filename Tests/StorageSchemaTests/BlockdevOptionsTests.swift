@@ -44,7 +44,10 @@ struct BlockdevOptionsTests {
             (#"{"driver": "null-co", "read-only": 1}"#, "Invalid parameter type for 'read-only', expected: boolean"),
             (#"{"driver": "null-co", "foo": 1}"#, "Parameter 'foo' is unexpected"),
             (#"{"driver": "raw", "file": 3}"#, "Invalid parameter type for 'file', expected: BlockdevRef"),
-            (#"{"driver": "raw", "file": {"driver": "file", "filename": 3}}"#, "Invalid parameter type for 'file.filename', expected: string"),
+            (
+                #"{"driver": "raw", "file": {"driver": "file", "filename": 3}}"#,
+                "Invalid parameter type for 'file.filename', expected: string"
+            ),
             (#"{"driver": "raw", "file": {"driver": "file"}}"#, "Parameter 'file.filename' is missing"),
             (#"{"driver": "qcow2", "file": "x", "backing": 7}"#, "Invalid parameter type for 'backing', expected: BlockdevRefOrNull"),
             (#"{"driver": "qcow2", "file": "x", "overlap-check": "zz"}"#, "Parameter 'overlap-check' does not accept value 'zz'"),

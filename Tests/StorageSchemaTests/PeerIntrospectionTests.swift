@@ -8,7 +8,9 @@ private struct Interface {
     let entities: [String: JSONValue]
 
     init(_ answer: JSONValue) {
-        entities = Dictionary((answer.array ?? []).compactMap { entity in entity["name"]?.string.map { ($0, entity) } }, uniquingKeysWith: { first, _ in first })
+        entities = Dictionary(
+            (answer.array ?? []).compactMap { entity in entity["name"]?.string.map { ($0, entity) } },
+            uniquingKeysWith: { first, _ in first })
     }
 
     /// The interface of the installed qemu-storage-daemon; nil where there is none.
@@ -22,7 +24,8 @@ private struct Interface {
         process.standardInput = input
         process.standardOutput = output
         try process.run()
-        try input.fileHandleForWriting.write(contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema","id":1}{"execute":"quit"}"#.utf8))
+        try input.fileHandleForWriting.write(
+            contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema","id":1}{"execute":"quit"}"#.utf8))
         let bytes = try output.fileHandleForReading.readToEnd() ?? Data()
         process.waitUntilExit()
         var results: [Result<JSONValue, JSONError>] = []
@@ -33,7 +36,9 @@ private struct Interface {
     }
 
     func members(_ type: String) -> [String: JSONValue] {
-        Dictionary((entities[type]?["members"]?.array ?? []).compactMap { member in member["name"]?.string.map { ($0, member) } }, uniquingKeysWith: { first, _ in first })
+        Dictionary(
+            (entities[type]?["members"]?.array ?? []).compactMap { member in member["name"]?.string.map { ($0, member) } },
+            uniquingKeysWith: { first, _ in first })
     }
 }
 
@@ -62,7 +67,8 @@ private struct Comparison {
             return
         }
         switch kind {
-        case "builtin": if a["json-type"] != b["json-type"] { differences.append("\(path): \(a["json-type"] ?? nil) against \(b["json-type"] ?? nil)") }
+        case "builtin":
+            if a["json-type"] != b["json-type"] { differences.append("\(path): \(a["json-type"] ?? nil) against \(b["json-type"] ?? nil)") }
         case "array": compare(a["element-type"]?.string ?? "", b["element-type"]?.string ?? "", at: "\(path)[]")
         case "enum":
             let (mineValues, peerValues) = (Set(ours.members(mine).keys), Set(theirs.members(peer).keys))
@@ -100,7 +106,8 @@ private struct Comparison {
         for name in peerMembers.keys where mineMembers[name] == nil { missing.insert("\(path).\(name)") }
         if a["tag"] != b["tag"] { differences.append("\(path): the tags differ") }
         for variant in a["variants"]?.array ?? [] {
-            guard let value = variant["case"]?.string, let other = b["variants"]?.array?.first(where: { $0["case"]?.string == value }) else { continue }
+            guard let value = variant["case"]?.string, let other = b["variants"]?.array?.first(where: { $0["case"]?.string == value })
+            else { continue }
             compare(variant["type"]?.string ?? "", other["type"]?.string ?? "", at: "\(path)<\(value)>")
         }
     }
@@ -115,7 +122,9 @@ struct PeerIntrospectionTests {
         #expect(interface.entities.count > 80)
         for entity in interface.entities.values {
             var types = ["arg-type", "ret-type", "element-type"].compactMap { entity[$0]?.string }
-            for member in (entity["members"]?.array ?? []) + (entity["variants"]?.array ?? []) { if let type = member["type"]?.string { types.append(type) } }
+            for member in (entity["members"]?.array ?? []) + (entity["variants"]?.array ?? []) {
+                if let type = member["type"]?.string { types.append(type) }
+            }
             for type in types where interface.entities[type] == nil { Issue.record("type '\(type)' is not described") }
             #expect(throws: Never.self) { try SchemaInfo(decoding: entity) }
         }
@@ -138,10 +147,14 @@ struct PeerIntrospectionTests {
         }
         #expect(comparison.differences.sorted() == [])
         // Drivers, export types and object types that do not exist yet have many members; only their names count here.
-        let enumerations = ["blockdev-add.driver=", "block-export-add.type=", "object-add.qom-type=", "query-named-block-nodes returns[].image.format-specific.type="]
+        let enumerations = [
+            "blockdev-add.driver=", "block-export-add.type=", "object-add.qom-type=",
+            "query-named-block-nodes returns[].image.format-specific.type=",
+        ]
         let unknown = comparison.missing.filter { missing in !enumerations.contains { missing.hasPrefix($0) } }
-        #expect(unknown.sorted() == [
-            "blockdev-add<qcow2>.encrypt", "query-named-block-nodes returns[].image.format-specific<qcow2>.data.encrypt",
-        ])
+        #expect(
+            unknown.sorted() == [
+                "blockdev-add<qcow2>.encrypt", "query-named-block-nodes returns[].image.format-specific<qcow2>.data.encrypt",
+            ])
     }
 }

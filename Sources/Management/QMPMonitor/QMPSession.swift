@@ -21,8 +21,8 @@ package struct QMPCall: Sendable {
 
 /// One conversation with a client: bytes come in, answers and calls come out. No sockets, no clocks, no tasks.
 ///
-/// Messages are answered in the order in which they came, errors included; out-of-band calls alone overtake. Whether a message is acceptable
-/// is decided when its turn comes, because the message before it may be the one that ends the negotiation.
+/// Messages are answered in the order in which they came, errors included; out-of-band calls alone overtake. Whether a message is
+/// acceptable is decided when its turn comes, because the message before it may be the one that ends the negotiation.
 package struct QMPSession: Sendable {
     package enum Step: Sendable {
         case reply(JSONValue)

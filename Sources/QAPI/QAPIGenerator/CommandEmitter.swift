@@ -18,20 +18,24 @@ struct CommandEmitter {
         switch definition.kind {
         case .command(let details):
             guard case .inline(let members) = details.arguments, details.isTyped else { return }
-            types.emitStructure(SwiftNames.type(definition.name) + "Arguments", members, conformance: "QAPIObject", of: definition, into: &printer)
+            types.emitStructure(
+                SwiftNames.type(definition.name) + "Arguments", members, conformance: "QAPIObject", of: definition, into: &printer)
         case .event(let source, let isBoxed):
             let name = SwiftNames.type(definition.name) + "Event"
             let header = "public static var eventName: String { \"\(definition.name)\" }"
             if isBoxed, case .named(let type) = source, schema.isUnion(type) {
                 emitBoxedEvent(name, SwiftNames.type(type), header, definition, into: &printer)
             } else {
-                types.emitStructure(name, schema.members(of: source), conformance: "QAPIEvent", of: definition, header: [header], into: &printer)
+                types.emitStructure(
+                    name, schema.members(of: source), conformance: "QAPIEvent", of: definition, header: [header], into: &printer)
             }
         default: break
         }
     }
 
-    private func emitBoxedEvent(_ name: String, _ type: String, _ header: String, _ definition: Definition, into printer: inout SwiftPrinter) {
+    private func emitBoxedEvent(
+        _ name: String, _ type: String, _ header: String, _ definition: Definition, into printer: inout SwiftPrinter
+    ) {
         printer.line()
         printer.documentation(definition.documentation?.body ?? [])
         printer.block("public struct \(name): QAPIEvent") { printer in
@@ -120,11 +124,14 @@ struct CommandEmitter {
 
     private func emitEntry(_ definition: Definition, _ details: CommandDetails, into printer: inout SwiftPrinter) {
         var attributes = ["\"\(definition.name)\""]
-        if !definition.features.isEmpty { attributes.append("features: [\(definition.features.map { "\"\($0.name)\"" }.joined(separator: ", "))]") }
+        if !definition.features.isEmpty {
+            attributes.append("features: [\(definition.features.map { "\"\($0.name)\"" }.joined(separator: ", "))]")
+        }
         if details.allowsOutOfBand { attributes.append("allowsOutOfBand: true") }
         if !details.answersSuccess { attributes.append("answersSuccess: false") }
         let call = "try await handlers.\(SwiftNames.member(definition.name))"
-        printer.line("entries.append(CommandEntry(\(attributes.joined(separator: ", "))) { (arguments: JSONObject) async throws -> JSONValue in")
+        printer.line(
+            "entries.append(CommandEntry(\(attributes.joined(separator: ", "))) { (arguments: JSONObject) async throws -> JSONValue in")
         if !details.isTyped {
             printer.line("    \(call)(arguments)")
         } else {

@@ -177,7 +177,9 @@ package struct IntrospectionEmitter {
                 let type = branches.first { $0.name == value.name }.map { use($0.type) } ?? empty()
                 variants.append(Self.object([("case", quoted(value.name)), ("type", quoted(type))]))
             }
-            add(name, "object", [("members", members), ("tag", quoted(discriminator)), ("variants", Self.list(variants))], definition.features)
+            add(
+                name, "object", [("members", members), ("tag", quoted(discriminator)), ("variants", Self.list(variants))],
+                definition.features)
         case .alternate(let branches):
             var members: [String] = []
             for branch in branches { members.append(Self.object([("type", quoted(use(branch.type)))])) }

@@ -29,7 +29,9 @@ package struct MarkdownEmitter {
 
     private static func page(_ module: Schema.Module) -> String { stem(module) + ".md" }
 
-    private static func anchor(_ name: String) -> String { name.lowercased().filter { $0.isLetter || $0.isNumber || $0 == "-" || $0 == "_" } }
+    private static func anchor(_ name: String) -> String {
+        name.lowercased().filter { $0.isLetter || $0.isNumber || $0 == "-" || $0 == "_" }
+    }
 
     private func link(_ name: String, from page: String) -> String {
         guard let target = pages[name] else { return "`\(name)`" }
@@ -129,7 +131,8 @@ package struct MarkdownEmitter {
         switch definition.kind {
         case .enumeration(let values, _): return "\n" + values.map { "- `\($0.name)`\(described($0.name))\n" }.joined()
         case .structure(let base, let members):
-            return (base.map { "\nThe members of \(link($0, from: page))\(members.isEmpty ? "." : " and:")\n" } ?? "") + (members.isEmpty ? "" : "\n" + rows(members))
+            return (base.map { "\nThe members of \(link($0, from: page))\(members.isEmpty ? "." : " and:")\n" } ?? "")
+                + (members.isEmpty ? "" : "\n" + rows(members))
         case .union(let base, let discriminator, let branches):
             return source(base, "The members of") + "\nBy `\(discriminator)`, the members of:\n\n"
                 + branches.map { "- `\($0.name)`: \(link($0.type, from: page))\n" }.joined()

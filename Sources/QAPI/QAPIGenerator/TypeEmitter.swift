@@ -10,7 +10,8 @@ struct TypeEmitter {
         case .enumeration(let values, _): emitEnumeration(definition, values, into: &printer)
         case .structure:
             emitStructure(
-                SwiftNames.type(definition.name), schema.members(of: definition.name), conformance: "QAPIObject", of: definition, into: &printer)
+                SwiftNames.type(definition.name), schema.members(of: definition.name), conformance: "QAPIObject", of: definition,
+                into: &printer)
         case .union(let base, let discriminator, let branches): emitUnion(definition, base, discriminator, branches, into: &printer)
         case .alternate(let branches): emitAlternate(definition, branches, into: &printer)
         case .command, .event: break
@@ -59,7 +60,8 @@ struct TypeEmitter {
         }
     }
 
-    private func emitProperties(_ members: [Member], _ names: [String: String], of definition: Definition, into printer: inout SwiftPrinter) {
+    private func emitProperties(_ members: [Member], _ names: [String: String], of definition: Definition, into printer: inout SwiftPrinter)
+    {
         for member in members {
             var text = definition.documentation?.text(ofMember: member.name) ?? []
             for feature in member.features { text.append("Feature: \(feature.name).") }
@@ -90,7 +92,9 @@ struct TypeEmitter {
         _ definition: Definition, _ base: MemberSource, _ discriminator: String, _ branches: [Branch], into printer: inout SwiftPrinter
     ) {
         let common = schema.members(of: base)
-        guard let tag = common.first(where: { $0.name == discriminator }), let values = schema.values(of: tag.type.elementName) else { return }
+        guard let tag = common.first(where: { $0.name == discriminator }), let values = schema.values(of: tag.type.elementName) else {
+            return
+        }
         let members = common.filter { $0.name != discriminator }
         let names = SwiftNames.members(common.map(\.name))
         let cases = SwiftNames.members(values.map(\.name))
@@ -174,13 +178,15 @@ struct TypeEmitter {
                     }
                     for (branch, kind) in kinds where !isNull(branch) {
                         let type = SwiftNames.type(of: branch.type)
-                        printer.line("case \(Self.pattern(kind)): self = .\(names[branch.name] ?? "")(try \(type)(decoding: value, context))")
+                        printer.line(
+                            "case \(Self.pattern(kind)): self = .\(names[branch.name] ?? "")(try \(type)(decoding: value, context))")
                     }
                     if !kinds.contains(where: { $0.kind == .string }),
                         let (branch, _) = kinds.first(where: { [.boolean, .int, .number].contains($0.kind) })
                     {
                         let type = SwiftNames.type(of: branch.type)
-                        printer.line("case .string where context.mode == .keyValue: self = .\(names[branch.name] ?? "")(try \(type)(decoding: value, context))")
+                        let payload = "try \(type)(decoding: value, context)"
+                        printer.line("case .string where context.mode == .keyValue: self = .\(names[branch.name] ?? "")(\(payload))")
                     }
                     printer.line("default: throw context.wrongType(expected: \"\(definition.name)\")")
                 }

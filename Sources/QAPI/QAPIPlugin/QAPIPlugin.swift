@@ -1,8 +1,8 @@
 import Foundation
 import PackagePlugin
 
-/// Runs qapi-gen over the schema of a target: `schema.json` and what it includes. Every `.json` file of the target is an input, and for each
-/// there is one Swift file, named by the rule that `SwiftNames.file(ofModule:)` states; one more holds the table of commands.
+/// Runs qapi-gen over the schema of a target: `schema.json` and what it includes. Every `.json` file of the target is an input, and for
+/// each there is one Swift file, named by the rule that `SwiftNames.file(ofModule:)` states; one more holds the table of commands.
 @main
 struct QAPIPlugin: BuildToolPlugin {
     func createBuildCommands(context: PluginContext, target: any Target) async throws -> [Command] {

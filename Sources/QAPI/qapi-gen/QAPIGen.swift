@@ -7,7 +7,8 @@ import StrataBase
 @main
 struct QAPIGen {
     static let usage = """
-        usage: qapi-gen [--output-dir DIR] [--name NAME] [--define COND]... [--check] [--dump-model] [--introspect FILE] [--unmasked] [--docs DIR] SCHEMA
+        usage: qapi-gen [--output-dir DIR] [--name NAME] [--define COND]... [--check] [--dump-model]
+                        [--introspect FILE] [--unmasked] [--docs DIR] SCHEMA
 
           --output-dir DIR   where the Swift files go (default: the current directory)
           --name NAME        what names of the command table start with (default: Schema)

@@ -30,8 +30,8 @@ struct CommandWords: Hashable {
         arguments = .json(object)
     }
 
-    /// Splits a line at blanks, as a shell does it: quotes keep blanks, a backslash keeps any character. JSON that starts with a brace goes to
-    /// the end of the line.
+    /// Splits a line at blanks, as a shell does it: quotes keep blanks, a backslash keeps any character. JSON that starts with a brace
+    /// goes to the end of the line.
     static func split(_ line: String) throws(ToolFailure) -> [String] {
         var words: [String] = []
         var rest = line[...]

@@ -18,7 +18,8 @@ struct IntrospectedSchema {
     }
 
     /// Turns the strings of dotted `key=value` text into the types that a command takes.
-    /// - Throws: if a word cannot be what the command wants. Members that the server does not know stay strings: the server refuses them best.
+    /// Members that the server does not know stay strings: the server refuses them best.
+    /// - Throws: if a word cannot be what the command wants.
     func typedArguments(_ arguments: JSONValue, of command: String) throws(ToolFailure) -> JSONValue {
         guard let type = entities[command]?["arg-type"]?.string else { return arguments }
         return try typed(arguments, type, at: "")
@@ -39,7 +40,8 @@ struct IntrospectedSchema {
             var result = JSONObject()
             for member in object.members {
                 let memberPath = path.isEmpty ? member.key : "\(path).\(member.key)"
-                result[member.key] = try types[member.key].map { type throws(ToolFailure) in try typed(member.value, type, at: memberPath) } ?? member.value
+                result[member.key] =
+                    try types[member.key].map { type throws(ToolFailure) in try typed(member.value, type, at: memberPath) } ?? member.value
             }
             return .object(result)
         case "alternate": return try alternate(value, entity, at: path)

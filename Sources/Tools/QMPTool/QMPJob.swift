@@ -33,7 +33,9 @@ struct QMPJob: Sendable {
         }
         if let awaitedEvent {
             while !client.eventNames.contains(awaitedEvent) {
-                guard try await client.waitForEvent() else { throw ToolFailure("The server closed the connection before event \(awaitedEvent) came") }
+                guard try await client.waitForEvent() else {
+                    throw ToolFailure("The server closed the connection before event \(awaitedEvent) came")
+                }
             }
         } else if printsEvents, commands.isEmpty {
             while try await client.waitForEvent() {}

@@ -76,7 +76,9 @@ public enum KeyValueParser {
     private static func isName(_ fragment: String) -> Bool {
         guard let first = fragment.unicodeScalars.first, first.isASCII else { return false }
         guard first.properties.isAlphabetic || first == "_" else { return false }
-        return fragment.unicodeScalars.allSatisfy { $0.isASCII && ($0.properties.isAlphabetic || $0 == "-" || $0 == "_" || ("0"..."9").contains($0)) }
+        return fragment.unicodeScalars.allSatisfy {
+            $0.isASCII && ($0.properties.isAlphabetic || $0 == "-" || $0 == "_" || ("0"..."9").contains($0))
+        }
     }
 
     /// Parameters as far as they are known. Whether children form an object or an array shows only when all are there.

@@ -47,7 +47,9 @@ public struct ObjectDecoder {
 
     private static func size(_ value: JSONValue, _ context: DecodingContext) throws(QMPError) -> Int {
         if context.mode == .keyValue, case .string(let text) = value {
-            guard let size = ByteSize.parse(text) else { throw context.unacceptable(expected: "a size in bytes, optionally with a suffix such as k, M or G") }
+            guard let size = ByteSize.parse(text) else {
+                throw context.unacceptable(expected: "a size in bytes, optionally with a suffix such as k, M or G")
+            }
             return size
         }
         let size = try Int(decoding: value, context)

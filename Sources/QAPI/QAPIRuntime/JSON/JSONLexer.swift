@@ -21,7 +21,8 @@ struct JSONToken: Hashable, Sendable {
 struct JSONLexer: Sendable {
     private enum State {
         case start, recovery, keyword
-        case string(quote: UInt8), escape(quote: UInt8)
+        case string(quote: UInt8)
+        case escape(quote: UInt8)
         case minus, zero, digits, point, fraction, exponent, exponentSign, exponentDigits
     }
 
@@ -124,11 +125,23 @@ struct JSONLexer: Sendable {
         case .minus:
             if byte == UInt8(ascii: "0") { take(byte, .zero) } else if isDigit { take(byte, .digits) } else { fail(byte, emit) }
         case .zero:
-            if isPoint { take(byte, .point) } else if isExponent { take(byte, .exponent) } else if isDigit { fail(byte, emit) } else {
+            if isPoint {
+                take(byte, .point)
+            } else if isExponent {
+                take(byte, .exponent)
+            } else if isDigit {
+                fail(byte, emit)
+            } else {
                 return endBefore(.integer, emit)
             }
         case .digits:
-            if isDigit { take(byte, .digits) } else if isPoint { take(byte, .point) } else if isExponent { take(byte, .exponent) } else {
+            if isDigit {
+                take(byte, .digits)
+            } else if isPoint {
+                take(byte, .point)
+            } else if isExponent {
+                take(byte, .exponent)
+            } else {
                 return endBefore(.integer, emit)
             }
         case .point:

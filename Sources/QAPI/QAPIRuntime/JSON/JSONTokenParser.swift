@@ -157,7 +157,9 @@ enum JSONTokenParser {
             let digits = String(decoding: raw[start...].prefix(4), as: UTF8.self)
             throw JSONError("JSON parse error, \\u\(digits) is not a valid Unicode character", at: token.offset)
         }
-        if first & 0xfc00 == 0xd800, position + 1 < raw.endIndex, raw[position] == UInt8(ascii: "\\"), raw[position + 1] == UInt8(ascii: "u") {
+        if first & 0xfc00 == 0xd800, position + 1 < raw.endIndex, raw[position] == UInt8(ascii: "\\"),
+            raw[position + 1] == UInt8(ascii: "u")
+        {
             var afterPair = position + 2
             if let second = hex4(raw, &afterPair), second & 0xfc00 == 0xdc00,
                 let scalar = Unicode.Scalar(0x10000 + (first & 0x3ff) << 10 + (second & 0x3ff))

@@ -63,7 +63,9 @@ struct ExpressionRules {
             try names.checkCommand(name, at: here)
             try keys(
                 node, required: ["command"],
-                optional: ["data", "returns", "boxed", "if", "features", "gen", "success-response", "allow-oob", "allow-preconfig", "coroutine"])
+                optional: [
+                    "data", "returns", "boxed", "if", "features", "gen", "success-response", "allow-oob", "allow-preconfig", "coroutine",
+                ])
             return .command(try command(name, node))
         default:
             try names.checkEvent(name, at: here)
@@ -121,7 +123,9 @@ struct ExpressionRules {
             } else {
                 guard element.object != nil else { throw SchemaError(element.location, "'data' member must be a string or an object") }
                 try keys(element, required: ["name"], optional: ["if", "features"], what: "'data' member")
-                guard let valueName = element["name"]?.string else { throw SchemaError(element.location, "'data' member requires a string name") }
+                guard let valueName = element["name"]?.string else {
+                    throw SchemaError(element.location, "'data' member requires a string name")
+                }
                 value = EnumValue(
                     name: valueName, condition: try condition(element["if"], of: "'data' member '\(valueName)'"),
                     features: try features(element["features"], of: name), location: element.location)
@@ -136,7 +140,9 @@ struct ExpressionRules {
     }
 
     /// Members given by the name of a type or written out.
-    private func source(_ node: SyntaxNode?, _ what: String, of definition: String, isBoxed: Bool = false) throws(SchemaError) -> MemberSource {
+    private func source(_ node: SyntaxNode?, _ what: String, of definition: String, isBoxed: Bool = false) throws(SchemaError)
+        -> MemberSource
+    {
         guard let node else { return .none }
         if let name = node.string { return .named(name) }
         guard node.object != nil else { throw SchemaError(node.location, "\(what) should be a type name or an object") }
@@ -195,7 +201,9 @@ struct ExpressionRules {
     private func type(_ node: SyntaxNode, _ what: String) throws(SchemaError) -> TypeReference {
         if let name = node.string { return .named(name) }
         guard let list = node.array else { throw SchemaError(node.location, "\(what) should be a type name or an array of one") }
-        guard list.count == 1, let name = list[0].string else { throw SchemaError(node.location, "\(what): array type must contain single type name") }
+        guard list.count == 1, let name = list[0].string else {
+            throw SchemaError(node.location, "\(what): array type must contain single type name")
+        }
         return .array(.named(name))
     }
 
@@ -210,7 +218,9 @@ struct ExpressionRules {
             } else {
                 guard element.object != nil else { throw SchemaError(element.location, "'features' member must be a string or an object") }
                 try keys(element, required: ["name"], optional: ["if"], what: "'features' member")
-                guard let name = element["name"]?.string else { throw SchemaError(element.location, "'features' member requires a string name") }
+                guard let name = element["name"]?.string else {
+                    throw SchemaError(element.location, "'features' member requires a string name")
+                }
                 feature = Feature(name: name, condition: try condition(element["if"], of: "'features' member '\(name)'"))
             }
             try names.checkMember(feature.name, "'features' member", of: definition, at: element.location)
@@ -229,12 +239,15 @@ struct ExpressionRules {
 
     private func parse(_ node: SyntaxNode, of what: String) throws(SchemaError) -> Condition {
         if let name = node.string {
-            guard let first = name.first, first.isLetter || first == "_", name.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") })
+            guard let first = name.first, first.isLetter || first == "_",
+                name.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") })
             else { throw SchemaError(node.location, "'if' condition '\(name)' of \(what) is not a valid identifier") }
             return .defined(name)
         }
         guard let members = node.object else { throw SchemaError(node.location, "'if' condition of \(what) must be a string or an object") }
-        guard members.count == 1 else { throw SchemaError(node.location, "'if' condition of \(what) must have one key of 'all', 'any' and 'not'") }
+        guard members.count == 1 else {
+            throw SchemaError(node.location, "'if' condition of \(what) must have one key of 'all', 'any' and 'not'")
+        }
         let operand = members[0].value
         switch members[0].key {
         case "not": return .not(try parse(operand, of: what))

@@ -24,7 +24,9 @@ struct NameRules {
     }
 
     /// - Returns: the stem of a valid name.
-    private func check(_ name: String, _ what: String, at location: SourceLocation, mayStartWithDigit: Bool = false) throws(SchemaError) -> Substring {
+    private func check(_ name: String, _ what: String, at location: SourceLocation, mayStartWithDigit: Bool = false) throws(SchemaError)
+        -> Substring
+    {
         guard let stem = Self.stem(name), Self.isWellFormed(stem, mayStartWithDigit: mayStartWithDigit) else {
             throw SchemaError(location, "\(what) has an invalid name '\(name)'")
         }
@@ -37,7 +39,8 @@ struct NameRules {
     func checkType(_ name: String, _ what: String, at location: SourceLocation) throws(SchemaError) {
         let stem = try check(name, what, at: location)
         if BuiltinType(rawValue: name) != nil { throw SchemaError(location, "built-in '\(name)' is already defined") }
-        guard let first = stem.first, first.isUppercase, stem.contains(where: \.isLowercase), !stem.contains("_"), !stem.contains("-") else {
+        guard let first = stem.first, first.isUppercase, stem.contains(where: \.isLowercase), !stem.contains("_"), !stem.contains("-")
+        else {
             throw SchemaError(location, "name of \(what) '\(name)' must use CamelCase")
         }
         if stem.hasSuffix("List") { throw SchemaError(location, "\(what) name '\(name)' should not end in 'List'") }

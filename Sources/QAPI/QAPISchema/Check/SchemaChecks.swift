@@ -56,7 +56,9 @@ struct SchemaChecks {
         var seen: Set<String> = [definition.name]
         var next: String? = base
         while let name = next {
-            guard let parent = schema[name], parent.isType else { throw SchemaError(definition.location, "'base' uses unknown type '\(name)'") }
+            guard let parent = schema[name], parent.isType else {
+                throw SchemaError(definition.location, "'base' uses unknown type '\(name)'")
+            }
             guard case .structure(let grandparent, _) = parent.kind else {
                 throw SchemaError(definition.location, "'base' cannot use \(parent.keyword) type '\(name)'")
             }
@@ -76,10 +78,14 @@ struct SchemaChecks {
 
     // MARK: Unions and alternates
 
-    private func checkUnion(_ definition: Definition, _ base: MemberSource, _ discriminator: String, _ branches: [Branch]) throws(SchemaError) {
+    private func checkUnion(_ definition: Definition, _ base: MemberSource, _ discriminator: String, _ branches: [Branch])
+        throws(SchemaError)
+    {
         let here = definition.location
         if case .named(let name) = base {
-            guard case .structure = schema[name]?.kind else { throw SchemaError(here, "'base' must be the name of a struct, not '\(name)'") }
+            guard case .structure = schema[name]?.kind else {
+                throw SchemaError(here, "'base' must be the name of a struct, not '\(name)'")
+            }
             try checkBase(name, of: definition)
         }
         let common = schema.members(of: base)
@@ -98,7 +104,9 @@ struct SchemaChecks {
             }
             let name = branch.type.elementName
             try checkExists(branch.type, "branch '\(branch.name)'", at: branch.location)
-            guard schema.isObject(name) else { throw SchemaError(branch.location, "branch '\(branch.name)' cannot use non-object type '\(name)'") }
+            guard schema.isObject(name) else {
+                throw SchemaError(branch.location, "branch '\(branch.name)' cannot use non-object type '\(name)'")
+            }
             if name == definition.name { throw SchemaError(branch.location, "branch '\(branch.name)' contains the union itself") }
             for member in schema.members(of: name) {
                 if let clash = common.first(where: { NameRules.folded($0.name) == NameRules.folded(member.name) }) {
@@ -110,7 +118,7 @@ struct SchemaChecks {
         if case .inline(let members) = base { try checkDocumentation(definition, members: members.map(\.name)) }
     }
 
-    /// The JSON types by which a branch is recognised must differ; a string that could be mistaken for text of another type does not differ.
+    /// The JSON types by which a branch is recognised must differ; so must a string from text that stands for another type.
     private func checkAlternate(_ branches: [Branch]) throws(SchemaError) {
         var users: [JSONKind: String] = [:]
         func claim(_ kind: JSONKind, for branch: Branch) throws(SchemaError) {
@@ -152,7 +160,9 @@ struct SchemaChecks {
         case .named(let name):
             guard let type = schema[name], type.isType else { throw SchemaError(definition.location, "'data' uses unknown type '\(name)'") }
             guard schema.isObject(name) else { throw SchemaError(definition.location, "'data' cannot take \(type.keyword) type '\(name)'") }
-            if schema.isUnion(name), !isBoxed { throw SchemaError(definition.location, "'data' can take union type '\(name)' only with 'boxed': true") }
+            if schema.isUnion(name), !isBoxed {
+                throw SchemaError(definition.location, "'data' can take union type '\(name)' only with 'boxed': true")
+            }
         }
     }
 

@@ -24,9 +24,13 @@ struct SchemaPragma {
             }
             guard Self.lists.contains(member.key) else { throw SchemaError(member.location, "unknown pragma '\(member.key)'") }
             var names: Set<String> = []
-            guard let list = member.value.array else { throw SchemaError(member.location, "pragma '\(member.key)' must be a list of strings") }
+            guard let list = member.value.array else {
+                throw SchemaError(member.location, "pragma '\(member.key)' must be a list of strings")
+            }
             for element in list {
-                guard let name = element.string else { throw SchemaError(member.location, "pragma '\(member.key)' must be a list of strings") }
+                guard let name = element.string else {
+                    throw SchemaError(member.location, "pragma '\(member.key)' must be a list of strings")
+                }
                 names.insert(name)
             }
             switch member.key {

@@ -53,7 +53,8 @@ package struct SchemaReader {
         } else {
             let definition = try ExpressionRules(pragma: pragma).definition(expression, module: modules[module].file)
             if let earlier = definitions.first(where: { $0.name == definition.name }) {
-                throw SchemaError(definition.location, "\(definition.title) is already defined as \(earlier.keyword) at \(earlier.location)")
+                throw SchemaError(
+                    definition.location, "\(definition.title) is already defined as \(earlier.keyword) at \(earlier.location)")
             }
             modules[module].definitions.append(definition.name)
             definitions.append(definition)

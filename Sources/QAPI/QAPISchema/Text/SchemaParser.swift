@@ -28,11 +28,15 @@ struct SchemaParser {
                 token = try lexer.next()
                 continue
             }
-            guard token.kind == .punctuation(UInt8(ascii: "{")) else { throw SchemaError(token.location, "expected '{', got \(token.name)") }
+            guard token.kind == .punctuation(UInt8(ascii: "{")) else {
+                throw SchemaError(token.location, "expected '{', got \(token.name)")
+            }
             items.append(.expression(SyntaxExpression(node: try value(), documentation: documentation)))
             documentation = nil
         }
-        if let documentation { throw SchemaError(documentation.location, "documentation for '\(documentation.symbol ?? "")' is not followed by the definition") }
+        if let documentation {
+            throw SchemaError(documentation.location, "documentation for '\(documentation.symbol ?? "")' is not followed by the definition")
+        }
         return items
     }
 
