@@ -6,6 +6,8 @@
 
 enum { STRATA_OPEN_WRITE = 1, STRATA_OPEN_CREATE = 2, STRATA_OPEN_EXCLUSIVE = 4, STRATA_OPEN_TRUNCATE = 8, STRATA_OPEN_DIRECT = 16 };
 int strata_open(const char *path, int options);
+/* The same without waiting for a disk or a server: -EAGAIN when the name is not in the kernel's cache, and for options that change something. */
+int strata_open_cached(const char *path, int options);
 int strata_close(int fd);
 // Opens the file behind `fd` anew with other options, through /proc (no name look-up, so a renamed file is still the same one).
 int strata_reopen(int fd, int options);

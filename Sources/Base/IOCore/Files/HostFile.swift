@@ -63,6 +63,14 @@ package final class HostFile: Sendable {
         try self.init(descriptor: descriptor, path: path, options, mode: mode)
     }
 
+    /// Opens a file whose name and inode the kernel has at hand, so that nothing waits; nil when that is not so, or when anything is wrong: then
+    /// open it where waiting does no harm, which also tells what is wrong.
+    package static func openedWithoutWaiting(_ path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic) -> HostFile? {
+        let descriptor = unsafe strata_open_cached(path, options.systemOptions)
+        if descriptor < 0 { return nil }
+        do throws(BlockError) { return try HostFile(descriptor: descriptor, path: path, options, mode: mode) } catch { return nil }
+    }
+
     private init(descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode) throws(BlockError) {
         var status = strata_file_status()
         let result = unsafe strata_status(descriptor, &status)

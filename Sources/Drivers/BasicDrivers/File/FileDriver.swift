@@ -66,12 +66,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
         takesLocks = own.locking != .off && !options.forceShare
         let opensWritable = !options.isReadOnly && !options.isAutoReadOnly
         let request = HostFile.OpenOptions(writable: opensWritable, direct: options.bypassesCache)
-        // Looking a name up can wait for a disk or a server.
-        let path = path
-        let result = await BlockingPool.run { () -> Result<HostFile, BlockError> in
-            do throws(BlockError) { return .success(try HostFile(opening: path, request, mode: mode)) } catch { return .failure(error) }
-        }
-        let file = try result.get()
+        let file = try await Self.openFile(path, request, mode)
         let status = try file.status()
         unit = options.bypassesCache ? max(file.directAlignment, 512) : 512
         size = Atomic(status.size.roundedUp(to: unit))
@@ -80,6 +75,15 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
             requestAlignment: unit, memoryAlignment: options.bypassesCache ? 4096 : 1, maxTransfer: 1 << 30, zeroAlignment: unit, discardAlignment: unit)
         self.file = file
         held = Locks()
+    }
+
+    private static func openFile(_ path: String, _ request: HostFile.OpenOptions, _ mode: AsyncIOMode) async throws(BlockError) -> HostFile {
+        if let file = HostFile.openedWithoutWaiting(path, request, mode: mode) { return file }
+        // Looking the name up may wait for a disk or a server.
+        let result = await BlockingPool.run { () -> Result<HostFile, BlockError> in
+            do throws(BlockError) { return .success(try HostFile(opening: path, request, mode: mode)) } catch { return .failure(error) }
+        }
+        return try result.get()
     }
 
     package var length: Int { size.load(ordering: .relaxed) }

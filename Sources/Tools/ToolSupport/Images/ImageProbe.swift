@@ -7,14 +7,14 @@ package import StrataBase
 /// without the user being told; tools that probe say so.
 package enum ImageProbe {
     /// Enough for every signature below, in bytes.
-    private static let headerSize = 1024
+    private static let headerSize = 512
 
     /// The format of a file's content: the name of a driver of ours, `raw` for what nothing recognises.
     /// - Throws: when the file cannot be read, and for formats that are recognised but not supported: reading those as raw would be wrong.
     package static func format(ofFile path: String) async throws(BlockError) -> String {
         let file = try HostFile(opening: path)
         let buffer = IOBuffer(zeroed: headerSize)
-        try await file.read(buffer.vector, at: HostOffset(0))
+        if !file.tryRead(buffer.vector, at: HostOffset(0)) { try await file.read(buffer.vector, at: HostOffset(0)) }
         return try buffer.withBytes { bytes throws(BlockError) in try format(of: bytes) }
     }
 
