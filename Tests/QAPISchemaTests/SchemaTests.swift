@@ -355,6 +355,16 @@ struct SchemaTests {
             all.applying(defines: ["B", "C"]).dump == "module main.json\nenum Kk\n    a\n    b if B\nstruct Aa\nevent GO if all(B, C)\n")
     }
 
+    @Test("a feature whose condition does not hold is gone, wherever it stands")
+    func conditionalFeatures() throws {
+        let conditional = "{ 'name': 'slow', 'if': 'SLOW' }"
+        let all = try schema(
+            "{ 'struct': 'Aa', 'data': { 'x': { 'type': 'int', 'features': [ \(conditional) ] } }, 'features': [ \(conditional) ] }"
+                + "{ 'enum': 'Kk', 'data': [ { 'name': 'a', 'features': [ \(conditional), 'old' ] } ] }")
+        #expect(all.applying(defines: []).dump == "module main.json\nstruct Aa\n    x: int\nenum Kk\n    a +old\n")
+        #expect(all.applying(defines: ["SLOW"]).dump == all.dump)
+    }
+
     @Test("random edits of a schema never trap", arguments: [1, 2])
     func fuzz(seed: UInt64) {
         var state = seed

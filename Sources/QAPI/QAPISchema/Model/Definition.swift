@@ -30,14 +30,14 @@ package struct Member: Hashable, Sendable {
     package let type: TypeReference
     package let isOptional: Bool
     package let condition: Condition?
-    package let features: [Feature]
+    package var features: [Feature]
     package let location: SourceLocation
 }
 
 package struct EnumValue: Hashable, Sendable {
     package let name: String
     package let condition: Condition?
-    package let features: [Feature]
+    package var features: [Feature]
     package let location: SourceLocation
 }
 
@@ -82,7 +82,7 @@ package struct Definition: Hashable, Sendable {
     package let name: String
     package var kind: Kind
     package let condition: Condition?
-    package let features: [Feature]
+    package var features: [Feature]
     package let documentation: DocBlock?
     package let location: SourceLocation
     /// The path of the module's file, as the reader names it.

@@ -2,15 +2,28 @@ extension Schema {
     /// The schema as it is when exactly `defines` are defined: parts whose condition does not hold are gone.
     package func applying(defines: Set<String>) -> Schema {
         func holds(_ condition: Condition?) -> Bool { condition?.holds(for: defines) ?? true }
-        func kept(_ members: [Member]) -> [Member] { members.filter { holds($0.condition) } }
+        func kept(_ features: [Feature]) -> [Feature] { features.filter { holds($0.condition) } }
+        func kept(_ members: [Member]) -> [Member] {
+            members.filter { holds($0.condition) }.map { member in
+                var member = member
+                member.features = kept(member.features)
+                return member
+            }
+        }
         func kept(_ source: MemberSource) -> MemberSource {
             if case .inline(let members) = source { .inline(kept(members)) } else { source }
         }
         var remaining: [Definition] = []
         for var definition in definitions where holds(definition.condition) {
+            definition.features = kept(definition.features)
             switch definition.kind {
             case .enumeration(let values, let prefix):
-                definition.kind = .enumeration(values.filter { holds($0.condition) }, prefix: prefix)
+                let values = values.filter { holds($0.condition) }.map { value in
+                    var value = value
+                    value.features = kept(value.features)
+                    return value
+                }
+                definition.kind = .enumeration(values, prefix: prefix)
             case .structure(let base, let members): definition.kind = .structure(base: base, members: kept(members))
             case .union(let base, let discriminator, let branches):
                 definition.kind = .union(
