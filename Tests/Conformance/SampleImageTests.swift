@@ -68,6 +68,8 @@ struct SampleImageTests {
             Strata.binary, ["img", "convert", "-f", format(expected), "-O", "raw", name, target.path("out.raw")], in: try folder().url,
             atMost: .seconds(60))
         if Self.notYet.contains(name), !ours.succeeded { return expectClearError(ours) }
+        // QEMU guesses the format of a backing file that has none recorded; a guess that a guest can steer is a hole, so Strata asks.
+        if name == "backing-without-format.qcow2" { return expectClearError(ours, naming: ["format"]) }
         guard let digest = expected["sha256"]?.string else { return expectClearError(ours) }
         // QEMU reads some damaged images as if the damage were data; a clear refusal is as good.
         if name.hasPrefix("bad-"), !ours.succeeded { return expectClearError(ours) }

@@ -9,6 +9,12 @@ struct SnapshotRecord: Hashable, Sendable {
     let l1Size: UInt32
     let identifier: String
     let name: String
+    /// When it was taken, since 1970 (UTC), and the guest's running time until then.
+    let dateSeconds: UInt32, dateNanoseconds: UInt32, clockNanoseconds: UInt64
+    /// Bytes of saved machine state.
+    let stateSize: UInt64
+    /// The guest's count of instructions; nil where none was recorded.
+    let instructionCount: UInt64?
     /// Bytes, with the padding to eight.
     let encodedSize: Int
 
@@ -23,7 +29,15 @@ struct SnapshotRecord: Hashable, Sendable {
         // 32-bit sizes: the sum cannot overflow.
         let end = start + Self.fixedSize + extraSize + identifierSize + nameSize
         guard end <= bytes.byteCount else { throw .truncated(needed: end, available: bytes.byteCount) }
-        let text = start + Self.fixedSize + extraSize
+        dateSeconds = try bytes.bigEndian(at: start + 16)
+        dateNanoseconds = try bytes.bigEndian(at: start + 20)
+        clockNanoseconds = try bytes.bigEndian(at: start + 24)
+        // The 64-bit size, where the extra data has it, replaces the 32-bit one.
+        let extra = start + Self.fixedSize
+        stateSize = extraSize >= 8 ? try bytes.bigEndian(at: extra) : UInt64(try bytes.bigEndian(at: start + 32, as: UInt32.self))
+        let count: UInt64 = extraSize >= 24 ? try bytes.bigEndian(at: extra + 16) : .max
+        instructionCount = count == .max ? nil : count
+        let text = extra + extraSize
         identifier = HeaderExtensions.text(bytes, at: text, length: identifierSize)
         name = HeaderExtensions.text(bytes, at: text + identifierSize, length: nameSize)
         encodedSize = (end - start).roundedUp(to: 8)

@@ -12,6 +12,7 @@ extension QCOW2Driver: ImageDescribing {
         description.isDirty = header.incompatible.contains(.dirty)
         description.backingFileName = opened.backingName
         description.backingFormat = opened.extensions.backingFormat
+        description.snapshots = try await readSnapshots()
         let isModern = header.version >= 3
         description.specific = ImageInfoSpecific(
             .qcow2(

@@ -70,6 +70,9 @@ package struct ValidatedHeader: Hashable, Sendable {
         guard header.version >= 3 else { return }
         guard header.headerLength >= UInt32(QCOW2Header.version3Size) else { throw BlockError(.corruptImage, "qcow2 header too short") }
         guard header.headerLength <= UInt32(clusterSize) else { throw BlockError(.corruptImage, "qcow2 header exceeds cluster size") }
+        guard header.headerLength.isMultiple(of: 8) else {
+            throw BlockError(.corruptImage, "qcow2 header length \(header.headerLength) is not a multiple of 8")
+        }
     }
 
     /// The limits of L1 table, refcount table and snapshot table; returns the virtual size in bytes.

@@ -105,5 +105,7 @@ package struct ImageDescription: Sendable {
     package var backingFormat: String?
     /// The format-specific part of `ImageInfo`.
     package var specific: ImageInfoSpecific?
+    /// The snapshots inside the image, in its own order.
+    package var snapshots: [SnapshotInfo] = []
     package init() {}
 }

@@ -45,6 +45,7 @@ package enum NodeDescriber {
         info.clusterSize = description?.clusterSize
         info.encrypted = description?.isEncrypted == true ? true : nil
         info.compressed = description?.hasCompressedClusters == true ? true : nil
+        if let snapshots = description?.snapshots, !snapshots.isEmpty { info.snapshots = snapshots }
         info.formatSpecific = description?.specific ?? specific(of: node)
         if let name = description?.backingFileName {
             info.backingFilename = name

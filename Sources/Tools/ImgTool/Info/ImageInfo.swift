@@ -1,4 +1,5 @@
 import QAPIRuntime
+import StorageSchema
 
 /// What `info` says about one image: collected from open nodes, printed as text or as JSON.
 struct ImageInfo {
@@ -48,4 +49,14 @@ struct SnapshotInfo {
     /// Guest time when it was taken.
     var clockNanoseconds: Int
     var instructionCount: Int?
+}
+
+extension SnapshotInfo {
+    init(_ reported: StorageSchema.SnapshotInfo) {
+        // The seconds come from a 64-bit count of nanoseconds: multiplying back cannot overflow.
+        self.init(
+            id: reported.id, name: reported.name, stateSize: reported.vmStateSize, dateSeconds: reported.dateSec,
+            dateNanoseconds: reported.dateNsec, clockNanoseconds: reported.vmClockSec &* 1_000_000_000 &+ reported.vmClockNsec,
+            instructionCount: reported.icount)
+    }
 }

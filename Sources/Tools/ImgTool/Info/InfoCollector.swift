@@ -55,6 +55,7 @@ struct InfoCollector {
             info.backing = .init(
                 name: name, fullName: BackingReference.resolve(name, relativeTo: node.filename), format: description?.backingFormat)
         }
+        info.snapshots = (description?.snapshots ?? []).map(SnapshotInfo.init)
         info.formatSpecific = description?.specific?.json["data"]?.object.map(inQEMUsOrder)
         if node.formatName == "file" { info.formatSpecific = info.formatSpecific ?? JSONObject() }
         for child in node.children where !child.role.contains(.copyOnWrite) {
