@@ -108,6 +108,7 @@ let package = Package(
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
+        tests("DaemonToolTests", ["IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
         tests("StorageCommandsTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"]),

@@ -1,3 +1,4 @@
+import DaemonTool
 import Glibc
 import ImgTool
 import IOCore
@@ -27,6 +28,7 @@ let helpText = """
 func run(_ commandLine: [String]) -> Int32 {
     switch ToolName.choose(commandLine) {
     case .tool(.img, let invocation): return runImgTool(invocation)
+    case .tool(.daemon, let invocation): return runDaemonTool(invocation)
     case .tool(.qmp, let invocation): return runQMPTool(invocation)
     case .tool(let tool, let invocation):
         StandardStreams.printError("\(invocation.name): the tool '\(tool.rawValue)' is not part of this build\n")

@@ -15,7 +15,14 @@ package final class ListeningSocket: Sendable {
         var port: Int32 = 0
         switch address {
         case .unix(let path):
-            descriptor = unsafe try address.descriptor(strata_listen_unix(path, path.utf8.count, Int32(backlog)), "listen on")
+            // SAFETY: the string lives and stays NUL-terminated for the time of the call.
+            var result = unsafe strata_listen_unix(path, path.utf8.count, Int32(backlog))
+            if result == -EADDRINUSE, Self.isAbandoned(path) {
+                // A process that was killed leaves its socket's file behind.
+                _ = unsafe unlink(path)
+                result = unsafe strata_listen_unix(path, path.utf8.count, Int32(backlog))
+            }
+            descriptor = try address.descriptor(result, "listen on")
         case .tcp(let host, let service):
             descriptor = try address.descriptor(unsafe strata_listen_tcp(host, service, Int32(backlog), &port), "listen on")
         }
@@ -23,6 +30,16 @@ package final class ListeningSocket: Sendable {
     }
 
     deinit { _ = strata_close(descriptor) }
+
+    /// Whether the file is a unix socket that nobody listens on.
+    private static func isAbandoned(_ path: String) -> Bool {
+        // The kernel gives the same answer for files that are no sockets, which are not ours to remove.
+        var status = stat()
+        guard unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return false }
+        let result = unsafe strata_connect_unix(path, path.utf8.count)
+        if result >= 0 { _ = strata_close(result) }
+        return result == -ECONNREFUSED
+    }
 
     /// The next client, or nil when none waits.
     /// - Throws: when the process is out of descriptors or memory; the caller waits a moment before it tries again.

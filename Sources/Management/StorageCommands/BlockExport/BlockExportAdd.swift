@@ -8,6 +8,7 @@ extension StorageService {
     /// Gives clients access to a node.
     package func blockExportAdd(_ arguments: BlockExportOptions) async throws {
         try await changes.withLock { () async throws(BlockError) in
+            try checkNotShuttingDown()
             try await exports.checkNewID(arguments.id)
             if arguments.allowInactive == true { throw BlockError(.unsupported, "Inactive block nodes ('allow-inactive') are not supported") }
             guard let node = await graph.node(named: arguments.nodeName) else {

@@ -16,6 +16,7 @@ extension StorageService {
 
     private func start(_ configure: () throws(BlockError) -> NBDServer.Configuration) async throws(BlockError) {
         try await changes.withLock { () async throws(BlockError) in
+            try checkNotShuttingDown()
             if nbdServer != nil { throw BlockError(.alreadyExists, "NBD server already running") }
             let server = NBDServer(try configure(), context: context, registry: exports)
             try await server.start()

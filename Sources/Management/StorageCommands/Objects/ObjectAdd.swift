@@ -5,6 +5,7 @@ import StrataBase
 extension StorageService {
     /// Makes an object.
     package func objectAdd(_ arguments: ObjectOptions) async throws {
+        try checkNotShuttingDown()
         guard NodeNames.isWellFormed(arguments.id) else { throw BlockError(.invalidArgument, "Parameter 'id' expects an identifier") }
         switch arguments.branch {
         case .iothread(let properties):

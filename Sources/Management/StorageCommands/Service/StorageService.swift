@@ -21,6 +21,7 @@ package actor StorageService: ContextActor {
     /// Lock order: before the graph's own.
     let changes = AsyncMutex()
     private nonisolated let ending = AsyncCondition(false)
+    private var isShuttingDown = false
 
     /// - Parameters:
     ///   - context: runs the control plane, and the I/O of exports that name no I/O thread.
@@ -44,9 +45,15 @@ package actor StorageService: ContextActor {
     /// Suspends until somebody has asked for the end.
     package nonisolated func waitForQuit() async { await ending.wait { $0 ? () : nil } }
 
+    /// Commands that would bring something new into being fail from the beginning of the end on.
+    func checkNotShuttingDown() throws(BlockError) {
+        if isShuttingDown { throw BlockError(.cancelled, "The storage daemon is shutting down") }
+    }
+
     /// Disconnects clients, finishes the requests that have begun, writes all metadata out and closes every node. Call once, last.
     /// - Throws: the first failure to write something out. Everything is closed nevertheless.
     package func shutDown() async throws(BlockError) {
+        isShuttingDown = true
         await changes.withLock {
             await nbdServer?.stop()
             nbdServer = nil

@@ -1,0 +1,144 @@
+import Foundation
+import IOCore
+import QAPIRuntime
+
+/// A folder for the files of one test; removed with the last reference.
+final class Scratch: Sendable {
+    let path: String
+
+    init() throws {
+        let base = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        path = base + "/strata-daemon-" + UUID().uuidString.prefix(8)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+    func exists(_ name: String) -> Bool { FileManager.default.fileExists(atPath: file(name)) }
+
+    func write(_ name: String, _ bytes: [UInt8]) throws { try Data(bytes).write(to: URL(fileURLWithPath: file(name))) }
+    func read(_ name: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: URL(fileURLWithPath: file(name)))) }
+}
+
+func isInstalled(_ tool: String) -> Bool { FileManager.default.isExecutableFile(atPath: "/usr/bin/" + tool) }
+
+/// The program under test, built beside the tests.
+let strata = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("strata").path
+
+/// What a finished program has left.
+struct Outcome: Sendable {
+    let status: Int32
+    let output: String
+    let complaint: String
+}
+
+/// Runs a program to its end. Its output goes through files: a pipe could be inherited by a program that another test starts meanwhile, and
+/// stay open as long as that one runs.
+/// - Parameter directory: where it runs.
+func run(_ program: String, _ arguments: [String], in directory: String? = nil, input: String = "") throws -> Outcome {
+    let scratch = try Scratch()
+    for name in ["in", "out", "err"] { try scratch.write(name, Array(name == "in" ? input.utf8 : "".utf8)) }
+    func url(_ name: String) -> URL { URL(fileURLWithPath: scratch.file(name)) }
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: program)
+    process.arguments = arguments
+    if let directory { process.currentDirectoryURL = URL(fileURLWithPath: directory) }
+    process.standardInput = try FileHandle(forReadingFrom: url("in"))
+    process.standardOutput = try FileHandle(forWritingTo: url("out"))
+    process.standardError = try FileHandle(forWritingTo: url("err"))
+    try process.run()
+    process.waitUntilExit()
+    return Outcome(
+        status: process.terminationStatus, output: String(decoding: try scratch.read("out"), as: UTF8.self),
+        complaint: String(decoding: try scratch.read("err"), as: UTF8.self))
+}
+
+/// Runs our daemon with `--daemonize` to the end of the process in the foreground.
+///
+/// Foundation learns of a child's end from a socket that the child inherits, and so would the daemon in the background: it is closed first.
+func runInBackground(_ arguments: [String], in directory: String) throws -> Outcome {
+    let script = #"for file in /proc/$$/fd/*; do number=${file##*/}; if ((number > 2)); then eval "exec $number>&-"; fi; done; exec "$@""#
+    return try run("/bin/bash", ["-c", script, "bash", strata, "daemon", "--daemonize"] + arguments, in: directory)
+}
+
+/// A daemon that runs until it is told to end, with its monitor connected.
+final class RunningDaemon {
+    let process = Process()
+    let monitor: MonitorClient
+
+    /// - Parameter arguments: what follows the monitor's own options.
+    init(_ arguments: [String], scratch: Scratch) throws {
+        process.executableURL = URL(fileURLWithPath: strata)
+        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
+        process.arguments = ["daemon", "--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"] + arguments
+        process.standardInput = FileHandle.nullDevice
+        try process.run()
+        monitor = try MonitorClient(connectingTo: scratch.file("qmp.sock"), of: process)
+    }
+
+    /// Waits for the end and returns the exit status.
+    func waitForEnd() -> Int32 {
+        process.waitUntilExit()
+        return process.terminationStatus
+    }
+}
+
+struct Complaint: Error, CustomStringConvertible { let description: String }
+
+/// A blocking QMP client.
+final class MonitorClient {
+    private let socket: ConnectedSocket
+    private var pending: [UInt8] = []
+    private(set) var events: [JSONValue] = []
+
+    /// Connects as soon as somebody listens, and negotiates.
+    init(connectingTo path: String, of process: Process) throws {
+        let deadline = ContinuousClock.now + .seconds(20)
+        var connected: ConnectedSocket?
+        while connected == nil {
+            connected = try? ConnectedSocket(connectingTo: .unix(path: path))
+            if connected == nil, ContinuousClock.now > deadline || !process.isRunning { throw Complaint(description: "the daemon did not open its monitor") }
+            if connected == nil { sched_yield() }
+        }
+        guard let connected else { throw Complaint(description: "not connected") }
+        socket = connected
+        guard try message()["QMP"] != nil else { throw Complaint(description: "no greeting") }
+        _ = try execute("qmp_capabilities")
+    }
+
+    /// Runs a command; its answer, with the events on the way put aside.
+    func execute(_ command: String, _ arguments: JSONValue = [:]) throws -> JSONValue {
+        let request: JSONValue = ["execute": .string(command), "arguments": arguments]
+        var bytes = Array(request.text().utf8)
+        while !bytes.isEmpty {
+            try wait(for: POLLOUT)
+            guard case .bytes(let count) = socket.send(bytes) else { throw Complaint(description: "the monitor takes no more") }
+            bytes.removeFirst(count)
+        }
+        while true {
+            let answer = try message()
+            if answer["event"] != nil { events.append(answer) } else { return answer }
+        }
+    }
+
+    /// The next message from the daemon.
+    func message() throws -> JSONValue {
+        while true {
+            if let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
+                let line = String(decoding: pending[..<end], as: UTF8.self)
+                pending.removeFirst(end + 1)
+                return try JSONValue(parsing: line)
+            }
+            try wait(for: POLLIN)
+            let (outcome, bytes) = socket.receive(atMost: 1 << 16)
+            guard case .bytes = outcome else { throw Complaint(description: "the monitor has hung up") }
+            pending += bytes
+        }
+    }
+
+    private func wait(for events: Int32) throws {
+        var descriptor = pollfd(fd: socket.descriptor, events: Int16(events), revents: 0)
+        guard poll(&descriptor, 1, 20000) > 0 else { throw Complaint(description: "the monitor is silent") }
+    }
+}
