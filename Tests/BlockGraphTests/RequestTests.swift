@@ -116,6 +116,44 @@ struct RequestTests {
         }
     }
 
+    /// Found in review: growing by setting the size would cut off a neighbour's data.
+    @Test("zeroes beyond the end of a file never cut off what is written behind them at the same time")
+    func zeroesBeyondTheEnd() async throws {
+        let bench = try GraphBench()
+        defer { bench.close() }
+        let path = try bench.file("disk", size: 0)
+        let contexts = try (0..<2).map { try IOContext.startThread(name: "io\($0)") }
+        let growing = PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all)
+        let backend = try await bench.run { graph in
+            try await graph.add(fileOptions(path, name: "disk"))
+            return try await graph.makeBackend(named: "test", on: "disk", growing)
+        }
+        let rounds = 300, unit = 4096
+        // In every round one thread zeroes a unit beyond the end while the other writes the unit behind it.
+        async let zeroing: Void = bench.run(on: contexts[0]) { _ in
+            for round in 0..<rounds {
+                try await backend.writeZeroes(GuestRange(GuestOffset(2 * round * unit), byteCount: unit), flags: .mayUnmap)
+            }
+        }
+        async let writing: Void = bench.run(on: contexts[1]) { _ in
+            let data = IOBuffer(byteCount: unit)
+            data.vector.fill(with: 0x5A)
+            for round in 0..<rounds { try await backend.write(data.vector, at: GuestOffset((2 * round + 1) * unit)) }
+        }
+        _ = try await (zeroing, writing)
+        for context in contexts {
+            context.stop()
+            context.join()
+        }
+        try await bench.run { graph in
+            await graph.release(backend)
+            try await graph.closeAll()
+        }
+        let bytes = try [UInt8](Data(contentsOf: URL(fileURLWithPath: path)))
+        #expect(bytes.count == 2 * rounds * unit)
+        #expect(bytes.indices.allSatisfy { bytes[$0] == ($0 / unit % 2 == 1 ? 0x5A : 0) })
+    }
+
     /// Three I/O threads work on their own parts of one disk while the graph changes around them: readers come and go, the node is drained,
     /// permissions are exchanged so that the file is reopened.
     @Test("no request is lost or torn while the graph changes under three I/O threads", arguments: 0..<5 as Range<UInt64>)

@@ -124,10 +124,12 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         defer { forgetKnownData() }
-        // Beyond the end there is nothing to punch: growing is zeroing.
         let fileSize = try file.status().size
         if range.start.rawValue >= fileSize, file.isRegularFile, flags.contains(.mayUnmap) {
-            try await file.setSize(range.end.rawValue)
+            // Beyond the end there is nothing to punch: growing is zeroing. The file grows by its last byte and not by setting its size, which
+            // would cut off what somebody else writes further on in the meantime.
+            let last = IOBuffer(zeroed: 1)
+            try await file.write(last.vector, at: (range.end - 1).asHost)
             grow(to: range.end)
             return .done
         }
