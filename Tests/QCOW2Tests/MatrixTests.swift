@@ -85,7 +85,7 @@ struct MatrixTests {
         let path = try Self.makeChain(test, scratch, &model, seed: 2)
         model.discardsToZero = test.version == 3 || test.depth == 0
         let start = model
-        let steps = test.clusterSize > 65536 ? 60 : 160
+        let steps = test.clusterSize > 65536 ? 40 : 100
         let after = try await onContext { context in
             var model = start
             // Reopened once in between: what was closed is what is found.

@@ -44,6 +44,8 @@ package final class QCOW2Driver: BlockDriver {
     let flushCounter = Mutex(FlushCounter())
     /// The compressed cluster that was read last.
     let lastDecompressed = Mutex<DecompressedCluster?>(nil)
+    /// Whether the file below has refused to write new clusters without waiting: then trying first would only cost.
+    let fileRefusesTries = Atomic<Bool>(false)
     /// The length of the file when the image was opened: what `close` does not cut off.
     let initialFileLength: Int
 

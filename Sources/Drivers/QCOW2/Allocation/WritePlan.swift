@@ -48,6 +48,11 @@ extension ImageState {
                 firstOld: entry, lastOld: l2.entry(slot, position + run.clusterCount - 1), ticket: inFlight.enter(epoch: epoch)))
     }
 
+    /// Whether the first cluster of a write is written in place.
+    mutating func isInPlace(_ guest: GuestOffset) throws(Obstacle) -> Bool {
+        isExclusive(l2.entry(try writableSlot(of: guest), position(of: guest)))
+    }
+
     /// Whether a position is not behind the last cluster of the file. A mapping that leads out of the file must not make it grow.
     private func isInFile(_ end: HostOffset) -> Bool {
         end.rawValue <= refcounts.endOfFile

@@ -19,9 +19,13 @@ extension QCOW2Driver {
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, offset + done, total - done, geometry)
-                let isWritten =
-                    !needsSurroundings(reservation, shape)
-                    && file.tryWrite(source.slice(at: done, byteCount: shape.byteCount), at: (reservation.host + shape.head).asGuest)
+                var isWritten = false
+                if !needsSurroundings(reservation, shape) {
+                    let part = source.slice(at: done, byteCount: shape.byteCount)
+                    isWritten = file.tryWrite(part, at: (reservation.host + shape.head).asGuest)
+                    // A cancelled reservation is no longer known to be zero, so a try in vain makes the real write dearer.
+                    if !isWritten { fileRefusesTries.store(true, ordering: .relaxed) }
+                }
                 if !isWritten || !tryPublish(reservation) {
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     return false
@@ -33,11 +37,14 @@ extension QCOW2Driver {
     }
 
     private func tryPlan(at offset: GuestOffset, _ byteCount: Int) -> WritePlan? {
+        // With a backing file a new cluster usually needs its surroundings, which is not for this path either.
+        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (backing != nil && byteCount & (geometry.clusterSize &- 1) != 0)
         while true {
             let missing: Int
             do {
                 return try state.withLock { state throws(Obstacle) in
                     guard state.isReadyForWrites, !state.isCorrupt else { return nil }
+                    if allocatesNot, try !state.isInPlace(offset) { return nil }
                     return try state.planWrite(at: offset, byteCount: byteCount, inFlight)
                 }
             } catch {

@@ -16,10 +16,13 @@ struct FreedRun: Hashable, Sendable {
 struct FreeQueue: Sendable {
     private(set) var unmapped: [FreedRun] = []
     private(set) var unmappedClusters = 0
+    /// Whether anything was ever put in.
+    private(set) var hasEverFreed = false
     var settling: [(epoch: Int, runs: [FreedRun])] = []
 
     mutating func add(_ start: HostOffset, clusters: Int, clusterSize: Int, isPunched: Bool) {
         unmappedClusters += clusters
+        hasEverFreed = true
         if let last = unmapped.indices.last, unmapped[last].isPunched == isPunched,
             unmapped[last].start + unmapped[last].clusterCount * clusterSize == start
         {
