@@ -42,6 +42,7 @@ struct IntrospectionTests {
     func otherNames() {
         #expect(SwiftNames.type("BLOCK_EXPORT_DELETED") == "BlockExportDeleted")
         #expect(SwiftNames.type("blockdev-add") == "BlockdevAdd")
+        #expect(SwiftNames.type("String") == "String_")
         #expect(SwiftNames.type("BlockdevOptionsQcow2") == "BlockdevOptionsQcow2")
         #expect(SwiftNames.file(ofModule: "dir/block-core.json") == "BlockCore+Generated.swift")
     }

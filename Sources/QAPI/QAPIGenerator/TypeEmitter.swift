@@ -51,11 +51,11 @@ struct TypeEmitter {
             emitInitializer(members, names, branch: nil, into: &printer)
             printer.line()
             printer.block("public init(members decoder: inout ObjectDecoder) throws(QMPError)") { printer in
-                for member in members { printer.line("\(names[member.name] ?? "") = \(decoding(member))") }
+                for member in members { printer.line("self.\(names[member.name] ?? "") = \(decoding(member))") }
             }
             printer.line()
             printer.block("public func encodeMembers(into object: inout ObjectEncoder)") { printer in
-                for member in members { printer.line("object.set(\"\(member.name)\", \(names[member.name] ?? ""))") }
+                for member in members { printer.line("object.set(\"\(member.name)\", self.\(names[member.name] ?? ""))") }
             }
         }
     }
@@ -118,7 +118,7 @@ struct TypeEmitter {
             printer.line()
             printer.documentation(definition.documentation?.text(ofMember: discriminator) ?? [])
             printer.block("public var \(tagName): \(tagType)") { printer in
-                printer.block("switch branch") { printer in
+                printer.block("switch self.branch") { printer in
                     for value in values { printer.line("case .\(name(value)): .\(name(value))") }
                 }
             }
@@ -128,20 +128,20 @@ struct TypeEmitter {
                     if member.name == discriminator {
                         printer.line("let tag: \(tagType) = \(decoding(member))")
                     } else {
-                        printer.line("\(names[member.name] ?? "") = \(decoding(member))")
+                        printer.line("self.\(names[member.name] ?? "") = \(decoding(member))")
                     }
                 }
                 printer.block("switch tag") { printer in
                     for value in values {
                         let payload = payloads[value.name].map { "(try \($0)(members: &decoder))" } ?? ""
-                        printer.line("case .\(name(value)): branch = .\(name(value))\(payload)")
+                        printer.line("case .\(name(value)): self.branch = .\(name(value))\(payload)")
                     }
                 }
             }
             printer.line()
             printer.block("public func encodeMembers(into object: inout ObjectEncoder)") { printer in
-                for member in common { printer.line("object.set(\"\(member.name)\", \(names[member.name] ?? ""))") }
-                printer.block("switch branch") { printer in
+                for member in common { printer.line("object.set(\"\(member.name)\", self.\(names[member.name] ?? ""))") }
+                printer.block("switch self.branch") { printer in
                     for value in values {
                         if payloads[value.name] != nil {
                             printer.line("case .\(name(value))(let members): members.encodeMembers(into: &object)")

@@ -11,7 +11,7 @@ struct QAPIGen {
                         [--introspect FILE] [--unmasked] [--docs DIR] SCHEMA
 
           --output-dir DIR   where the Swift files go (default: the current directory)
-          --name NAME        what names of the command table start with (default: Schema)
+          --name NAME        what names of the command table start with (default: QAPI)
           --define COND      a condition that holds for 'if'; may be given again
           --check            only check the schema
           --dump-model       print the model of the schema and stop
@@ -35,7 +35,7 @@ struct QAPIGen {
 
     private static func run(_ arguments: [String]) throws(Failure) {
         var outputFolder = "."
-        var name = "Schema"
+        var name = "QAPI"
         var defines: Set<String> = []
         var onlyCheck = false
         var dumpsModel = false
