@@ -93,8 +93,9 @@ struct Conversion {
         settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
         settings.writeFlags = target.writeFlags
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
-        // Without clusters there is no layout that the order of writes could change.
-        if clusterSize == nil { settings.isUnordered = true }
+        // Through the page cache a file takes one write at a time: several would only fight for it. Past the cache they overlap, and without
+        // clusters there is no layout that their order could change.
+        if clusterSize == nil, plan.targetCache.direct { settings.isUnordered = true }
         let job = CopyJob(source, to: target.backend, clusterSize: clusterSize, settings, progress: progress)
 
         var helpers: [IOContext] = []

@@ -18,7 +18,7 @@ final class CopyJob: Sendable {
         var targetHasBacking = false
         /// Whether stripes may be written in any order.
         var isUnordered = false
-        /// Bytes that one request moves at most.
+        /// Bytes that one request moves at most: what two workers read and write again stays in the processor's cache.
         var stripeSize = 512 << 10
         /// What writes carry so that they obey the cache mode.
         var writeFlags: RequestFlags = []
