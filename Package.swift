@@ -101,7 +101,7 @@ let package = Package(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py"],
             swiftSettings: settings),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
-        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase"]),
+        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("BlockGraphTests", ["BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),

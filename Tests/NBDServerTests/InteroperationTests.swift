@@ -1,6 +1,9 @@
+import BasicDrivers
+import BlockGraph
 import Foundation
 import IOCore
 import NBDServer
+import QCOW2
 import StorageSchema
 import StrataBase
 import Testing
@@ -112,6 +115,56 @@ struct InteroperationTests {
             #expect(lines.map { Array($0.prefix(3)) } == [
                 ["0", "1048576", "3"], ["1048576", "1048576", "0"], ["2097152", "1048576", "3"], ["3145728", "65536", "0"], ["3211264", "983040", "3"],
             ], "\(map.output)")
+        }
+        await server.stop()
+    }
+
+    @Test("a qcow2 overlay takes and gives the same bytes as its clients know", .enabled(if: isInstalled("nbdcopy") && isInstalled("qemu-img")), arguments: [512, 65536])
+    func qcow2(clusterSize: Int) async throws {
+        let size = 24 << 20
+        let server = try await TestServer(
+            drivers: [FileDriver.self, QCOW2Driver.self, RawDriver.self],
+            prepare: { directory in
+                try Self.patternFile(directory + "/base.raw", byteCount: size, seed: 3)
+                for arguments in [
+                    ["convert", "-f", "raw", "-O", "qcow2", directory + "/base.raw", directory + "/base.qcow2"],
+                    ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize)", "-F", "qcow2", "-b", directory + "/base.qcow2", directory + "/top.qcow2"],
+                ] {
+                    let result = try run("qemu-img", arguments)
+                    #expect(result.status == 0, "\(result.errors)")
+                }
+            },
+            nodes: { directory in
+                [BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(BlockdevOptions(.file(BlockdevOptionsFile(filename: directory + "/top.qcow2")))))), nodeName: "disk")]
+            }, exports: [TestServer.export("disk")])
+        let directory = server.directory
+        try await server.client { _ in
+            // Through the overlay: first the base, then a mix, then only new data.
+            let first = try run("nbdcopy", [server.uri, directory + "/first"])
+            #expect(first.status == 0, "\(first.errors)")
+            #expect(try run("cmp", [directory + "/base.raw", directory + "/first"]).status == 0)
+            let patch = try run("qemu-io", ["-f", "raw", "-c", "write -P 7 1000 3000", "-c", "write -P 8 5M 1M", "-c", "write -z 8M 1M", "-c", "flush", server.uri])
+            #expect(patch.status == 0, "\(patch.output) \(patch.errors)")
+            let model = try run("qemu-io", ["-f", "raw", "-c", "write -P 7 1000 3000", "-c", "write -P 8 5M 1M", "-c", "write -P 0 8M 1M", directory + "/base.raw"])
+            #expect(model.status == 0)
+            let second = try run("nbdcopy", ["--requests=16", server.uri, directory + "/second"])
+            #expect(second.status == 0, "\(second.errors)")
+            #expect(try run("cmp", [directory + "/base.raw", directory + "/second"]).status == 0)
+            try Self.patternFile(directory + "/new", byteCount: size, seed: 4)
+            let into = try run("nbdcopy", ["--flush", directory + "/new", server.uri])
+            #expect(into.status == 0, "\(into.errors)")
+            let third = try run("nbdcopy", [server.uri, directory + "/third"])
+            #expect(third.status == 0, "\(third.errors)")
+            #expect(try run("cmp", [directory + "/new", directory + "/third"]).status == 0)
+        }
+        await server.server.stop()
+        do { try await server.graph.remove(nodeNamed: "disk") } catch { Issue.record("\(error)") }
+        try await server.client { _ in
+            let check = try run("qemu-img", ["check", directory + "/top.qcow2"])
+            // 3: leaked clusters. Never anything worse; with 512-byte clusters a table that has grown leaves some behind at the moment.
+            #expect(check.status == 0 || (check.status == 3 && clusterSize == 512), "\(check.output) \(check.errors)")
+            let compare = try run("qemu-img", ["compare", "-f", "raw", "-F", "qcow2", directory + "/new", directory + "/top.qcow2"])
+            #expect(compare.status == 0, "\(compare.output) \(compare.errors)")
         }
         await server.stop()
     }
