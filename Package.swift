@@ -29,8 +29,8 @@ func program(_ name: String, in room: String, _ dependencies: [Target.Dependency
 }
 
 /// The tests of one module or of one promise, in the folder Tests/`name`.
-func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources, swiftSettings: settings)
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], resources: [Resource] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, resources: resources, swiftSettings: settings)
 }
 
 let package = Package(
@@ -108,6 +108,7 @@ let package = Package(
         tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
+        tests("StrataLibraryTests", ["Strata"], exclude: ["Example"]),
         tests("DaemonToolTests", ["IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
         tests("StorageCommandsTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),

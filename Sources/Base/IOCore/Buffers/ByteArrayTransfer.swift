@@ -18,3 +18,22 @@ extension IOBuffer {
         return array
     }
 }
+
+extension IOVector {
+    /// Fills this view with the bytes of an array from `start` on.
+    /// - Precondition: as many are there.
+    package func copyIn(_ array: [UInt8], from start: Int) {
+        // SAFETY: every bit pattern is a valid UInt8, and the array outlives the copy.
+        unsafe copyIn(array.span.bytes.extracting(start..<start + byteCount), at: 0)
+    }
+
+    /// Replaces the bytes of an array from `start` on by those of this view.
+    /// - Precondition: there are as many.
+    package func copyOut(into array: inout [UInt8], at start: Int) {
+        var elements = array.mutableSpan
+        // SAFETY: every bit pattern is a valid UInt8; the spans are used only while the array stands still.
+        var bytes = unsafe elements.mutableBytes
+        var part = bytes._mutatingExtracting(start..<start + byteCount)
+        copyOut(at: 0, into: &part)
+    }
+}

@@ -1,0 +1,33 @@
+import Foundation
+import Testing
+
+/// The example of the README, as an embedder would build it: a package of its own that depends on this one.
+///
+/// It builds everything once more, which takes minutes; so it runs only in the long version of the tests.
+@Suite("example package", .enabled(if: ProcessInfo.processInfo.environment["STRATA_EXTENDED"] != nil && isInstalled("qemu-img")))
+struct ExamplePackageTests {
+    @Test("the example builds against the product 'Strata' alone and does what it says")
+    func example() throws {
+        let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Example/Sources/Example/Example.swift")
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let scratch = try Scratch()
+        let folder = scratch.file("Sources/Example")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try FileManager.default.copyItem(atPath: source.path, toPath: folder + "/Example.swift")
+        // A dependency by path is known by its folder's name, which we do not choose.
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("strata"), withDestinationPath: root.path)
+        let manifest = """
+            // swift-tools-version: 6.2
+            import PackageDescription
+            let package = Package(
+                name: "Example", dependencies: [.package(path: "strata")],
+                targets: [.executableTarget(name: "Example", dependencies: [.product(name: "Strata", package: "strata")])])
+            """
+        try manifest.write(toFile: scratch.file("Package.swift"), atomically: true, encoding: .utf8)
+        try run("/usr/bin/env", ["swift", "build", "--package-path", scratch.path])
+        try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", scratch.file("disk.qcow2"), "1M"])
+        let output = try run("/bin/sh", ["-c", "cd '\(scratch.path)' && .build/debug/Example"])
+        #expect(output == "hello from a disk of 1048576 bytes\n")
+        try run("/usr/bin/qemu-img", ["check", "-q", scratch.file("disk.qcow2")])
+    }
+}
