@@ -27,7 +27,8 @@ struct ToolNameTests {
         let version = try mustRun(tool, ["--version"], in: folder.url)
         #expect(version.text.contains("version"), "\(version)")
         let refused = try run(tool, ["--frobnicate"], in: folder.url)
-        #expect(refused.errorText.hasPrefix("\(name): "), "\(refused)")
+        // For an option that does not exist the whole path is shown, as the C library's getopt does.
+        #expect(refused.errorText.hasPrefix("\(name): ") || refused.errorText.hasPrefix("\(tool): "), "\(refused)")
     }
 
     @Test("without a tool's name the program refuses; its help names the tools")
