@@ -25,11 +25,18 @@ struct DiskModel: Sendable {
         return start..<min(bytes.count, start + count)
     }
 
-    /// Random bytes that are never zero, cheap to make, and different for each write.
+    /// Bytes that are never zero, cheap to make (debug builds copy a table faster than they compute), and different for each write.
     mutating func data(_ count: Int) -> [UInt8] {
-        let seed = UInt8.random(in: 1...250, using: &random)
-        return (0..<count).map { UInt8(truncatingIfNeeded: Int(seed) &+ $0 &* 7 &+ $0 / 251) | 1 }
+        var data: [UInt8] = []
+        data.reserveCapacity(count)
+        while data.count < count {
+            let start = Int.random(in: 0..<4096, using: &random)
+            data += Self.pattern[start..<min(Self.pattern.count, start + count - data.count)]
+        }
+        return data
     }
+
+    private static let pattern: [UInt8] = (0..<(1 << 16)).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 / 251) | 1 }
 
     /// One random operation on both. Discards are aligned inwards by the driver: what they leave alone keeps its data.
     mutating func step(_ disk: BlockBackend) async throws -> String {
