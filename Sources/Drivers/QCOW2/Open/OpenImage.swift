@@ -61,7 +61,7 @@ extension QCOW2Driver {
         if header.header.incompatible.contains(.dirty) {
             throw BlockError(
                 .accessDenied, "qcow2: Image was not closed properly and its reference counts are out of date; cannot be opened read/write",
-                hint: "Repair it with 'check -r all' or open it read-only.")
+                hint: "Repair it (qemu-img check -r all) or open it read-only.")
         }
     }
 

@@ -136,6 +136,10 @@ extension QCOW2Driver {
     func growRefcountTable(toHoldBlock blockIndex: Int) async throws(BlockError) {
         await refcountTableGrowth.lock()
         defer { refcountTableGrowth.unlock() }
+        // Host offsets have 56 bits: no table makes room behind that.
+        guard blockIndex < 1 << (56 - geometry.clusterBits - geometry.refcountBlockBits) else {
+            throw BlockError(.tooLarge, "The image file cannot grow any further")
+        }
         let isLongEnough = state.withLock { blockIndex < $0.refcounts.table.count }
         if isLongEnough, state.withLock({ $0.refcounts.movingTo != nil || blockIndex < $0.refcounts.tableCapacityOnDisk }) { return }
         try await placeLongerTable(forBlock: blockIndex)
