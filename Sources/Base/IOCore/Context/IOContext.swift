@@ -59,7 +59,6 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
         epoll = try Self.check(strata_epoll_open(), "creating an event queue for I/O thread '\(name)'")
         wakeUp = try Self.check(strata_eventfd_open(), "creating an event descriptor for I/O thread '\(name)'")
         _ = try Self.check(strata_epoll_add(epoll, wakeUp, UInt32(STRATA_READABLE), Self.wakeUpToken), "watching the event descriptor of I/O thread '\(name)'")
-        IOContextRegistry.add(self)
     }
 
     deinit {
@@ -186,6 +185,7 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     package func run() {
         precondition(IOContext.current == nil, "a thread runs one loop")
         unsafe strata_set_thread_context(Unmanaged.passUnretained(self).toOpaque())
+        IOContextRegistry.add(self)
         while true {
             runJobs()
             takeMail()

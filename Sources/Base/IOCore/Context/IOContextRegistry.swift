@@ -1,27 +1,17 @@
 import Synchronization
 
-/// Every context of the process, so that a drained section can wait for the turn boundary of all of them.
+/// Every context whose loop runs, so that a drained section can wait for the turn boundary of all of them.
+///
+/// Strong references, given up when the loop ends: a weak one would make every retain of a context, on the way of each request, a slow one.
 package enum IOContextRegistry {
-    private struct Entry {
-        weak var context: IOContext?
-    }
+    private static let running = Mutex<[IOContext]>([])
 
-    private static let entries = Mutex<[Entry]>([])
+    static func add(_ context: IOContext) { running.withLock { $0.append(context) } }
 
-    static func add(_ context: IOContext) {
-        entries.withLock { list in
-            list.removeAll { $0.context == nil }
-            list.append(Entry(context: context))
-        }
-    }
-
-    static func remove(_ context: IOContext) {
-        entries.withLock { list in list.removeAll { $0.context == nil || $0.context === context } }
-    }
+    static func remove(_ context: IOContext) { running.withLock { list in list.removeAll { $0 === context } } }
 
     /// Returns when every turn that was running at the time of the call, on whichever context, is over.
     package static func waitForTurnBoundaries() async {
-        let contexts = entries.withLock { list in list.compactMap(\.context) }
-        for context in contexts { await context.turnBoundary() }
+        for context in running.withLock({ $0 }) { await context.turnBoundary() }
     }
 }
