@@ -95,7 +95,7 @@ struct QMPTests {
         }
     }
 
-    @Test("the Python QMP client of the QEMU project drives the main job", .enabled(if: FileManager.default.isExecutableFile(atPath: Strata.python)))
+    @Test("the Python QMP client of the QEMU project drives the main job")
     func pythonPeer() throws {
         let folder = try TemporaryFolder()
         try Strata.mustImg("create", "-f", "qcow2", "disk.qcow2", "16M", in: folder)

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@Suite("daemon's command line", .enabled(if: FileManager.default.isExecutableFile(atPath: strata)))
+@Suite("daemon's command line")
 struct CommandLineTests {
     @Test(
         "a mistake is named together with its option, and the exit status is 1",

@@ -2,7 +2,7 @@ import Foundation
 import QAPIRuntime
 import Testing
 
-@Suite("a daemon's life", .enabled(if: FileManager.default.isExecutableFile(atPath: strata)))
+@Suite("a daemon's life")
 struct DaemonLifeTests {
     private static let disk = ["--blockdev", "file,node-name=disk,filename=disk.img"]
     private static let server = ["--nbd-server", "addr.type=unix,addr.path=nbd.sock", "--export", "nbd,id=e,node-name=disk,writable=on"]
@@ -30,7 +30,7 @@ struct DaemonLifeTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
     }
 
-    @Test("SIGTERM and SIGINT end it in order: what clients have written is in the file", .enabled(if: isInstalled("qemu-io")), arguments: [SIGTERM, SIGINT])
+    @Test("SIGTERM and SIGINT end it in order: what clients have written is in the file", arguments: [SIGTERM, SIGINT])
     func endedBySignal(signal: Int32) throws {
         let scratch = try Self.scratchWithDisk()
         let daemon = try RunningDaemon(Self.disk + Self.server + ["--pidfile", "pid"], scratch: scratch)
@@ -44,7 +44,7 @@ struct DaemonLifeTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
     }
 
-    @Test("in the background it is ready when the command returns, and relative names keep their meaning", .enabled(if: isInstalled("qemu-io")))
+    @Test("in the background it is ready when the command returns, and relative names keep their meaning")
     func background() throws {
         let scratch = try Self.scratchWithDisk()
         let outcome = try runInBackground(["--pidfile", "pid", "--object", "iothread,id=t"] + Self.disk + Self.server, in: scratch.path)

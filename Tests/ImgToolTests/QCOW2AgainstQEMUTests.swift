@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// qcow2 images that we make must be fine to QEMU and the reverse.
-@Suite("qcow2 images made, described, checked and converted as qemu-img does it", .enabled(if: ToolPair.isAvailable), .serialized)
+@Suite("qcow2 images made, described, checked and converted as qemu-img does it", .serialized)
 struct QCOW2AgainstQEMUTests {
     @Test("create says the same, and what it makes is described and judged the same by qemu-img", arguments: [
         "10M", "-o cluster_size=4k,compat=0.10 1G", "-o cluster_size=512 10M", "-o cluster_size=2M 100G", "-o lazy_refcounts=on 1M",

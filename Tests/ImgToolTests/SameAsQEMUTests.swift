@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// Scripts written for qemu-img must not notice the difference: output, messages and exit status, to the letter.
-@Suite("commands answer as qemu-img 10.0 does", .enabled(if: ToolPair.isAvailable), .serialized)
+@Suite("commands answer as qemu-img 10.0 does", .serialized)
 struct SameAsQEMUTests {
     private static let images: [[String]] = [
         ["create", "-q", "-f", "raw", "a.raw", "10M"], ["io", "-f", "raw", "-c", "write -P 3 1M 300k", "a.raw"],

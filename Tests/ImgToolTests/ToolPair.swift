@@ -10,7 +10,6 @@ struct ToolPair {
     }
 
     static let qemu = "/usr/bin/qemu-img"
-    static var isAvailable: Bool { FileManager.default.isExecutableFile(atPath: qemu) && FileManager.default.isExecutableFile(atPath: binary) }
 
     /// The executable that was built together with the tests.
     static let binary = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()

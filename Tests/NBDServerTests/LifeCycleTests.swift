@@ -151,10 +151,8 @@ struct LifeCycleTests {
         try await other.addExport(TestServer.export("disk", id: "tcp", writable: false), graph: server.graph, contexts: [server.context])
         let addresses = await other.addresses
         guard case .tcp(_, let port)? = addresses.first else { Issue.record("no address"); return }
-        if isInstalled("nbdinfo") {
-            let result = try await server.client { _ in try run("nbdinfo", ["--size", "nbd://127.0.0.1:\(port)/disk"]) }
-            #expect(result.output == "1048576\n", "\(result.errors)")
-        }
+        let result = try await server.client { _ in try run("nbdinfo", ["--size", "nbd://127.0.0.1:\(port)/disk"]) }
+        #expect(result.output == "1048576\n", "\(result.errors)")
         await other.stop()
         await server.stop()
     }

@@ -123,8 +123,3 @@ func run(_ program: String, _ arguments: [String], input: String? = nil) throws 
     while !reader.isFinished { usleep(100) }
     return ProgramResult(status: process.terminationStatus, output: text, errors: String(decoding: errorText.value.withLock { $0 }, as: UTF8.self))
 }
-
-/// Whether a program is installed; tests of interoperation name it when they are left out.
-func isInstalled(_ program: String) -> Bool {
-    ["/usr/bin/", "/usr/local/bin/", "/bin/"].contains { FileManager.default.isExecutableFile(atPath: $0 + program) }
-}

@@ -5,7 +5,7 @@ import StorageSchema
 import StrataBase
 import Testing
 
-@Suite("qcow2 under concurrent requests", .enabled(if: hasQEMU))
+@Suite("qcow2 under concurrent requests")
 struct ConcurrencyTests {
     /// Clients on threads of their own, each with regions that no other writes, interleaved within clusters so that they share them.
     @Test("clients on three threads never see or lose each other's data", arguments: [512, 4096, 65536], [0, 1])

@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// The driver over a disk with a volatile cache: what was not flushed may be lost, in part, in any order.
-@Suite("qcow2 after a crash", .enabled(if: hasQEMU))
+@Suite("qcow2 after a crash")
 struct CrashTests {
     /// One guest operation of a history.
     struct Step: Sendable {

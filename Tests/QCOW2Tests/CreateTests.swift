@@ -7,7 +7,7 @@ import StorageSchema
 import StrataBase
 import Testing
 
-@Suite("creating qcow2 images", .enabled(if: hasQEMU))
+@Suite("creating qcow2 images")
 struct CreateTests {
     /// Makes an image in a new file.
     static func create(_ path: String, _ change: @escaping @Sendable (inout BlockdevCreateOptionsQcow2) -> Void) async throws {

@@ -6,7 +6,7 @@ import StrataBase
 import Synchronization
 import Testing
 
-@Suite("hostile qcow2 images", .enabled(if: hasQEMU))
+@Suite("hostile qcow2 images")
 struct HostileImageTests {
     /// A small image that uses what there is: data, zeroes, compressed clusters, a snapshot, a bitmap.
     static func base(_ scratch: Scratch, clusterSize: Int) throws -> [UInt8] {

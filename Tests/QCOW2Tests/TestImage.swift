@@ -53,8 +53,6 @@ func run(_ tool: String, _ arguments: [String], allowedStatus: Set<Int32> = [0])
     return text
 }
 
-let hasQEMU = FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-img") && FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-io")
-
 /// Options for an image in a host file.
 func imageOptions(_ path: String, readOnly: Bool = false, discard: Bool = true, l2CacheSize: Int? = nil, refcountCacheSize: Int? = nil, name: String = "disk") -> BlockdevOptions {
     var file = BlockdevOptions(.file(BlockdevOptionsFile(filename: path)))

@@ -84,8 +84,6 @@ final class Scratch: Sendable {
 
 struct ProgramFailure: Error, CustomStringConvertible { let description: String }
 
-func isInstalled(_ tool: String) -> Bool { FileManager.default.isExecutableFile(atPath: "/usr/bin/" + tool) }
-
 /// Runs an independent program with text on its standard input, and returns what it printed.
 @discardableResult
 func run(_ tool: String, _ arguments: [String], input: String = "") throws -> String {

@@ -31,7 +31,7 @@ struct StorageServiceTests {
         try await fixture.stop()
     }
 
-    @Test("an export on an I/O thread serves its clients, and the thread may lose its name meanwhile", .enabled(if: isInstalled("qemu-io")))
+    @Test("an export on an I/O thread serves its clients, and the thread may lose its name meanwhile")
     func ioThread() async throws {
         let scratch = try Scratch()
         let fixture = try ServiceFixture()

@@ -22,8 +22,6 @@ final class Scratch: Sendable {
     }
 }
 
-func isInstalled(_ tool: String) -> Bool { FileManager.default.isExecutableFile(atPath: "/usr/bin/" + tool) }
-
 struct ProgramFailure: Error, CustomStringConvertible { let description: String }
 
 /// Runs a program and returns what it printed. Its output goes through a file, which no other program can keep open.

@@ -44,7 +44,7 @@ struct StorageTests {
         try await storage.close()
     }
 
-    @Test("a qcow2 image of QEMU's is read, written, zeroed, measured and described", .enabled(if: isInstalled("qemu-img")))
+    @Test("a qcow2 image of QEMU's is read, written, zeroed, measured and described")
     func qcow2() async throws {
         let scratch = try Scratch()
         let (base, top) = (scratch.file("base.qcow2"), scratch.file("top.qcow2"))
@@ -91,7 +91,7 @@ struct StorageTests {
         for index in 0..<3 { #expect(try Data(contentsOf: URL(fileURLWithPath: scratch.file("disk\(index).img")))[100] == UInt8(index + 1)) }
     }
 
-    @Test("an NBD client sees an exported disk, and what it writes is seen here", .enabled(if: isInstalled("qemu-io")))
+    @Test("an NBD client sees an exported disk, and what it writes is seen here")
     func nbdExport() async throws {
         let scratch = try Scratch()
         let storage = try Storage()

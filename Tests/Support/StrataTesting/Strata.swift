@@ -62,13 +62,6 @@ package enum QEMU {
     }
 }
 
-/// Whether a program is in PATH.
-package func isInstalled(_ program: String) -> Bool {
-    (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin").split(separator: ":").contains {
-        FileManager.default.isExecutableFile(atPath: "\($0)/\(program)")
-    }
-}
-
 /// The first place where two disks differ, in words; nil if they are equal. A test prints this instead of two megabytes.
 package func firstDifference(_ left: [UInt8], _ right: [UInt8]) -> String? {
     // Debug builds compare byte by byte slowly: let the C library say where to look.
