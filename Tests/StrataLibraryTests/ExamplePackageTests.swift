@@ -1,6 +1,21 @@
 import Foundation
 import Testing
 
+/// The folder of this package.
+private let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+private let source = root.appendingPathComponent("Tests/StrataLibraryTests/Example/Sources/Example/Example.swift")
+
+@Suite("example in the README")
+struct ExampleTextTests {
+    @Test("the README shows the example that is tested", .enabled(if: FileManager.default.fileExists(atPath: root.path + "/README.md")))
+    func shown() throws {
+        let readme = try String(contentsOf: root.appendingPathComponent("README.md"), encoding: .utf8)
+        let example = try String(contentsOf: source, encoding: .utf8)
+        #expect(readme.contains("```swift\n" + example + "```"))
+        #expect(example.split(separator: "\n").count <= 15)
+    }
+}
+
 /// The example of the README, as an embedder would build it: a package of its own that depends on this one.
 ///
 /// It builds everything once more, which takes minutes; so it runs only in the long version of the tests.
@@ -8,8 +23,6 @@ import Testing
 struct ExamplePackageTests {
     @Test("the example builds against the product 'Strata' alone and does what it says")
     func example() throws {
-        let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Example/Sources/Example/Example.swift")
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         let scratch = try Scratch()
         let folder = scratch.file("Sources/Example")
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
