@@ -16,6 +16,7 @@ struct CommandLineTests {
             (["--export", "vhost-user-blk,id=e,node-name=a"], "Parameter 'type' does not accept value 'vhost-user-blk'"),
             (["--nbd-server", "addr.type=unix"], "Parameter 'addr.path' is missing"),
             (["--nbd-server", "addr.type=unix,addr.path=s,tls-creds=t"], "TLS"),
+            (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=0,addr.ipv6=off"], "Parameter 'ipv6' of inet addresses is not supported yet"),
             (["--chardev", "socket,path=s"], "chardev: no id specified"),
             (["--chardev", "vc,id=c"], "'vc' is not a valid char driver name"),
             (["--chardev", "socket,id=c,path=s,server=on,telnet=on"], "Parameter 'telnet' is not supported"),
