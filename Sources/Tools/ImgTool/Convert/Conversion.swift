@@ -93,15 +93,15 @@ struct Conversion {
         settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
         settings.writeFlags = target.writeFlags
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
-        // Through the page cache a file takes one write at a time: several would only fight for it. Past the cache they overlap, and without
-        // clusters there is no layout that their order could change.
-        if clusterSize == nil, plan.targetCache.direct { settings.isUnordered = true }
-        let job = CopyJob(source, to: target.backend, clusterSize: clusterSize, settings, progress: progress)
-
         var helpers: [IOContext] = []
         if settings.workers > 1, HostProcessors.count > 1, source.length >= Self.smallestShared {
-            helpers.append(try IOContext.startThread(name: "convert"))
+            // Without a second thread it only takes longer.
+            do throws(BlockError) { helpers.append(try IOContext.startThread(name: "convert")) } catch {}
+            // Threads that wait for each other's turn do not overlap. What it costs: the clusters of the target lie in the order of the source only
+            // roughly, a stripe here and there exchanged. One worker (-m 1) keeps the order exactly.
+            if !helpers.isEmpty { settings.isUnordered = true }
         }
+        let job = CopyJob(source, to: target.backend, clusterSize: clusterSize, settings, progress: progress)
         defer {
             for helper in helpers {
                 helper.stop()

@@ -19,7 +19,7 @@ final class CopyJob: Sendable {
         /// Whether stripes may be written in any order.
         var isUnordered = false
         /// Bytes that one request moves at most: what two workers read and write again stays in the processor's cache.
-        var stripeSize = 512 << 10
+        var stripeSize = 256 << 10
         /// What writes carry so that they obey the cache mode.
         var writeFlags: RequestFlags = []
         /// Bytes per second; nil for as fast as possible.
@@ -74,6 +74,8 @@ final class CopyJob: Sendable {
             }
             order?.finish(stripe.number)
             progress.report(cursor.finish(stripe), of: cursor.length)
+            // A worker whose requests are all answered at once would keep its thread for itself, and with it tasks that others wait for.
+            await Task.yield()
         }
     }
 
