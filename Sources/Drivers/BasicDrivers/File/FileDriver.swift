@@ -61,7 +61,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
             case nil: .automatic
             }
         if mode == .native, !options.bypassesCache {
-            throw BlockError(.invalidArgument, "aio=native was specified for '\(own.filename)', but is not supported without cache.direct=on")
+            throw BlockError(.invalidArgument, "aio=native was specified, but it requires cache.direct=on, which was not specified.")
         }
         takesLocks = own.locking != .off && !options.forceShare
         let opensWritable = !options.isReadOnly && !options.isAutoReadOnly
