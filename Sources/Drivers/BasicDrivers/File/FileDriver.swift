@@ -129,6 +129,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
             // Beyond the end there is nothing to punch: growing is zeroing. The file grows by its last byte and not by setting its size, which
             // would cut off what somebody else writes further on in the meantime.
             let last = IOBuffer(zeroed: 1)
+            defer { withExtendedLifetime(last) {} }
             try await file.write(last.vector, at: (range.end - 1).asHost)
             grow(to: range.end)
             return .done
@@ -183,6 +184,7 @@ package final class FileDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
 
     private func writeZeroData(from start: Int, to end: Int) async throws(BlockError) {
         let buffer = IOBuffer(zeroed: min(1 << 20, max(end - start, 1)))
+        defer { withExtendedLifetime(buffer) {} }
         var position = start
         while position < end {
             let count = min(buffer.byteCount, end - position)

@@ -6,7 +6,8 @@ import Synchronization
 
 /// A disk that forgets what is written to it (`driver=null-co`): for measuring everything above it.
 ///
-/// Reads leave the target as it is unless `read-zeroes` is set; callers that would show it to somebody ask for that.
+/// Reads are zeroes. With `read-zeroes=off` they leave the target as it is, which measures a little less of the memory and shows whoever reads what
+/// was there before: never export a node like that to somebody else.
 package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting {
     package static let formatName = "null-co"
     package static let kind = DriverKind.protocol
@@ -23,7 +24,7 @@ package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, 
         let size = own.size ?? defaultSize
         guard size >= 0 else { throw BlockError(.invalidArgument, "The size \(size) of a null-co node is negative") }
         let nanoseconds = own.latencyNs ?? 0
-        return NullDriver(size: size, readsZeroes: own.readZeroes ?? false, latency: nanoseconds == 0 ? nil : .nanoseconds(nanoseconds))
+        return NullDriver(size: size, readsZeroes: own.readZeroes ?? true, latency: nanoseconds == 0 ? nil : .nanoseconds(nanoseconds))
     }
 
     private init(size: Int, readsZeroes: Bool, latency: Duration?) {

@@ -30,6 +30,7 @@ enum ReadPipeline {
         let start = offset.roundedDown(to: node.requestAlignment)
         let end = (offset + target.byteCount).roundedUp(to: node.requestAlignment)
         let bounce = IOBuffer(byteCount: end - start)
+        defer { withExtendedLifetime(bounce) {} }
         try await readSplit(node, bounce.vector, at: start, flags: flags)
         target.copy(from: bounce.vector(at: offset - start, byteCount: target.byteCount))
     }

@@ -48,6 +48,7 @@ enum WritePipeline {
             return try await writeSplit(node, source, at: offset, flags: flags)
         }
         let bounce = IOBuffer(byteCount: end - start)
+        defer { withExtendedLifetime(bounce) {} }
         if start < offset { try await readUnit(node, bounce.vector(at: 0, byteCount: alignment), at: start) }
         let last = end - alignment
         if offset + source.byteCount < end, last > start || start == offset {
@@ -80,6 +81,7 @@ enum WritePipeline {
 
     private static func writeZeroBuffer(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
         let buffer = IOBuffer(zeroed: min(range.byteCount, zeroBufferSize))
+        defer { withExtendedLifetime(buffer) {} }
         var done = 0
         while done < range.byteCount {
             let count = min(buffer.byteCount, range.byteCount - done)
