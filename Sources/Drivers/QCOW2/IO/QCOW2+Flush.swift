@@ -9,11 +9,19 @@ extension QCOW2Driver: Flushing {
     /// Nothing is left to do for a flush but to flush the file: true for an image that has not been written to.
     package func close() async throws(BlockError) {
         guard state.withLock({ $0.isReadyForWrites }) else { return }
-        // Once to get the last mappings out, which frees clusters; once more for the refcounts of those.
-        try await commit(.durable)
-        try await settleRefcounts()
+        try await settle()
         try await cutFile()
         try await file.flush()
+    }
+
+    /// Brings everything to the file, the refcounts of what was freed on the way included. A refcount table that had grown leaves its old place in the
+    /// very commit that moves it, so that one more round is needed to free that; rounds are bounded because freeing never makes a table grow.
+    private func settle() async throws(BlockError) {
+        for _ in 0..<4 {
+            try await commit(.durable)
+            try await settleRefcounts()
+            if state.withLock({ $0.frees.isEmpty }) { return }
+        }
     }
 
     /// Brings refcounts to the file: no request is running, so everything that was freed can become free.
@@ -36,8 +44,7 @@ extension QCOW2Driver: Flushing {
     /// A parent gives up writing: everything goes to disk while the file below may still be written.
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
         if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]), state.withLock({ $0.isReadyForWrites }) {
-            try await commit(.durable)
-            try await settleRefcounts()
+            try await settle()
         }
     }
 }
