@@ -11,6 +11,8 @@ struct RefcountState: Sendable {
     var tableClusters: Int
     /// A longer table has its clusters and waits to be written; see `RefcountTableGrowth`.
     var movingTo: (offset: HostOffset, clusters: Int)?
+    /// The place that a commit is letting the header name, or has tried to: the header may name it from now on, so it is never given up.
+    var moveTried: HostOffset?
 
     var cache: RefcountCache
     /// No cluster below this one is free, as far as we know.

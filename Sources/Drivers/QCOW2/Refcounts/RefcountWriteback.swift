@@ -94,6 +94,7 @@ extension QCOW2Driver {
 
     private func tableCut() -> TableCut {
         state.withLock { state in
+            if let place = state.refcounts.movingTo { state.refcounts.moveTried = place.offset }
             let refcounts = state.refcounts
             let dirty = refcounts.tableOnDisk.keys.sorted()
             return TableCut(
@@ -120,7 +121,9 @@ extension QCOW2Driver {
             let old = (offset: state.refcounts.tableOffset, clusters: state.refcounts.tableClusters)
             state.refcounts.tableOffset = move.offset
             state.refcounts.tableClusters = move.clusters
-            state.refcounts.movingTo = nil
+            // While it was written the table may have become longer still: then it moves on in the next commit.
+            if state.refcounts.movingTo?.offset == move.offset { state.refcounts.movingTo = nil }
+            state.refcounts.moveTried = nil
             for (index, bits) in move.entries.enumerated() where state.refcounts.tableOnDisk[index] != nil {
                 state.refcounts.tableOnDisk[index] = state.refcounts.table[index] == bits ? nil : bits
             }
@@ -168,6 +171,11 @@ extension QCOW2Driver {
         let run = try await step { state throws(Obstacle) in try state.refcounts.allocateContiguous(clusters, &state.metadataClusters) }
         state.withLock { state in
             for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
+            // A place that was found before and never used is given back; one that the header may name already is not.
+            if let unused = state.refcounts.movingTo, unused.offset != state.refcounts.moveTried {
+                for cluster in 0..<unused.clusters { state.metadataClusters.remove(unused.offset.rawValue >> geometry.clusterBits + cluster) }
+                state.frees.add(unused.offset, clusters: unused.clusters, clusterSize: geometry.clusterSize, isPunched: false)
+            }
             state.refcounts.movingTo = (run.start, clusters)
         }
     }
