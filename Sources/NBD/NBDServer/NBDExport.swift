@@ -26,6 +26,8 @@ package final class NBDExport: BlockExport {
 
     private struct State {
         var connections: [ObjectIdentifier: ServerConnection] = [:]
+        /// Clients whose choice of this export is being answered, and who are not served yet.
+        var expectedClients = 0
         var nextContext = 0
         var isShuttingDown = false
         /// Takes the export off its server's list.
@@ -58,11 +60,19 @@ package final class NBDExport: BlockExport {
         return ExportDescription(name: name, description: description, byteCount: backend.length, flags: flags)
     }
 
-    package var isInUse: Bool { state.withLock { !$0.connections.isEmpty } }
+    /// A client counts from the moment when its choice of this export is accepted, before it hears so: nobody who knows that he is a client
+    /// loses the export to a safe removal.
+    package var isInUse: Bool { state.withLock { !$0.connections.isEmpty || $0.expectedClients > 0 } }
 
     package var connectionCount: Int { state.withLock { $0.connections.count } }
 
     func whenWithdrawn(_ withdraw: @escaping @Sendable () -> Void) { state.withLock { $0.withdraw = withdraw } }
+
+    /// Notes a client whose choice is about to be answered. Each call is followed by one of `stopExpectingClient`.
+    func expectClient() { state.withLock { $0.expectedClients += 1 } }
+
+    /// The client that was expected is served, or gone.
+    func stopExpectingClient() { state.withLock { $0.expectedClients -= 1 } }
 
     /// Serves a client whose handshake is done.
     /// - Parameter onClosed: called when the connection is over, on the thread that served it.

@@ -26,6 +26,8 @@ actor HandshakeConnection: ContextActor, EventSource {
     private var receiveBuffer = ReceiveBuffer(byteCount: OptionFrame.encodedSize + NBDLimit.optionPayloadByteCount + HandshakeConnection.receiveByteCount)
     private var sendQueue = SendQueue(capacity: 4096)
     private var end: End?
+    /// The export that was chosen, while the answer is on its way.
+    private var chosen: NBDExport?
     private var watchToken: WatchToken?
     private var watchedEvents: ReadyEvents = []
 
@@ -96,7 +98,10 @@ actor HandshakeConnection: ContextActor, EventSource {
             receiveBuffer.consume(consumed)
             sendQueue.append(output.bytes)
             switch verdict {
-            case .transmission(let session): end = .transmission(session)
+            case .transmission(let session):
+                end = .transmission(session)
+                chosen = exports.find(session.export.name)
+                chosen?.expectClient()
             case .close: end = .close
             case .needsMore: if consumed == 0 { return }
             }
@@ -116,5 +121,8 @@ actor HandshakeConnection: ContextActor, EventSource {
         watchToken = nil
         if case .closed = outcome { socket.shutDown() }
         report(self, outcome)
+        // By now it is served, or never will be.
+        chosen?.stopExpectingClient()
+        chosen = nil
     }
 }
