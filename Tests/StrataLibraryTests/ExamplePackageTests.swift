@@ -18,8 +18,8 @@ struct ExampleTextTests {
 
 /// The example of the README, as an embedder would build it: a package of its own that depends on this one.
 ///
-/// It builds everything once more, which takes minutes; so it runs only in the long version of the tests.
-@Suite("example package", .enabled(if: ProcessInfo.processInfo.environment["STRATA_EXTENDED"] != nil))
+/// It builds everything once more, which takes a minute or two of the suite's time.
+@Suite("example package")
 struct ExamplePackageTests {
     @Test("the example builds against the product 'Strata' alone and does what it says")
     func example() throws {
