@@ -20,8 +20,7 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
     @safe private struct Slot {
         var continuation: UnsafeContinuation<Int32, Never>?
         let request: UnsafeMutablePointer<strata_aio_request>
-        let vector: UnsafeMutablePointer<iovec>
-        var list: UnsafeMutableBufferPointer<iovec>?
+        var vector = KernelVector()
     }
 
     static func open(on context: IOContext) -> (engine: NativeAIOEngine?, error: Int32) {
@@ -46,9 +45,9 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
     deinit {
         strata_aio_close(kernelContext)
         _ = strata_close(event)
-        for slot in slots {
-            unsafe slot.request.deallocate()
-            unsafe slot.vector.deallocate()
+        for index in slots.indices {
+            unsafe slots[index].request.deallocate()
+            slots[index].vector.deallocate()
         }
     }
 
@@ -58,29 +57,16 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
         unsafe await withUnsafeContinuation { continuation in
             let index = takeSlot()
             unsafe slots[index].continuation = unsafe continuation
-            let slot = slots[index]
-            var address = unsafe slot.vector
-            var count: UInt32 = 1
-            if vector.isContiguous {
-                unsafe vector.forEachRun { unsafe slot.vector.pointee = iovec(iov_base: $0.baseAddress, iov_len: $0.count) }
-            } else {
-                var runs: [iovec] = unsafe []
-                unsafe vector.forEachRun { unsafe runs.append(iovec(iov_base: $0.baseAddress, iov_len: $0.count)) }
-                let list = unsafe UnsafeMutableBufferPointer<iovec>.allocate(capacity: min(runs.count, 1024))
-                for position in list.indices { unsafe list.initializeElement(at: position, to: runs[position]) }
-                unsafe slots[index].list = unsafe list
-                if let start = list.baseAddress { unsafe address = unsafe start }
-                count = UInt32(list.count)
-            }
+            let (list, count) = unsafe slots[index].vector.describe(vector)
             // SAFETY: request, list and memory stay in place until the completion: the slot keeps the first two, the caller the third.
-            unsafe strata_aio_prepare(slot.request, write ? 1 : 0, descriptor, address, count, Int64(offset), event, UInt64(index))
+            unsafe strata_aio_prepare(slots[index].request, write ? 1 : 0, descriptor, list, count, Int64(offset), event, UInt64(index))
             queued.append(index)
         }
     }
 
     private func takeSlot() -> Int {
         if let index = freeSlots.popLast() { return index }
-        unsafe slots.append(Slot(continuation: nil, request: .allocate(capacity: 1), vector: .allocate(capacity: 1), list: nil))
+        unsafe slots.append(Slot(request: .allocate(capacity: 1)))
         return slots.count - 1
     }
 
@@ -122,10 +108,7 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
         inKernel -= 1
         let continuation = unsafe slots[index].continuation
         unsafe slots[index].continuation = nil
-        if let list = unsafe slots[index].list {
-            unsafe list.deallocate()
-            unsafe slots[index].list = nil
-        }
+        slots[index].vector.forget()
         freeSlots.append(index)
         unsafe continuation?.resume(returning: result)
     }

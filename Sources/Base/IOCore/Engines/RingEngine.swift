@@ -18,12 +18,10 @@ import Synchronization
     private var pollIsArmed = false
     private let completions: UnsafeMutableBufferPointer<strata_completion>
 
-    /// A request in the kernel: who waits for it, and the iovec that describes it.
+    /// A request in the kernel: who waits for it, and the iovecs that describe it.
     @safe private struct Slot {
         var continuation: UnsafeContinuation<Int32, Never>?
-        let vector: UnsafeMutablePointer<iovec>
-        /// A list of its own for a gathered request; nil when `vector` is enough.
-        var list: UnsafeMutableBufferPointer<iovec>?
+        var vector = KernelVector()
     }
 
     /// - Returns: nil and the errno when the kernel has no ring to give.
@@ -40,7 +38,7 @@ import Synchronization
 
     deinit {
         unsafe strata_uring_close(&ring)
-        for slot in slots { unsafe slot.vector.deallocate() }
+        for index in slots.indices { slots[index].vector.deallocate() }
         unsafe completions.deallocate()
     }
 
@@ -62,7 +60,11 @@ import Synchronization
         unsafe slots[index].continuation = unsafe continuation
         var count: UInt32 = 0
         var address: UnsafeRawPointer?
-        if let vector { (unsafe address, count) = unsafe describe(vector, in: index) }
+        if let vector {
+            let described = unsafe slots[index].vector.describe(vector)
+            unsafe address = unsafe UnsafeRawPointer(described.start)
+            count = unsafe described.count
+        }
         let code =
             switch operation {
             case .read: STRATA_URING_READV
@@ -76,26 +78,9 @@ import Synchronization
         }
     }
 
-    private func describe(_ vector: IOVector, in index: Int) -> (UnsafeRawPointer, UInt32) {
-        if vector.isContiguous {
-            let single = unsafe slots[index].vector
-            unsafe vector.forEachRun { unsafe single.pointee = iovec(iov_base: $0.baseAddress, iov_len: $0.count) }
-            return (UnsafeRawPointer(single), 1)
-        }
-        var runs: [iovec] = unsafe []
-        unsafe vector.forEachRun { unsafe runs.append(iovec(iov_base: $0.baseAddress, iov_len: $0.count)) }
-        // The kernel takes 1024 at most; the caller sees a short transfer and asks for the rest.
-        let list = unsafe UnsafeMutableBufferPointer<iovec>.allocate(capacity: min(runs.count, 1024))
-        for position in list.indices { unsafe list.initializeElement(at: position, to: runs[position]) }
-        unsafe slots[index].list = unsafe list
-        // SAFETY: a list vector has at least one run, so the allocation has a base address.
-        guard let start = list.baseAddress else { preconditionFailure("a vector has at least one segment") }
-        return (UnsafeRawPointer(start), UInt32(list.count))
-    }
-
     private func takeSlot() -> Int {
         if let index = freeSlots.popLast() { return index }
-        unsafe slots.append(Slot(continuation: nil, vector: .allocate(capacity: 1), list: nil))
+        slots.append(Slot())
         return slots.count - 1
     }
 
@@ -132,10 +117,7 @@ import Synchronization
         inFlight -= 1
         let continuation = unsafe slots[index].continuation
         unsafe slots[index].continuation = nil
-        if let list = unsafe slots[index].list {
-            unsafe list.deallocate()
-            unsafe slots[index].list = nil
-        }
+        slots[index].vector.forget()
         freeSlots.append(index)
         unsafe continuation?.resume(returning: result)
     }
