@@ -95,6 +95,10 @@ let package = Package(
 
         // Tests.
         .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),
+        .target(
+            name: "SampleSchema", dependencies: ["QAPIRuntime"], path: "Tests/Support/SampleSchema", swiftSettings: settings,
+            plugins: [.plugin(name: "QAPIPlugin")]),
+        tests("QAPIGeneratedTests", ["QAPIRuntime", "SampleSchema"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),
         .testTarget(

@@ -26,7 +26,7 @@ struct TestHandlers: StorageSchemaCommands {
 
     var table: [String: CommandEntry] {
         var table = Dictionary(uniqueKeysWithValues: StorageSchemaTable.commands(self).map { ($0.name, $0) })
-        table["test-oob"] = CommandEntry("test-oob", allowsOutOfBand: true) { _ in "overtook" }
+        table["test-oob"] = CommandEntry("test-oob", [.outOfBand]) { _, _ in "overtook" }
         return table
     }
 }

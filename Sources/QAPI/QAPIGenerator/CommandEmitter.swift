@@ -22,24 +22,27 @@ struct CommandEmitter {
                 SwiftNames.type(definition.name) + "Arguments", members, conformance: "QAPIObject", of: definition, into: &printer)
         case .event(let source, let isBoxed):
             let name = SwiftNames.type(definition.name) + "Event"
-            let header = "public static var eventName: String { \"\(definition.name)\" }"
+            var header = ["public static var eventName: String { \"\(definition.name)\" }"]
+            if let features = TypeEmitter.special(definition.features) {
+                header.append("public static var specialFeatures: SpecialFeatures { \(features) }")
+            }
             if isBoxed, case .named(let type) = source, schema.isUnion(type) {
                 emitBoxedEvent(name, SwiftNames.type(type), header, definition, into: &printer)
             } else {
                 types.emitStructure(
-                    name, schema.members(of: source), conformance: "QAPIEvent", of: definition, header: [header], into: &printer)
+                    name, schema.members(of: source), conformance: "QAPIEvent", of: definition, header: header, into: &printer)
             }
         default: break
         }
     }
 
     private func emitBoxedEvent(
-        _ name: String, _ type: String, _ header: String, _ definition: Definition, into printer: inout SwiftPrinter
+        _ name: String, _ type: String, _ header: [String], _ definition: Definition, into printer: inout SwiftPrinter
     ) {
         printer.line()
         printer.documentation(definition.documentation?.body ?? [])
         printer.block("public struct \(name): QAPIEvent") { printer in
-            printer.line(header)
+            for line in header { printer.line(line) }
             printer.line("public var data: \(type)")
             printer.line("public init(_ data: \(type)) { self.data = data }")
             printer.line("public init(members decoder: inout ObjectDecoder) throws(QMPError) { data = try \(type)(members: &decoder) }")
@@ -122,30 +125,26 @@ struct CommandEmitter {
         }
     }
 
+    /// One entry. Its closure is written in the runtime, since hundreds of closures here cost much time to compile.
     private func emitEntry(_ definition: Definition, _ details: CommandDetails, into printer: inout SwiftPrinter) {
-        var attributes = ["\"\(definition.name)\""]
+        var parts = ["\"\(definition.name)\""]
+        let options = [
+            details.allowsOutOfBand ? ".outOfBand" : nil, details.allowsPreconfig ? ".preconfig" : nil,
+            details.isCoroutine ? ".coroutine" : nil, details.answersSuccess ? nil : ".silent", details.isTyped ? nil : ".untyped",
+        ].compactMap { $0 }
+        if !options.isEmpty { parts.append("[\(options.joined(separator: ", "))]") }
         if !definition.features.isEmpty {
-            attributes.append("features: [\(definition.features.map { "\"\($0.name)\"" }.joined(separator: ", "))]")
+            parts.append("features: [\(definition.features.map { "\"\($0.name)\"" }.joined(separator: ", "))]")
         }
-        if details.allowsOutOfBand { attributes.append("allowsOutOfBand: true") }
-        if !details.answersSuccess { attributes.append("answersSuccess: false") }
-        let call = "try await handlers.\(SwiftNames.member(definition.name))"
-        printer.line(
-            "entries.append(CommandEntry(\(attributes.joined(separator: ", "))) { (arguments: JSONObject) async throws -> JSONValue in")
-        if !details.isTyped {
-            printer.line("    \(call)(arguments)")
-        } else {
-            let type = argumentsType(definition, details)
-            printer.line("    let decoded = try \(type ?? "QAPIEmpty")(decoding: .object(arguments))")
-            if type == nil { printer.line("    _ = decoded") }
-            let invocation = "\(call)(\(type == nil ? "" : "decoded"))"
-            if details.returns == nil {
-                printer.line("    \(invocation)")
-                printer.line("    return .object(JSONObject())")
-            } else {
-                printer.line("    return \(invocation).json")
+        let shape =
+            switch (argumentsType(definition, details) != nil, details.returns != nil) {
+            case _ where !details.isTyped: "raw"
+            case (true, true): "mapping"
+            case (true, false): "taking"
+            case (false, true): "giving"
+            case (false, false): "doing"
             }
-        }
-        printer.line("})")
+        parts.append("\(shape): handlers.\(SwiftNames.member(definition.name))")
+        printer.line("entries.append(CommandEntry(\(parts.joined(separator: ", "))))")
     }
 }

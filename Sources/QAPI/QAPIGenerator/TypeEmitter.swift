@@ -33,7 +33,21 @@ struct TypeEmitter {
                 printer.line("public init?(rawValue: String) { return nil }")
                 printer.line("public var rawValue: String { switch self {} }")
             }
+            let special = values.compactMap { value in Self.special(value.features).map { (names[value.name] ?? "", $0) } }
+            if special.isEmpty { return }
+            printer.block("public var specialFeatures: SpecialFeatures") { printer in
+                printer.block("switch self") { printer in
+                    for (name, features) in special { printer.line("case .\(name): \(features)") }
+                    if special.count < values.count { printer.line("default: []") }
+                }
+            }
         }
+    }
+
+    /// The features that policies apply to, as a literal; nil when there are none.
+    static func special(_ features: [Feature]) -> String? {
+        let special = features.map(\.name).filter { $0 == "deprecated" || $0 == "unstable" }
+        return special.isEmpty ? nil : special.count == 1 ? "." + special[0] : "[\(special.map { "." + $0 }.joined(separator: ", "))]"
     }
 
     /// A struct with the given members; also used for the arguments of commands and for events.
@@ -55,7 +69,7 @@ struct TypeEmitter {
             }
             printer.line()
             printer.block("public func encodeMembers(into object: inout ObjectEncoder)") { printer in
-                for member in members { printer.line("object.set(\"\(member.name)\", self.\(names[member.name] ?? ""))") }
+                for member in members { printer.line(Self.encoding(member, names[member.name] ?? "")) }
             }
         }
     }
@@ -82,9 +96,15 @@ struct TypeEmitter {
         }
     }
 
+    private static func argument(_ features: [Feature]) -> String { special(features).map { ", \($0)" } ?? "" }
+
+    private static func encoding(_ member: Member, _ name: String) -> String {
+        "object.set(\"\(member.name)\", self.\(name)\(argument(member.features)))"
+    }
+
     private func decoding(_ member: Member) -> String {
         let isSize = member.type == .named(BuiltinType.size.rawValue)
-        return "try decoder.\(member.isOptional ? "optional" : "required")\(isSize ? "Size" : "")(\"\(member.name)\")"
+        return "try decoder.\(member.isOptional ? "optional" : "required")\(isSize ? "Size" : "")(\"\(member.name)\"\(Self.argument(member.features)))"
     }
 
     /// A union is a struct of the common members and an enum of the branches. The discriminator follows from the branch.
@@ -140,7 +160,7 @@ struct TypeEmitter {
             }
             printer.line()
             printer.block("public func encodeMembers(into object: inout ObjectEncoder)") { printer in
-                for member in common { printer.line("object.set(\"\(member.name)\", self.\(names[member.name] ?? ""))") }
+                for member in common { printer.line(Self.encoding(member, names[member.name] ?? "")) }
                 printer.block("switch self.branch") { printer in
                     for value in values {
                         if payloads[value.name] != nil {
@@ -192,12 +212,12 @@ struct TypeEmitter {
                 }
             }
             printer.line()
-            printer.block("public var json: JSONValue") { printer in
+            printer.block("public func json(_ policy: CompatPolicy) -> JSONValue") { printer in
                 printer.block("switch self") { printer in
                     for branch in branches {
                         printer.line(
                             isNull(branch)
-                                ? "case .\(names[branch.name] ?? ""): .null" : "case .\(names[branch.name] ?? "")(let value): value.json")
+                                ? "case .\(names[branch.name] ?? ""): .null" : "case .\(names[branch.name] ?? "")(let value): value.json(policy)")
                     }
                 }
             }

@@ -5,7 +5,7 @@ extension String: QAPIValue {
         guard case .string(let string) = value else { throw context.wrongType(expected: "string") }
         self = string
     }
-    public var json: JSONValue { .string(self) }
+    public func json(_ policy: CompatPolicy) -> JSONValue { .string(self) }
 }
 
 extension Bool: QAPIValue {
@@ -21,7 +21,7 @@ extension Bool: QAPIValue {
         default: throw context.wrongType(expected: "boolean")
         }
     }
-    public var json: JSONValue { .bool(self) }
+    public func json(_ policy: CompatPolicy) -> JSONValue { .bool(self) }
 }
 
 /// The integer types differ in range and in the name that an error gives them.
@@ -61,7 +61,7 @@ extension QAPIInteger {
         return Self(sign + digits, radix: 10)
     }
 
-    public var json: JSONValue {
+    public func json(_ policy: CompatPolicy) -> JSONValue {
         if let integer = Int(exactly: self) { .integer(integer) } else { JSONValue(UInt64(truncatingIfNeeded: self)) }
     }
 }
@@ -87,11 +87,12 @@ extension Double: QAPIValue {
         default: throw context.wrongType(expected: "number")
         }
     }
-    public var json: JSONValue { Int(exactly: self).map(JSONValue.integer) ?? .number(self) }
+    public func json(_ policy: CompatPolicy) -> JSONValue { Int(exactly: self).map(JSONValue.integer) ?? .number(self) }
 }
 
 extension JSONValue: QAPIValue {
     public init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError) { self = value }
+    public func json(_ policy: CompatPolicy) -> JSONValue { self }
     public var json: JSONValue { self }
 }
 
@@ -102,7 +103,7 @@ extension Array: QAPIValue where Element: QAPIValue {
         reserveCapacity(values.count)
         for (index, value) in values.enumerated() { append(try Element(decoding: value, context.element(index))) }
     }
-    public var json: JSONValue { .array(map(\.json)) }
+    public func json(_ policy: CompatPolicy) -> JSONValue { .array(map { $0.json(policy) }) }
 }
 
 /// The type `null`, whose one value is JSON's null. Text writes it as nothing at all.
@@ -115,7 +116,7 @@ public struct QAPINull: QAPIValue {
         default: throw context.wrongType(expected: "null")
         }
     }
-    public var json: JSONValue { .null }
+    public func json(_ policy: CompatPolicy) -> JSONValue { .null }
 }
 
 /// The kinds of JSON values, as the schema language names them.

@@ -8,25 +8,28 @@ public struct DecodingContext: Hashable, Sendable {
     }
 
     public let mode: Mode
+    /// What becomes of deprecated and unstable members and values.
+    public let policy: CompatPolicy
     public let path: DecodingPath
     let depth: Int
 
-    public init(_ mode: Mode = .json) {
-        self.init(mode: mode, path: .root, depth: 0)
+    public init(_ mode: Mode = .json, policy: CompatPolicy = CompatPolicy()) {
+        self.init(mode: mode, policy: policy, path: .root, depth: 0)
     }
 
-    private init(mode: Mode, path: DecodingPath, depth: Int) {
+    private init(mode: Mode, policy: CompatPolicy, path: DecodingPath, depth: Int) {
         self.mode = mode
+        self.policy = policy
         self.path = path
         self.depth = depth
     }
 
     public func member(_ name: String) -> DecodingContext {
-        DecodingContext(mode: mode, path: .member(path, name), depth: depth + 1)
+        DecodingContext(mode: mode, policy: policy, path: .member(path, name), depth: depth + 1)
     }
 
     public func element(_ index: Int) -> DecodingContext {
-        DecodingContext(mode: mode, path: .element(path, index), depth: depth + 1)
+        DecodingContext(mode: mode, policy: policy, path: .element(path, index), depth: depth + 1)
     }
 
     /// Definitions that nest deeper than any real one are refused, since decoding and later use recurse.

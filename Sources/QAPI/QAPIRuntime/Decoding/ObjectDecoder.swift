@@ -14,8 +14,9 @@ public struct ObjectDecoder {
         self.context = context
     }
 
-    private mutating func take(_ key: String) -> JSONValue? {
+    private mutating func take(_ key: String, _ features: SpecialFeatures) throws(QMPError) -> JSONValue? {
         guard let value = object[key] else { return nil }
+        try context.policy.check(features, of: "parameter", context.member(key).path.description)
         taken.insert(key)
         return value
     }
@@ -24,24 +25,24 @@ public struct ObjectDecoder {
         QMPError("Parameter '\(context.member(key).path)' is missing")
     }
 
-    public mutating func required<T: QAPIValue>(_ key: String, as _: T.Type = T.self) throws(QMPError) -> T {
-        guard let value = take(key) else { throw missing(key) }
+    public mutating func required<T: QAPIValue>(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> T {
+        guard let value = try take(key, features) else { throw missing(key) }
         return try T(decoding: value, context.member(key))
     }
 
-    public mutating func optional<T: QAPIValue>(_ key: String, as _: T.Type = T.self) throws(QMPError) -> T? {
-        guard let value = take(key) else { return nil }
+    public mutating func optional<T: QAPIValue>(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> T? {
+        guard let value = try take(key, features) else { return nil }
         return try T(decoding: value, context.member(key))
     }
 
     /// A number of bytes, which `key=value` text may write with a suffix (`64k`).
-    public mutating func requiredSize(_ key: String) throws(QMPError) -> Int {
-        guard let value = take(key) else { throw missing(key) }
+    public mutating func requiredSize(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> Int {
+        guard let value = try take(key, features) else { throw missing(key) }
         return try Self.size(value, context.member(key))
     }
 
-    public mutating func optionalSize(_ key: String) throws(QMPError) -> Int? {
-        guard let value = take(key) else { return nil }
+    public mutating func optionalSize(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> Int? {
+        guard let value = try take(key, features) else { return nil }
         return try Self.size(value, context.member(key))
     }
 
@@ -67,15 +68,19 @@ public struct ObjectDecoder {
 /// Collects the members of one object.
 public struct ObjectEncoder {
     public private(set) var object = JSONObject()
+    private let policy: CompatPolicy
 
-    public init() {}
+    /// - Parameter policy: which members to leave out.
+    public init(_ policy: CompatPolicy = CompatPolicy()) { self.policy = policy }
 
-    public mutating func set(_ key: String, _ value: some QAPIValue) {
-        object[key] = value.json
+    public mutating func set(_ key: String, _ value: some QAPIValue, _ features: SpecialFeatures = []) {
+        if policy.hides(features) { return }
+        object[key] = value.json(policy)
     }
 
     /// An absent member is not written at all.
-    public mutating func set(_ key: String, _ value: (some QAPIValue)?) {
-        if let value { object[key] = value.json }
+    public mutating func set(_ key: String, _ value: (some QAPIValue)?, _ features: SpecialFeatures = []) {
+        guard let value, !policy.hides(features) else { return }
+        object[key] = value.json(policy)
     }
 }

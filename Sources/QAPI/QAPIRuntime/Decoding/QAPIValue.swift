@@ -2,26 +2,37 @@
 public protocol QAPIValue: Hashable, Sendable {
     /// - Throws: an error that names the parameter by its path, in QEMU's wording.
     init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError)
-    var json: JSONValue { get }
+    /// The value as JSON, without the members that the policy hides.
+    func json(_ policy: CompatPolicy) -> JSONValue
 }
 
 extension QAPIValue {
     /// Decodes a value of which nobody stands above.
-    public init(decoding value: JSONValue, mode: DecodingContext.Mode = .json) throws(QMPError) {
-        try self.init(decoding: value, DecodingContext(mode))
+    public init(
+        decoding value: JSONValue, mode: DecodingContext.Mode = .json, policy: CompatPolicy = CompatPolicy()
+    ) throws(QMPError) {
+        try self.init(decoding: value, DecodingContext(mode, policy: policy))
     }
+
+    /// The whole value as JSON.
+    public var json: JSONValue { json(CompatPolicy()) }
 }
 
 /// An enumeration of the schema; raw values are the names on the wire.
-public protocol QAPIEnum: QAPIValue, RawRepresentable<String>, CaseIterable {}
+public protocol QAPIEnum: QAPIValue, RawRepresentable<String>, CaseIterable {
+    /// The special features of this value.
+    var specialFeatures: SpecialFeatures { get }
+}
 
 extension QAPIEnum {
     public init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError) {
         guard case .string(let name) = value else { throw context.wrongType(expected: "string") }
         guard let known = Self(rawValue: name) else { throw context.badValue(name) }
+        try context.policy.check(known.specialFeatures, of: "value", name)
         self = known
     }
-    public var json: JSONValue { .string(rawValue) }
+    public func json(_ policy: CompatPolicy) -> JSONValue { .string(rawValue) }
+    public var specialFeatures: SpecialFeatures { [] }
 }
 
 /// A struct or union of the schema. A union's branches and a struct's base share one object, so decoding takes members out of a common
@@ -38,8 +49,8 @@ extension QAPIObject {
         try decoder.finish()
     }
 
-    public var json: JSONValue {
-        var encoder = ObjectEncoder()
+    public func json(_ policy: CompatPolicy) -> JSONValue {
+        var encoder = ObjectEncoder(policy)
         encodeMembers(into: &encoder)
         return .object(encoder.object)
     }
