@@ -57,40 +57,43 @@ let package = Package(
         module("QAPIGenerator", in: "QAPI", ["QAPISchema"]),
         module("StorageSchema", in: "QAPI", ["QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
-        // Floor 4: the schema compiler (imported by nobody), the graph and the monitor.
+        // Floor 4: what nodes, exports and servers refer to by name.
+        module("ManagedObjects", in: "Objects", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
+
+        // Floor 5: the schema compiler (imported by nobody), the graph and the monitor.
         program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
         .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
-        module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime"]),
+        module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"]),
         module("QMPMonitor", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
-        // Floor 5: drivers and exports.
+        // Floor 6: drivers and exports.
         module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
-        // Floor 6: the NBD export.
+        // Floor 7: the NBD export.
         module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "QAPIRuntime"]),
 
-        // Floor 7: the lists of drivers and exports, and one file per QMP command.
+        // Floor 8: the lists of drivers and exports, and one file per QMP command.
         module(
             "StorageCommands", in: "Management",
             [
-                "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
+                "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
                 "BlockExports", "NBDServer",
             ]),
 
-        // Floor 8: what embedders import, and what the tools share.
+        // Floor 9: what embedders import, and what the tools share.
         module(
             "Strata", in: "Library",
             ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands", "BlockExports", "NBDServer", "QMPMonitor"]),
-        module("ToolSupport", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands"]),
+        module("ToolSupport", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "StorageCommands"]),
 
-        // Floor 9: one library per tool.
-        module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
+        // Floor 10: one library per tool.
+        module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
         module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QMPMonitor", "StorageCommands", "ToolSupport"]),
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
-        // Floor 10: the one executable.
+        // Floor 11: the one executable.
         program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
@@ -104,6 +107,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py"],
             swiftSettings: settings),
+        tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),

@@ -27,7 +27,7 @@ struct CommandLineTests {
             (["--chardev", "socket,id=c,path=s,server=on,wait=off", "--monitor", "c", "--monitor", "c"], "--monitor c: chardev 'c' is already in use"),
             (["--monitor", "c"], "--monitor c: chardev \"c\" not found"),
             (["--chardev", "socket,id=c,path=s,server=on,wait=off", "--monitor", "c,mode=readline"], "Only QMP is supported"),
-            (["--object", "secret,id=s"], "Parameter 'qom-type' does not accept value 'secret'"),
+            (["--object", "secret,id=s"], "Either 'file' or 'data' must be provided"),
             (["--object", "iothread,id=t", "--object", "iothread,id=t"], "--object iothread,id=t: attempt to add duplicate property 't'"),
             (["--trace", "x"], "tracing is not supported"),
             (["--pidfile", "/nonexistent/pid"], "cannot create PID file"),

@@ -16,7 +16,7 @@ private final class ServerFixture: Sendable {
         context = try IOContext.startThread(name: "monitor")
         let path = NSTemporaryDirectory() + "qmp-\(UUID().uuidString.prefix(8)).sock"
         self.path = path
-        let server = QMPServer(commands: StorageSchemaTable.commands(TestHandlers()), context: context)
+        let server = QMPServer(commands: Array(TestHandlers().table.values), context: context)
         self.server = server
         let socket = try ListeningSocket(.unix(path: path))
         try await run { try server.listen(on: socket) }

@@ -3,31 +3,34 @@ import QMPMonitor
 import StorageSchema
 import StrataBase
 
-/// Handlers that answer without a graph.
-struct TestHandlers: StorageSchemaCommands {
+/// A few commands that answer without a graph. The whole schema's commands have their handlers elsewhere; a monitor needs only some.
+struct TestHandlers {
     var added: @Sendable (BlockdevOptions) -> Void = { _ in }
 
-    func blockdevAdd(_ arguments: BlockdevOptions) async throws { added(arguments) }
-    func blockdevDel(_ arguments: BlockdevDelArguments) async throws {
-        throw BlockError(.notFound, "Failed to find node with node-name='\(arguments.nodeName)'")
+    private struct Control: ControlCommands, IntrospectCommands {
+        func quit() async throws {}
     }
-    func blockResize(_ arguments: BlockResizeArguments) async throws {}
-    func queryNamedBlockNodes(_ arguments: QueryNamedBlockNodesArguments) async throws -> [BlockDeviceInfo] { [] }
-    func nbdServerStart(_ arguments: NbdServerOptionsLegacy) async throws {}
-    func nbdServerStop() async throws {}
-    func blockExportAdd(_ arguments: BlockExportOptions) async throws {}
-    func blockExportDel(_ arguments: BlockExportDelArguments) async throws { throw QMPError("gone", class: .deviceNotFound) }
-    func queryBlockExports() async throws -> [BlockExportInfo] {
-        [BlockExportInfo(id: "e", type: .nbd, nodeName: "n", shuttingDown: false)]
-    }
-    func objectAdd(_ arguments: ObjectOptions) async throws {}
-    func objectDel(_ arguments: ObjectDelArguments) async throws {}
-    func quit() async throws {}
 
     var table: [String: CommandEntry] {
-        var table = Dictionary(uniqueKeysWithValues: StorageSchemaTable.commands(self).map { ($0.name, $0) })
-        table["test-oob"] = CommandEntry("test-oob", [.outOfBand]) { _, _ in "overtook" }
-        return table
+        let control = Control()
+        let added = added
+        let entries = [
+            CommandEntry("query-version", giving: { try await control.queryVersion() }),
+            CommandEntry("query-commands", giving: { try await control.queryCommands() }),
+            CommandEntry("query-qmp-schema", raw: { try await control.queryQmpSchema($0) }),
+            CommandEntry("quit", doing: {}),
+            CommandEntry("blockdev-add", taking: { (options: BlockdevOptions) in added(options) }),
+            CommandEntry("blockdev-del", taking: { (arguments: BlockdevDelArguments) in
+                throw BlockError(.notFound, "Failed to find node with node-name='\(arguments.nodeName)'")
+            }),
+            CommandEntry("block_resize", taking: { (_: BlockResizeArguments) in }),
+            CommandEntry("nbd-server-start", taking: { (_: NbdServerOptionsLegacy) in }),
+            CommandEntry("block-export-add", taking: { (_: BlockExportOptions) in }),
+            CommandEntry("block-export-del", raw: { _ in throw QMPError("gone", class: .deviceNotFound) }),
+            CommandEntry("query-block-exports", giving: { [BlockExportInfo(id: "e", type: .nbd, nodeName: "n", shuttingDown: false)] }),
+            CommandEntry("test-oob", [.outOfBand], raw: { _ in "overtook" }),
+        ]
+        return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })
     }
 }
 

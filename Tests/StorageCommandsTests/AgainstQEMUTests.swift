@@ -5,54 +5,7 @@ import Testing
 /// The same conversation with QEMU's storage daemon and with ours: what clients take apart must be the same.
 @Suite("commands against qemu-storage-daemon")
 struct AgainstQEMUTests {
-    private struct Command {
-        let name: String
-        let arguments: JSONValue
-        init(_ name: String, _ arguments: JSONValue = [:]) {
-            self.name = name
-            self.arguments = arguments
-        }
-    }
-
-    /// QEMU's answers, in the order of the commands.
-    private static func askQEMU(_ commands: [Command]) throws -> [JSONValue] {
-        var input = #"{"execute": "qmp_capabilities"}"# + "\n"
-        for command in commands + [Command("quit")] {
-            let message: JSONValue = ["execute": .string(command.name), "arguments": command.arguments]
-            input += message.text() + "\n"
-        }
-        let output = try run("qemu-storage-daemon", ["--chardev", "stdio,id=c", "--monitor", "c"], input: input)
-        let messages = try output.split(whereSeparator: \.isNewline).map { try JSONValue(parsing: String($0)) }
-        let answers = messages.filter { $0["return"] != nil || $0["error"] != nil }
-        return Array(answers.dropFirst().prefix(commands.count))
-    }
-
-    /// Both sides' answers with what is accidental made equal.
-    private static func compare(_ commands: [Command]) async throws {
-        let expected = try askQEMU(commands)
-        try #require(expected.count == commands.count)
-        let fixture = try ServiceFixture()
-        for (command, theirs) in zip(commands, expected) {
-            let ours = await fixture.execute(command.name, command.arguments)
-            #expect(normal(ours) == normal(theirs), "\(command.name) \(command.arguments)")
-        }
-        try await fixture.stop()
-    }
-
-    /// Made-up node names become one, and lists of nodes get an order of their own.
-    private static func normal(_ value: JSONValue) -> JSONValue {
-        switch value {
-        case .string(let text): return .string(text.hasPrefix("#block") ? "#block" : text)
-        case .array(let elements): return .array(elements.map(normal).sorted { sortKey($0) < sortKey($1) })
-        case .object(let object):
-            var result = JSONObject()
-            for key in object.members.map(\.key).sorted() { result[key] = object[key].map(normal) }
-            return .object(result)
-        default: return value
-        }
-    }
-
-    private static func sortKey(_ value: JSONValue) -> String { value.text() }
+    private typealias Command = Conversation.Command
 
     @Test("nodes are described alike")
     func nodes() async throws {
@@ -61,7 +14,7 @@ struct AgainstQEMUTests {
         let (base, top) = (scratch.file("base.qcow2"), scratch.file("top.qcow2"))
         try run("qemu-img", ["create", "-q", "-f", "qcow2", base, "2M"])
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", top])
-        try await Self.compare([
+        try await Conversation.compare([
             Command("blockdev-add", ["driver": "file", "node-name": "file", "filename": .string(raw)]),
             Command("blockdev-add", ["driver": "raw", "node-name": "raw", "file": "file", "read-only": true]),
             Command("query-named-block-nodes"),
@@ -83,7 +36,7 @@ struct AgainstQEMUTests {
         let scratch = try Scratch()
         let socket: JSONValue = .string(scratch.file("nbd.sock"))
         let address: JSONValue = ["type": "unix", "data": ["path": socket]]
-        try await Self.compare([
+        try await Conversation.compare([
             Command("nbd-server-stop"),
             Command("blockdev-add", ["driver": "null-co", "node-name": "disk", "size": 65536]),
             Command("blockdev-add", ["driver": "null-co", "node-name": "disk"]),

@@ -1,4 +1,5 @@
 package import IOCore
+package import ManagedObjects
 package import StorageSchema
 package import StrataBase
 import Synchronization
@@ -11,6 +12,8 @@ import Synchronization
 package actor BlockGraph {
     package nonisolated let context: IOContext
     package nonisolated let drivers: DriverRegistry
+    /// What drivers refer to by id: throttle groups, secrets.
+    package nonisolated let objects: ObjectRegistry
     private var state = GraphState()
     private let changes = AsyncMutex()
     private nonisolated let nameCounter = NameCounter()
@@ -18,10 +21,13 @@ package actor BlockGraph {
     // SAFETY: `context` is a stored property, so the executor outlives the actor.
     package nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe context.asUnownedSerialExecutor() }
 
-    /// - Parameter context: runs the graph's control plane. Requests run wherever their backends are used.
-    package init(context: IOContext, drivers: DriverRegistry) {
+    /// - Parameters:
+    ///   - context: runs the graph's control plane. Requests run wherever their backends are used.
+    ///   - objects: what the options of nodes refer to by id.
+    package init(context: IOContext, drivers: DriverRegistry, objects: ObjectRegistry = ObjectRegistry()) {
         self.context = context
         self.drivers = drivers
+        self.objects = objects
     }
 
     /// Makes up names for nodes that got none.
@@ -42,7 +48,7 @@ package actor BlockGraph {
             let transaction = OpenTransaction(existing: state.nodes.mapValues(\.node))
             do throws(BlockError) {
                 let opener = NodeOpener(
-                    options: NodeOptions(), nodeName: "", opensChain: opensChain, registry: drivers, transaction: transaction,
+                    options: NodeOptions(), nodeName: "", opensChain: opensChain, registry: drivers, objects: objects, transaction: transaction,
                     makeName: { [nameCounter] in nameCounter.make() })
                 let node = try await opener.open(options, inheriting: nil, role: [])
                 var next = state

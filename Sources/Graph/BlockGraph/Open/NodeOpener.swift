@@ -1,3 +1,4 @@
+package import ManagedObjects
 package import StorageSchema
 package import StrataBase
 import Synchronization
@@ -11,6 +12,8 @@ package struct NodeOpener: Sendable {
     /// Whether only the metadata matters (`img info`, `img check`): no data file, no backing file.
     package let opensChain: Bool
     let registry: DriverRegistry
+    /// What the options may refer to by id. A driver keeps an `ObjectUse` of what it needs for as long as it is open.
+    package let objects: ObjectRegistry
     let transaction: OpenTransaction
     let makeName: @Sendable () -> String
 
@@ -75,7 +78,7 @@ package struct NodeOpener: Sendable {
         }
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         let opener = NodeOpener(
-            options: nodeOptions, nodeName: name, opensChain: opensChain, registry: registry, transaction: transaction, makeName: makeName)
+            options: nodeOptions, nodeName: name, opensChain: opensChain, registry: registry, objects: objects, transaction: transaction, makeName: makeName)
         let instance = try await driver.open(options, opener)
         var final = nodeOptions
         if !final.isReadOnly, final.isAutoReadOnly {

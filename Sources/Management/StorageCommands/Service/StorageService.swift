@@ -1,6 +1,7 @@
 package import BlockExports
 package import BlockGraph
 package import IOCore
+package import ManagedObjects
 import NBDServer
 package import QAPIRuntime
 import StorageSchema
@@ -14,7 +15,9 @@ package actor StorageService: ContextActor {
     package nonisolated let context: IOContext
     package nonisolated let graph: BlockGraph
     package nonisolated let exports: BlockExportRegistry
-    /// The I/O threads that users have made.
+    /// What users have made by `object-add`.
+    package nonisolated let objects: ObjectRegistry
+    /// Which exports run on which I/O threads.
     nonisolated let threads: IOThreadTable
     /// The server that new NBD exports belong to.
     var nbdServer: NBDServer?
@@ -28,14 +31,19 @@ package actor StorageService: ContextActor {
     ///   - onEvent: told of events, on any thread.
     package init(context: IOContext, drivers: DriverRegistry = DriverCatalog.registry, onEvent: @escaping @Sendable (any QAPIEvent) -> Void = { _ in }) {
         self.context = context
-        graph = BlockGraph(context: context, drivers: drivers)
-        let threads = IOThreadTable()
+        let objects = ObjectRegistry()
+        self.objects = objects
+        graph = BlockGraph(context: context, drivers: drivers, objects: objects)
+        let threads = IOThreadTable(objects)
         self.threads = threads
         exports = BlockExportRegistry(onDeleted: { id in
             threads.endUse(by: id)
             onEvent(BlockExportDeletedEvent(id: id))
         })
     }
+
+    /// The objects as `qom-list` shows them at this moment.
+    nonisolated var objectTree: ObjectTree { ObjectTree(objects: objects.all) }
 
     // MARK: The end
 
@@ -61,7 +69,7 @@ package actor StorageService: ContextActor {
         }
         let outcome: Result<Void, BlockError>
         do throws(BlockError) { outcome = .success(try await graph.closeAll()) } catch { outcome = .failure(error) }
-        await threads.stopAll()
+        await objects.closeAll()
         try outcome.get()
     }
 }

@@ -55,10 +55,10 @@ enum BenchCommand: ImgCommand {
         let isOptions = arguments.contains(.imageOptions)
         let format = arguments.last(.format)
         if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-        try UserObjects.check(arguments.all(.object))
+        let objects = try UserObjects.make(arguments.all(.object))
 
         guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext)
+        let session = ImageSession(context: ioContext, objects: objects)
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         if plan.isWrite, !arguments.contains(.quiet), let warning = image.probingWarning { StandardStreams.printError(warning) }
         StandardStreams.print(plan.announcement)

@@ -41,7 +41,7 @@ enum CheckCommand: ImgCommand {
         let isOptions = arguments.contains(.imageOptions)
         let format = arguments.last(.format)
         if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-        try UserObjects.check(arguments.all(.object))
+        let objects = try UserObjects.make(arguments.all(.object))
 
         var settings = ImageSettings()
         settings.opensChain = false
@@ -54,7 +54,7 @@ enum CheckCommand: ImgCommand {
         }
         let isQuiet = arguments.contains(.quiet)
         guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext)
+        let session = ImageSession(context: ioContext, objects: objects)
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         let summary: CheckSummary
         do throws(BlockError) {

@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import ManagedObjects
 import StrataBase
 import ToolSupport
 
@@ -12,10 +13,10 @@ struct Conversion {
     /// Below this a second thread costs more than it brings, in bytes.
     private static let smallestShared = 8 << 20
 
-    init(_ plan: ConvertPlan, on context: IOContext) {
+    init(_ plan: ConvertPlan, on context: IOContext, objects: ObjectRegistry) {
         self.plan = plan
         self.context = context
-        session = ImageSession(context: context)
+        session = ImageSession(context: context, objects: objects)
     }
 
     func run() async throws(ToolFailure) {

@@ -55,9 +55,9 @@ enum ConvertCommand: ImgCommand {
             return StandardStreams.print(text) ? 0 : 1
         }
         let plan = try ConvertPlan(arguments)
-        try UserObjects.check(arguments.all(.object))
+        let objects = try UserObjects.make(arguments.all(.object))
         guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        try await Conversion(plan, on: ioContext).run()
+        try await Conversion(plan, on: ioContext, objects: objects).run()
         return 0
     }
 }

@@ -40,10 +40,10 @@ enum CreateCommand: ImgCommand {
         guard !arguments.operands.isEmpty else { throw context.usageFailure("Expecting image file name") }
         if arguments.operands.count > 1 { wish.size = try NumberArgument.parse(arguments.operands[1], "image size", in: 0...Int.max) }
         if arguments.operands.count > 2 { throw context.usageFailure("Unexpected argument: \(arguments.operands[2])") }
-        try UserObjects.check(arguments.all(.object))
+        let objects = try UserObjects.make(arguments.all(.object))
 
         guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext)
+        let session = ImageSession(context: ioContext, objects: objects)
         do throws(ToolFailure) {
             let request = try await CreateRequest(wish, in: session)
             if !arguments.contains(.quiet) { StandardStreams.print(request.announcement) }

@@ -1,6 +1,7 @@
 import BasicDrivers
 import BlockGraph
 import IOCore
+import ManagedObjects
 import QAPIRuntime
 import StorageSchema
 import StrataBase
@@ -9,10 +10,14 @@ import ToolSupport
 /// Opens images one at a time and collects what they say about themselves.
 struct InfoCollector {
     private let settings: ImageSettings
+    private let objects: ObjectRegistry
     /// A chain that is longer than this is a loop made of ever new names, or an attack.
     private static let maximumChainLength = 1000
 
-    init(_ settings: ImageSettings) { self.settings = settings }
+    init(_ settings: ImageSettings, _ objects: ObjectRegistry) {
+        self.settings = settings
+        self.objects = objects
+    }
 
     /// - Parameter follows: whether to go on to the backing file, its backing file, and so on.
     func chain(from name: String, isOptions: Bool, format: String?, follows: Bool) async throws(ToolFailure) -> [ImageInfo] {
@@ -32,7 +37,7 @@ struct InfoCollector {
 
     private func describe(_ name: String, isOptions: Bool, format: String?) async throws(ToolFailure) -> ImageInfo {
         guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: context)
+        let session = ImageSession(context: context, objects: objects)
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         do throws(BlockError) {
             let info = try await Self.info(of: image.node, shownAs: image.displayName)

@@ -28,12 +28,12 @@ enum InfoCommand: ImgCommand {
         let isOptions = arguments.contains(.imageOptions)
         let format = arguments.last(.format)
         if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-        try UserObjects.check(arguments.all(.object))
+        let objects = try UserObjects.make(arguments.all(.object))
 
         var settings = ImageSettings()
         settings.opensChain = false
         settings.forceShare = arguments.contains(.forceShare)
-        let chain = try await InfoCollector(settings).chain(
+        let chain = try await InfoCollector(settings, objects).chain(
             from: name, isOptions: isOptions, format: format, follows: arguments.contains(.backingChain))
         let text: String
         switch output {

@@ -1,22 +1,24 @@
+package import ManagedObjects
 import QAPIRuntime
+import StorageCommands
+import StorageSchema
+import StrataBase
 
 /// The objects of `--object`: accepted by every command, since scripts pass them everywhere.
 package enum UserObjects {
-    /// What may stand there. Secrets are accepted although no format of this version needs one.
-    private static let types: Set<String> = ["secret", "tls-creds-x509", "tls-creds-psk", "tls-creds-anon", "authz-list", "authz-simple", "iothread", "throttle-group"]
-
-    /// Checks definitions; nothing is created.
-    /// - Throws: a failure that names what is wrong.
-    package static func check(_ definitions: [String]) throws(ToolFailure) {
+    /// Makes what the definitions describe, in their order: a later one may refer to an earlier one.
+    /// - Throws: a failure that names what is wrong; then nothing of it remains.
+    package static func make(_ definitions: [String]) throws(ToolFailure) -> ObjectRegistry {
+        let registry = ObjectRegistry()
         for definition in definitions {
             do throws(QMPError) {
-                let (value, _) = try KeyValueParser.parseArgument(definition, impliedKey: "qom-type")
-                guard let type = value["qom-type"]?.string else { throw QMPError("Parameter 'qom-type' is missing") }
-                guard types.contains(type) else { throw QMPError("Parameter 'qom-type' does not accept value '\(type)'") }
-                guard value["id"]?.string != nil else { throw QMPError("Parameter 'id' is missing") }
+                let (value, mode) = try KeyValueParser.parseArgument(definition, impliedKey: "qom-type")
+                let options = try ObjectOptions(decoding: value, mode: mode)
+                do throws(BlockError) { try ObjectCatalog.add(options, to: registry) } catch { throw QMPError(error) }
             } catch {
                 throw ToolFailure(error.message)
             }
         }
+        return registry
     }
 }

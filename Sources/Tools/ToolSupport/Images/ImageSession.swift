@@ -1,5 +1,6 @@
 package import BlockGraph
 package import IOCore
+package import ManagedObjects
 package import QAPIRuntime
 import StorageCommands
 import StorageSchema
@@ -9,9 +10,11 @@ package import StrataBase
 package final class ImageSession: Sendable {
     package let graph: BlockGraph
 
-    /// - Parameter context: runs the graph's control plane.
-    package init(context: IOContext) {
-        graph = BlockGraph(context: context, drivers: DriverCatalog.registry)
+    /// - Parameters:
+    ///   - context: runs the graph's control plane.
+    ///   - objects: what the options of images refer to by id.
+    package init(context: IOContext, objects: ObjectRegistry) {
+        graph = BlockGraph(context: context, drivers: DriverCatalog.registry, objects: objects)
     }
 
     /// Opens an image, finding out its format where the name leaves it open.

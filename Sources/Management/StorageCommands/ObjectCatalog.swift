@@ -1,0 +1,35 @@
+package import ManagedObjects
+package import StorageSchema
+package import StrataBase
+
+/// The types of objects of this build: the one place that a new type is added to (Docs/AddAnObject.md).
+package enum ObjectCatalog {
+    /// Every type that `object-add` makes.
+    package static let userCreatable: [any ManagedObject.Type] = [
+        FileAuthorization.self,
+        IOThread.self,
+        ListAuthorization.self,
+        Secret.self,
+        SimpleAuthorization.self,
+    ]
+
+    package static let types = ObjectTypeTable(userCreatable: userCreatable)
+
+    /// Makes an object and takes it into the registry.
+    /// - Throws: what is wrong with the id or the options; then nothing remains.
+    package static func add(_ options: ObjectOptions, to registry: ObjectRegistry) throws(BlockError) {
+        try registry.checkNewID(options.id)
+        try registry.add(try make(options, registry), id: options.id)
+    }
+
+    /// The compiler asks for a case here when the schema gains a type.
+    private static func make(_ options: ObjectOptions, _ registry: ObjectRegistry) throws(BlockError) -> any ManagedObject {
+        switch options.branch {
+        case .authzList(let properties): ListAuthorization(properties)
+        case .authzListfile(let properties): try FileAuthorization(properties)
+        case .authzSimple(let properties): SimpleAuthorization(properties)
+        case .iothread(let properties): try IOThread(properties, id: options.id)
+        case .secret(let properties): try Secret(properties, in: registry)
+        }
+    }
+}

@@ -1,0 +1,63 @@
+package import StorageSchema
+package import StrataBase
+
+/// A password or key, given directly or in a file.
+package final class Secret: ManagedObject {
+    package static let typeName = "secret"
+    package static let parentTypeName = "secret_common"
+    /// Far above any key.
+    private static let sizeLimit = 1 << 20  // bytes
+
+    /// The secret itself, decoded.
+    package let bytes: [UInt8]
+    private let source: SecretProperties
+
+    /// Reads the file, if it is one.
+    package init(_ options: SecretProperties, in registry: ObjectRegistry) throws(BlockError) {
+        source = options
+        var contents: [UInt8]
+        switch (options.data, options.file) {
+        case (_?, _?): throw BlockError(.invalidArgument, "'file' and 'data' are mutually exclusive")
+        case (nil, nil): throw BlockError(.invalidArgument, "Either 'file' or 'data' must be provided")
+        case (let data?, nil): contents = Array(data.utf8)
+        case (nil, let file?):
+            do { contents = try SmallFile.read(file, limit: Self.sizeLimit) } catch { throw error.during("Unable to read \(file)") }
+        }
+        if let key = options.keyid {
+            guard registry.object(key, as: Secret.self) != nil else { throw BlockError(.notFound, "No secret with id '\(key)'") }
+            throw BlockError(.unsupported, "Secrets that are encrypted with another ('keyid') are not supported")
+        }
+        if options.format == .base64 {
+            guard let decoded = Base64.decode(contents) else { throw BlockError(.invalidArgument, "Base64 data contains invalid characters") }
+            contents = decoded
+        }
+        bytes = contents
+    }
+
+    /// What the object was made from; fixed, because whoever has used the secret would not hear of a change.
+    package static let properties: [ObjectProperty<Secret>] = [
+        ObjectProperty("iv", type: "string") { $0.source.iv ?? "" },
+        ObjectProperty("keyid", type: "string") { $0.source.keyid ?? "" },
+        ObjectProperty("format", type: "QCryptoSecretFormat") { $0.source.format ?? .raw },
+        ObjectProperty("file", type: "string") { $0.source.file ?? "" },
+        ObjectProperty("data", type: "string") { $0.source.data ?? "" },
+    ]
+}
+
+extension ObjectRegistry {
+    /// The bytes of the secret `id`.
+    /// - Throws: `.notFound`.
+    package func secret(_ id: String) throws(BlockError) -> [UInt8] {
+        guard let secret = object(id, as: Secret.self) else { throw BlockError(.notFound, "No secret with id '\(id)'") }
+        return secret.bytes
+    }
+
+    /// The secret `id` as a password.
+    /// - Throws: `.notFound`; `.invalidArgument` when it is not UTF-8.
+    package func password(_ id: String) throws(BlockError) -> String {
+        guard let text = String(validating: try secret(id), as: UTF8.self) else {
+            throw BlockError(.invalidArgument, "Data from secret \(id) is not valid UTF-8")
+        }
+        return text
+    }
+}
