@@ -102,6 +102,10 @@ let package = Package(
             name: "SampleSchema", dependencies: ["QAPIRuntime"], path: "Tests/Support/SampleSchema", swiftSettings: settings,
             plugins: [.plugin(name: "QAPIPlugin")]),
         tests("QAPIGeneratedTests", ["QAPIRuntime", "SampleSchema"]),
+        .target(
+            name: "DriverTesting", dependencies: ["StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
+            swiftSettings: settings),
+        tests("DriverConformanceTests", ["DriverTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),
         .testTarget(

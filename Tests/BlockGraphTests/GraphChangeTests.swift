@@ -48,9 +48,9 @@ struct GraphChangeTests {
                 (fileOptions(path, name: String(repeating: "n", count: 32)), "Node name 'nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn' is too long: at most 31 bytes"),
                 (rawOptions(over: "nowhere", name: "r"), "Cannot find device='' nor node-name='nowhere'"),
                 (rawOptions(over: "r", name: "r"), "Node 'r' would be its own descendant"),
-                (rawOptions(over: "disk", name: "r", offset: 2 << 20), "The window's offset (2097152) lies beyond the end (1048576) of node 'disk'"),
-                (rawOptions(over: "disk", name: "r", offset: 512, size: 1 << 20), "The window's offset (512) plus size (1048576) go beyond the end (1048576) of node 'disk'"),
-                (rawOptions(over: "disk", name: "r", offset: Int.min), "The window's offset (\(Int.min)) lies beyond the end (1048576) of node 'disk'"),
+                (rawOptions(over: "disk", name: "r", offset: 2 << 20), "Offset (2097152) cannot be greater than size of the containing file (1048576)"),
+                (rawOptions(over: "disk", name: "r", offset: 512, size: 1 << 20), "The sum of offset (512) and size (1048576) has to be smaller or equal to the actual size of the containing file (1048576)"),
+                (rawOptions(over: "disk", name: "r", offset: Int.min), "Value '\(Int.min)' is out of range for parameter 'offset'"),
             ]
             for (options, expected) in bad {
                 let found = await message { try await graph.add(options) }

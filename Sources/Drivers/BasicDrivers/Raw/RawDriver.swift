@@ -2,7 +2,6 @@ package import BlockGraph
 package import IOCore
 package import StorageSchema
 package import StrataBase
-import Synchronization
 
 /// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
 package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing {
@@ -13,7 +12,7 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     /// Where the window begins in the file, in bytes.
     private let start: Int
     /// The window's size in bytes, when the options fix it.
-    private let fixedSize: Atomic<Int>?
+    private let fixedSize: Int?
     package let limits: BlockLimits
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
@@ -26,24 +25,30 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     private init(_ file: BlockChild, offset: Int?, size: Int?) throws(BlockError) {
         let start = offset ?? 0
-        guard start >= 0, start <= file.length else {
-            throw BlockError(.invalidArgument, "The window's offset (\(start)) lies beyond the end (\(file.length)) of node '\(file.node.name)'")
+        guard start >= 0 else { throw BlockError(.invalidArgument, "Value '\(start)' is out of range for parameter 'offset'") }
+        if let size, size < 0 { throw BlockError(.invalidArgument, "Value '\(size)' is out of range for parameter 'size'") }
+        guard start <= file.length else {
+            throw BlockError(.invalidArgument, "Offset (\(start)) cannot be greater than size of the containing file (\(file.length))")
         }
-        let available = file.length - start
-        if let size, size < 0 || size > available {
-            throw BlockError(.invalidArgument, "The window's offset (\(start)) plus size (\(size)) go beyond the end (\(file.length)) of node '\(file.node.name)'")
+        if let size, size > file.length - start {
+            throw BlockError(
+                .invalidArgument, "The sum of offset (\(start)) and size (\(size)) has to be smaller or equal to the actual size of the containing file (\(file.length))")
         }
-        if let size, !size.isAligned(to: 512) { throw BlockError(.invalidArgument, "The window's size (\(size)) is not a multiple of 512 bytes") }
+        if let size, !size.isAligned(to: 512) { throw BlockError(.invalidArgument, "Specified size is not multiple of 512") }
         self.file = file
         self.start = start
-        fixedSize = size.map { Atomic($0) }
+        fixedSize = size
         var limits = file.node.driver.limits
-        // A window that begins between two of the file's blocks cannot promise the file's alignment.
-        if !start.isAligned(to: limits.requestAlignment) { limits = BlockLimits() }
+        // A window that begins or ends between two of the file's units cannot promise them: the file's own edge pads such requests.
+        if !(start | (size ?? 0)).isAligned(to: limits.requestAlignment) { limits = BlockLimits() }
         self.limits = limits
     }
 
-    package var length: Int { fixedSize?.load(ordering: .relaxed) ?? max(0, file.length - start) }
+    /// A window that goes on to the end of the file has whole sectors, even where the last one is not all there: its rest reads as zeroes.
+    package var length: Int {
+        if let fixedSize { return fixedSize }
+        return start == 0 ? file.length : max(0, file.length - start).roundedUp(to: 512)
+    }
     package var children: [BlockChild] { [file] }
     package var supportedWriteFlags: RequestFlags { file.node.driver.supportedWriteFlags.subtracting(.compressed) }
 
@@ -74,19 +79,29 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
-        if fixedSize != nil { throw BlockError(.unsupported, "Cannot resize a node whose size is fixed by its 'size' option") }
+        if fixedSize != nil { throw BlockError(.unsupported, "Cannot resize fixed-size raw disks") }
         let (total, overflow) = byteCount.addingReportingOverflow(start)
         if overflow { throw BlockError(.tooLarge, "\(byteCount) bytes are more than a disk can have") }
         try await file.resize(to: total, exact: exact, preallocation: preallocation)
     }
 
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
-        file.tryBlockStatus(of: shifted(range), precise: precise).map { mapped($0, range) }
+        let below = inside(range)
+        return below.isEmpty ? beyondTheFile(range) : file.tryBlockStatus(of: below, precise: precise).map { mapped($0, range) }
     }
 
     package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
-        mapped(try await file.blockStatus(of: shifted(range), precise: precise), range)
+        let below = inside(range)
+        return below.isEmpty ? beyondTheFile(range) : mapped(try await file.blockStatus(of: below, precise: precise), range)
     }
+
+    /// The part of the range that the file has, as the file sees it.
+    private func inside(_ range: GuestRange) -> GuestRange {
+        let shifted = shifted(range)
+        return GuestRange(shifted.start, byteCount: max(0, min(shifted.byteCount, file.length - shifted.start.rawValue)))
+    }
+
+    private func beyondTheFile(_ range: GuestRange) -> BlockStatus { BlockStatus(byteCount: range.byteCount, flags: [.zero, .allocated]) }
 
     /// Everything lies in the file at the same place, and what the file knows of it holds here too: its holes are holes of the disk.
     private func mapped(_ status: BlockStatus, _ range: GuestRange) -> BlockStatus {

@@ -19,7 +19,8 @@ package enum Support: Sendable, Hashable { case done, unsupported }
 ///
 /// The graph calls a driver through `BlockChild`, which has checked ranges, alignment and permissions before. All calls may come from several
 /// threads at once; a driver guards its own mutable state. Requests come in two forms: the `try` form answers at once or returns false, and then the
-/// async form is called, which also produces the error if there is one. What a driver cannot do it does not conform to (see DriverCapabilities).
+/// async form is called, which also produces the error if there is one. Only the async form is cut to `maxTransfer`: a driver with such a limit
+/// refuses longer requests in the `try` form. What a driver cannot do it does not conform to (see DriverCapabilities).
 package protocol BlockDriver: AnyObject, Sendable {
     /// The name in QAPI and on command lines.
     static var formatName: String { get }

@@ -3,12 +3,19 @@ package import StrataBase
 
 /// The drivers that a graph can use, by name. Filled from an explicit list (`DriverCatalog`), never as a side effect of linking.
 package struct DriverRegistry: Sendable {
-    private let byName: [String: any BlockDriver.Type]
+    private var byName: [String: any BlockDriver.Type]
 
     package init(_ drivers: [any BlockDriver.Type]) {
         var byName: [String: any BlockDriver.Type] = [:]
         for driver in drivers { byName[driver.formatName] = driver }
         self.byName = byName
+    }
+
+    /// The same with another driver under the name that it bears: for tests, which put a disk of their own below the drivers they look at.
+    package func replacing(_ driver: any BlockDriver.Type) -> DriverRegistry {
+        var copy = self
+        copy.byName[driver.formatName] = driver
+        return copy
     }
 
     package var names: [String] { byName.keys.sorted() }

@@ -39,7 +39,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
 
     /// Whether a synchronous request fits the node as it is: inside, and aligned.
     private func accepts(_ offset: GuestOffset, _ byteCount: Int, _ node: BlockNode) -> Bool {
-        (offset.rawValue | byteCount) & (node.requestAlignment &- 1) == 0 && offset.rawValue <= node.length &- byteCount
+        // The sign bit goes with the alignment bits: a negative offset is as unfit as a misaligned one.
+        (offset.rawValue | byteCount) & ((node.requestAlignment &- 1) | .min) == 0 && offset.rawValue <= node.length &- byteCount
     }
 
     // MARK: Reading

@@ -63,6 +63,17 @@ enum WritePipeline {
         try await ReadPipeline.readSplit(node, target, at: offset, flags: [])
     }
 
+    /// Keeps what changes data without being a write apart from unaligned writes, which would write back what they have read before.
+    private static func serialized(
+        _ node: BlockNode, _ range: GuestRange, _ body: () async throws(BlockError) -> Support
+    ) async throws(BlockError) -> Support {
+        if node.requestAlignment == 1 { return try await body() }
+        let start = range.start.roundedDown(to: node.requestAlignment)
+        let id = await node.serializer.enter(GuestRange(start, byteCount: range.end.roundedUp(to: node.requestAlignment) - start))
+        defer { node.serializer.leave(id) }
+        return try await body()
+    }
+
     // MARK: Zeroes
 
     static func writeZeroes(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
@@ -70,7 +81,7 @@ enum WritePipeline {
         var zeroFlags = passed
         if !node.options.discardsUnmap { zeroFlags.remove(.mayUnmap) }
         try await forEachPiece(of: range, alignment: node.limits.zeroAlignment, limit: node.limits.maxZero) { piece throws(BlockError) in
-            if let driver = node.zeroWriting, try await driver.writeZeroes(piece, flags: zeroFlags) == .done { return }
+            if let driver = node.zeroWriting, try await serialized(node, piece, { () async throws(BlockError) in try await driver.writeZeroes(piece, flags: zeroFlags) }) == .done { return }
             if flags.contains(.noFallback) {
                 throw BlockError(.unsupported, "Block node '\(node.name)' (\(node.formatName)) has no fast way to write zeroes")
             }
@@ -106,7 +117,8 @@ enum WritePipeline {
         var position = start
         while position < end {
             let count = min(end - position, node.limits.maxDiscard)
-            if try await driver.discard(GuestRange(GuestOffset(position), byteCount: count)) == .unsupported { return }
+            let piece = GuestRange(GuestOffset(position), byteCount: count)
+            if try await serialized(node, piece, { () async throws(BlockError) in try await driver.discard(piece) }) == .unsupported { return }
             position += count
         }
     }

@@ -1,0 +1,14 @@
+/// Every driver of the catalogue, one row or more each. `CatalogTests` fails for a driver that is missing here.
+///
+/// A row's definition stands in a file of its own beside this one.
+enum DriverTable {
+    static let rows: [DriverUnderTest] = [
+        .file,
+        .fileDirect,
+        .nullCo,
+        .qcow2,
+        .qcow2OverBacking,
+        .raw,
+        .rawWindow,
+    ]
+}
