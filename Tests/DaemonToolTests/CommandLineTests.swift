@@ -29,6 +29,8 @@ struct CommandLineTests {
             (["--chardev", "socket,id=c,path=s,server=on,wait=off", "--monitor", "c,mode=readline"], "Only QMP is supported"),
             (["--object", "secret,id=s"], "Either 'file' or 'data' must be provided"),
             (["--object", "iothread,id=t", "--object", "iothread,id=t"], "--object iothread,id=t: attempt to add duplicate property 't'"),
+            (["--compat", "deprecated-input=maybe"], "--compat deprecated-input=maybe: Parameter 'deprecated-input' does not accept value 'maybe'"),
+            (["--compat", "input=reject"], "Parameter 'input' is unexpected"),
             (["--trace", "x"], "tracing is not supported"),
             (["--pidfile", "/nonexistent/pid"], "cannot create PID file"),
             (["stray"], "stray: Unexpected argument"),

@@ -12,11 +12,14 @@ private final class ServerFixture: Sendable {
     let server: QMPServer
     let path: String
 
-    init() async throws {
+    let gate = AsyncCondition(false)
+
+    init(policy: CompatPolicy = CompatPolicy(), clock: MonitorClock? = nil) async throws {
         context = try IOContext.startThread(name: "monitor")
         let path = NSTemporaryDirectory() + "qmp-\(UUID().uuidString.prefix(8)).sock"
         self.path = path
-        let server = QMPServer(commands: Array(TestHandlers().table.values), context: context)
+        let server = QMPServer(
+            commands: Array(TestHandlers(gate: gate).table.values), policy: policy, context: context, clock: clock)
         self.server = server
         let socket = try ListeningSocket(.unix(path: path))
         try await run { try server.listen(on: socket) }
@@ -68,6 +71,38 @@ private final class Client {
             guard case .bytes = outcome else { return nil }
             pending += bytes
         }
+    }
+
+    /// Whether the server has sent anything more by then, or does within the time, in milliseconds.
+    func hasInput(within milliseconds: Int32) -> Bool {
+        var descriptor = pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0)
+        return !pending.isEmpty || poll(&descriptor, 1, milliseconds) > 0
+    }
+}
+
+private struct UnstableEvent: QAPIEvent {
+    static let eventName = "X_TEST"
+    static let specialFeatures: SpecialFeatures = .unstable
+    init() {}
+    init(members: inout ObjectDecoder) throws(QMPError) {}
+    func encodeMembers(into object: inout ObjectEncoder) {}
+}
+
+private struct BadSectorEvent: QAPIEvent {
+    static let eventName = "QUORUM_REPORT_BAD"
+    let node: String
+    let sector: Int
+    init(node: String, sector: Int) {
+        self.node = node
+        self.sector = sector
+    }
+    init(members: inout ObjectDecoder) throws(QMPError) {
+        node = try members.required("node-name")
+        sector = try members.required("sector-num")
+    }
+    func encodeMembers(into object: inout ObjectEncoder) {
+        object.set("node-name", node)
+        object.set("sector-num", sector)
     }
 }
 
@@ -137,6 +172,79 @@ struct QMPServerTests {
                 break
             }
         }
+        try await fixture.stop()
+    }
+
+    @Test("a command that waits holds up those behind it, out-of-band ones overtake it, and a full queue is not read from")
+    func blockedCommand() async throws {
+        let fixture = try await ServerFixture()
+        let client = try Client(fixture.path)
+        client.send(#"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#)
+        _ = client.line()
+        _ = client.line()
+        client.send(#"{"execute":"test-wait","id":"first"}{"execute":"query-block-exports","id":"second"}{"exec-oob":"test-oob","id":"oob"}"#)
+        #expect(client.line() == #"{"return": "overtook", "id": "oob"}"#)
+        // Behind as many messages as may wait, even an overtaking one stays in the socket until one of them is answered.
+        for number in 0..<QMPSession.queueLimit { client.send(#"{"execute":"test-wait","id":\#(number)}"#) }
+        try await fixture.run {}
+        client.send(#"{"exec-oob":"test-oob","id":"late"}"#)
+        #expect(!client.hasInput(within: 50))
+        fixture.gate.update { $0 = true }
+        var ids: [JSONValue] = []
+        while ids.count < QMPSession.queueLimit + 3, let line = client.line() { ids.append(try JSONValue(parsing: line)["id"] ?? nil) }
+        #expect(ids.contains("late"))
+        #expect(ids.filter { $0 != "late" } == ["first", "second"] + (0..<QMPSession.queueLimit).map { .integer($0) })
+        try await fixture.stop()
+    }
+
+    @Test("a policy refuses deprecated and unstable commands as if they were not there, and hides events")
+    func policy() async throws {
+        var policy = CompatPolicy()
+        policy.deprecatedInput = .reject
+        policy.unstableOutput = .hide
+        let fixture = try await ServerFixture(policy: policy)
+        let client = try Client(fixture.path)
+        client.send(#"{"execute":"qmp_capabilities"}"#)
+        _ = client.line()
+        _ = client.line()
+        client.send(#"{"execute":"test-deprecated"}{"execute":"x-test-unstable"}"#)
+        #expect(client.line() == #"{"error": {"class": "CommandNotFound", "desc": "Deprecated command test-deprecated disabled by policy"}}"#)
+        #expect(client.line() == #"{"return": "new"}"#)
+        fixture.server.send(UnstableEvent())
+        fixture.server.send(BlockExportDeletedEvent(id: "e"))
+        #expect(client.line()?.contains("BLOCK_EXPORT_DELETED") == true)
+        try await fixture.stop()
+    }
+
+    @Test("events that come too fast are told once a period, to every client")
+    func rateLimit() async throws {
+        let clock = ManualClock()
+        let fixture = try await ServerFixture(clock: clock.clock)
+        let clients = [try Client(fixture.path), try Client(fixture.path)]
+        for client in clients {
+            client.send(#"{"execute":"qmp_capabilities"}"#)
+            _ = client.line()
+            _ = client.line()
+        }
+        func expectNumber(_ number: Int) throws {
+            for client in clients { #expect(try JSONValue(parsing: try #require(client.line()))["data"]?["sector-num"] == .integer(number)) }
+        }
+        for number in 1...5 { fixture.server.send(BadSectorEvent(node: "a", sector: number)) }
+        try expectNumber(1)
+        for client in clients { #expect(!client.hasInput(within: 20)) }
+        clock.advance(by: 999_999_999)
+        for client in clients { #expect(!client.hasInput(within: 20)) }
+        clock.advance(by: 1)
+        try expectNumber(5)
+        fixture.server.send(BadSectorEvent(node: "a", sector: 6))
+        fixture.server.send(BadSectorEvent(node: "b", sector: 7))
+        try expectNumber(7)
+        clock.advance(by: 1_000_000_000)
+        try expectNumber(6)
+        clock.advance(by: 5_000_000_000)
+        #expect(clock.pendingCount == 0, "when nothing is held back nobody looks any more")
+        fixture.server.send(BadSectorEvent(node: "a", sector: 8))
+        try expectNumber(8)
         try await fixture.stop()
     }
 

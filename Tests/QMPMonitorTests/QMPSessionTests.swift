@@ -150,6 +150,16 @@ struct QMPSessionTests {
         #expect(session.queuedCount == 1)
     }
 
+    @Test("the negotiation itself does not overtake, and a message cannot be both kinds")
+    func outOfBandMistakes() async {
+        var conversation = await Conversation.negotiated(outOfBand: true)
+        #expect(
+            await conversation.say(#"{"exec-oob":"qmp_capabilities","id":2}{"exec-oob":"x","execute":"y","id":4}"#) == [
+                #"{"id": 2, "error": {"class": "GenericError", "desc": "The command qmp_capabilities does not support OOB"}}"#,
+                #"{"id": 4, "error": {"class": "GenericError", "desc": "QMP input member 'execute' clashes with 'exec-oob'"}}"#,
+            ])
+    }
+
     @Test("every command of the schema is listed by query-commands")
     func commandList() async throws {
         var conversation = await Conversation.negotiated()

@@ -1,3 +1,4 @@
+import IOCore
 import QAPIRuntime
 import QMPMonitor
 import StorageSchema
@@ -6,6 +7,8 @@ import StrataBase
 /// A few commands that answer without a graph. The whole schema's commands have their handlers elsewhere; a monitor needs only some.
 struct TestHandlers {
     var added: @Sendable (BlockdevOptions) -> Void = { _ in }
+    /// What `test-wait` waits for.
+    var gate = AsyncCondition(false)
 
     private struct Control: ControlCommands, IntrospectCommands {
         func quit() async throws {}
@@ -28,6 +31,12 @@ struct TestHandlers {
             CommandEntry("block-export-add", taking: { (_: BlockExportOptions) in }),
             CommandEntry("block-export-del", raw: { _ in throw QMPError("gone", class: .deviceNotFound) }),
             CommandEntry("query-block-exports", giving: { [BlockExportInfo(id: "e", type: .nbd, nodeName: "n", shuttingDown: false)] }),
+            CommandEntry("test-wait", raw: { [gate] _ in
+                await gate.wait { $0 ? () : nil }
+                return "waited"
+            }),
+            CommandEntry("test-deprecated", features: ["deprecated"], raw: { _ in "old" }),
+            CommandEntry("x-test-unstable", features: ["unstable"], raw: { _ in "new" }),
             CommandEntry("test-oob", [.outOfBand], raw: { _ in "overtook" }),
         ]
         return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })

@@ -23,8 +23,8 @@ package enum QMPMessage {
         return .object(message)
     }
 
-    package static func event(_ event: some QAPIEvent, at time: WallClock) -> JSONValue {
-        Self.event(named: type(of: event).eventName, event.json, at: time)
+    package static func event(_ event: some QAPIEvent, at time: WallClock, policy: CompatPolicy = CompatPolicy()) -> JSONValue {
+        Self.event(named: type(of: event).eventName, event.json(policy), at: time)
     }
 
     private static func event(named name: String, _ data: JSONValue, at time: WallClock) -> JSONValue {

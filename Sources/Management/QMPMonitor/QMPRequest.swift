@@ -22,7 +22,7 @@ struct QMPRequest: Hashable, Sendable {
                     isOutOfBand = true
                 }
                 guard case .string(let name) = member.value else { throw QMPError("QMP input member '\(member.key)' must be a string") }
-                if command != nil { throw QMPError("QMP input member 'exec-oob' clashes with 'execute'") }
+                if command != nil { throw QMPError("QMP input member 'execute' clashes with 'exec-oob'") }
                 command = name
             case "arguments":
                 guard case .object(let members) = member.value else { throw QMPError("QMP input member 'arguments' must be an object") }

@@ -11,6 +11,9 @@ package final class QMPServer: Sendable {
     private struct State {
         var listeners: [QMPListener] = []
         var connections: [ObjectIdentifier: QMPConnection] = [:]
+        var throttle = EventThrottle()
+        /// When the timer that looks after held events fires; nil: none is set.
+        var wakeUp: Int64?
         /// Streams that were made non-blocking and have to be given back as they were.
         var borrowed: [ConnectedSocket] = []
         var isStopping = false
@@ -21,12 +24,22 @@ package final class QMPServer: Sendable {
 
     private let commands: [String: CommandEntry]
     private let version: VersionInfo
+    private let policy: CompatPolicy
     private let context: IOContext
+    private let clock: MonitorClock
     private let state = Mutex(State())
 
-    package init(commands: [CommandEntry], version: VersionInfo = .current, context: IOContext) {
+    /// - Parameters:
+    ///   - policy: what becomes of deprecated and unstable commands, parameters, values and events.
+    ///   - clock: what rate limits of events go by; the context's timers unless a test has its own.
+    package init(
+        commands: [CommandEntry], version: VersionInfo = .current, policy: CompatPolicy = CompatPolicy(), context: IOContext,
+        clock: MonitorClock? = nil
+    ) {
         self.commands = Dictionary(commands.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
         self.version = version
+        self.policy = policy
+        self.clock = clock ?? .of(context)
         self.context = context
     }
 
@@ -47,7 +60,7 @@ package final class QMPServer: Sendable {
     /// Serves whoever is at the other end of two streams, such as standard input and output.
     package func serve(input: ConnectedSocket, output: ConnectedSocket, pretty: Bool = false) throws(BlockError) {
         let connection = QMPConnection(
-            session: QMPSession(commands: commands, version: version), input: input, output: output, pretty: pretty, context: context
+            session: QMPSession(commands: commands, version: version, policy: policy), input: input, output: output, pretty: pretty, context: context
         ) { [weak self] connection in
             _ = self?.state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
         }
@@ -70,12 +83,40 @@ package final class QMPServer: Sendable {
         }
     }
 
-    /// Sends an event to every client that has ended its negotiation. Any thread.
+    /// Sends an event to every client that has ended its negotiation, unless the policy hides it. Any thread.
+    ///
+    /// Of events that come faster than their rule allows, the first goes at once and the last when its period ends (`EventRateRule`).
     package func send(_ event: some QAPIEvent) {
-        let connections = state.withLock { Array($0.connections.values) }
-        if connections.isEmpty { return }
-        let message = QMPMessage.event(event, at: .now)
-        for connection in connections { connection.sendEvent(message) }
+        if policy.hides(type(of: event).specialFeatures) { return }
+        let message = QMPMessage.event(event, at: .now, policy: policy)
+        let now = clock.now()
+        let (isAdmitted, connections) = state.withLock { state in
+            (state.throttle.admits(message, named: type(of: event).eventName, now: now), Array(state.connections.values))
+        }
+        if isAdmitted { for connection in connections { connection.sendEvent(message) } }
+        watchHeldEvents()
+    }
+
+    /// Sees to it that somebody looks when the next period ends.
+    private func watchHeldEvents() {
+        let now = clock.now()
+        let delay = state.withLock { state -> Int64? in
+            guard !state.isStopping, let deadline = state.throttle.nextDeadline, state.wakeUp.map({ $0 > deadline }) ?? true else { return nil }
+            state.wakeUp = deadline
+            return max(0, deadline - now)
+        }
+        guard let delay else { return }
+        clock.callLater(delay) { [weak self] in self?.sendHeldEvents() }
+    }
+
+    private func sendHeldEvents() {
+        let now = clock.now()
+        let (messages, connections) = state.withLock { state in
+            state.wakeUp = nil
+            return (state.throttle.takeDue(now: now), Array(state.connections.values))
+        }
+        for message in messages { for connection in connections { connection.sendEvent(message) } }
+        watchHeldEvents()
     }
 
     /// Takes no more clients, lets running commands and unsent answers finish for up to `patience`, and closes every conversation.

@@ -6,12 +6,13 @@ package struct QMPCall: Sendable {
     package let entry: CommandEntry
     package let arguments: JSONObject
     package let id: JSONValue?
+    package let policy: CompatPolicy
 
     /// Runs the handler.
     /// - Returns: the answer, nil when the command has none.
     package func run() async -> JSONValue? {
         do {
-            let value = try await entry.run(arguments)
+            let value = try await entry.run(arguments, policy: policy)
             return entry.answersSuccess ? QMPMessage.success(value, id: id) : nil
         } catch {
             return QMPMessage.failure(QMPError(error), id: id)
@@ -35,6 +36,7 @@ package struct QMPSession: Sendable {
     private let commands: [String: CommandEntry]
     private let version: VersionInfo
     private let capabilities: [QMPCapability]
+    private let policy: CompatPolicy
     private var parser: JSONStreamParser
     private var queue: [Result<JSONValue, JSONError>] = []
     private var queueStart = 0
@@ -42,13 +44,17 @@ package struct QMPSession: Sendable {
     package private(set) var isNegotiated = false
     private var allowsOutOfBand = false
 
-    /// - Parameter capabilities: what the greeting offers.
+    /// - Parameters:
+    ///   - capabilities: what the greeting offers.
+    ///   - policy: what becomes of deprecated and unstable parts.
     package init(
-        commands: [String: CommandEntry], version: VersionInfo, capabilities: [QMPCapability] = [.oob], limits: JSONLimits = JSONLimits()
+        commands: [String: CommandEntry], version: VersionInfo, capabilities: [QMPCapability] = [.oob], policy: CompatPolicy = CompatPolicy(),
+        limits: JSONLimits = JSONLimits()
     ) {
         self.commands = commands
         self.version = version
         self.capabilities = capabilities
+        self.policy = policy
         parser = JSONStreamParser(limits: limits)
     }
 
@@ -93,6 +99,7 @@ package struct QMPSession: Sendable {
         }
         do throws(QMPError) {
             let request = try QMPRequest(value, allowsOutOfBand: allowsOutOfBand)
+            if request.isOutOfBand, request.command == "qmp_capabilities" { throw Self.notOutOfBand(request.command) }
             if request.command == "qmp_capabilities" || !isNegotiated {
                 try negotiate(request)
                 return .reply(QMPMessage.success(.object(JSONObject()), id: request.id))
@@ -100,19 +107,21 @@ package struct QMPSession: Sendable {
             guard let entry = commands[request.command] else {
                 throw QMPError("The command \(request.command) has not been found", class: .commandNotFound)
             }
-            if request.isOutOfBand, !entry.allowsOutOfBand { throw QMPError("The command \(request.command) does not support OOB") }
-            return .call(QMPCall(entry: entry, arguments: request.arguments, id: request.id))
+            if request.isOutOfBand, !entry.allowsOutOfBand { throw Self.notOutOfBand(request.command) }
+            return .call(QMPCall(entry: entry, arguments: request.arguments, id: request.id, policy: policy))
         } catch {
             return .reply(QMPMessage.failure(error, id: value["id"]))
         }
     }
+
+    private static func notOutOfBand(_ command: String) -> QMPError { QMPError("The command \(command) does not support OOB") }
 
     private mutating func negotiate(_ request: QMPRequest) throws(QMPError) {
         if isNegotiated { throw QMPError("Capabilities negotiation is already complete, command ignored", class: .commandNotFound) }
         guard request.command == "qmp_capabilities" else {
             throw QMPError("Expecting capabilities negotiation with 'qmp_capabilities'", class: .commandNotFound)
         }
-        let wanted = try QmpCapabilitiesArguments(decoding: .object(request.arguments)).enable ?? []
+        let wanted = try QmpCapabilitiesArguments(decoding: .object(request.arguments), policy: policy).enable ?? []
         for capability in wanted where !capabilities.contains(capability) {
             throw QMPError("Capability '\(capability.rawValue)' not available")
         }

@@ -1,7 +1,7 @@
 import ToolSupport
 
 enum DaemonKey: OptionKey {
-    case help, version, trace, blockdev, chardev, daemonize, export, monitor, nbdServer, object, pidfile
+    case help, version, trace, blockdev, chardev, compat, daemonize, export, monitor, nbdServer, object, pidfile
 }
 
 let daemonDeclaration = CommandDeclaration<DaemonKey>(
@@ -18,6 +18,10 @@ let daemonDeclaration = CommandDeclaration<DaemonKey>(
             .chardev, nil, "chardev", value: "OPTIONS",
             help: "make a byte stream for a monitor: stdio,id=<id>, or", "socket,id=<id>,path=<path>[,server=on|off][,wait=on|off], or",
             "socket,id=<id>,host=<host>,port=<port>[,server=on|off][,wait=on|off]"),
+        .init(
+            .compat, nil, "compat", value: "OPTIONS",
+            help: "what becomes of deprecated and unstable parts of QMP:", "[deprecated-input=accept|reject|crash][,deprecated-output=accept|hide]",
+            "[,unstable-input=accept|reject|crash][,unstable-output=accept|hide]"),
         .init(.daemonize, nil, "daemonize", help: "go to the background once startup is complete"),
         .init(
             .export, nil, "export", value: "OPTIONS",

@@ -23,6 +23,8 @@ struct DaemonPlan: Sendable {
     private(set) var steps: [Step] = []
     private(set) var pidFile: String?
     private(set) var goesToBackground = false
+    /// Holds for all monitors, wherever it stands on the command line.
+    private(set) var compat = CompatPolicy()
     /// Set when the command line asks only what objects there are.
     private(set) var objectHelp: String?
 
@@ -34,6 +36,7 @@ struct DaemonPlan: Sendable {
             switch occurrence.key {
             case .help, .version, .daemonize: break
             case .trace: throw ToolFailure("--trace \(text): tracing is not supported")
+            case .compat: compat = try Self.naming("--compat \(text)") { () throws(QMPError) in try CompatOption.parse(text) }
             case .pidfile:
                 // After going to the background the directory is another one.
                 pidFile = goesToBackground ? HostPath.absolute(text) : text
@@ -56,7 +59,7 @@ struct DaemonPlan: Sendable {
             case .monitor: .addMonitor(try Self.monitor(text))
             case .nbdServer: .startNBDServer(rooted(try Self.decode(text, impliedKey: nil)))
             case .object: .addObject(try Self.decode(text, impliedKey: "qom-type"))
-            case .help, .version, .trace, .daemonize, .pidfile: nil
+            case .help, .version, .trace, .compat, .daemonize, .pidfile: nil
             }
         }
         if let action { steps.append(Step(action: action, source: source)) }

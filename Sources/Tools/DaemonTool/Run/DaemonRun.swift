@@ -22,7 +22,7 @@ final class DaemonRun {
         self.background = background
         let events = EventRelay()
         service = StorageService(context: context) { events.send($0) }
-        monitors = QMPServer(commands: StorageSchemaTable.commands(service), context: context)
+        monitors = QMPServer(commands: StorageSchemaTable.commands(service), policy: plan.compat, context: context)
         events.connect(to: monitors)
     }
 
