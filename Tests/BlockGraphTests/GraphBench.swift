@@ -13,9 +13,10 @@ final class GraphBench: Sendable {
     let graph: BlockGraph
     let directory: String
 
-    init(in parent: String = "/dev/shm") throws {
+    /// - Parameter drivers: those of this build, unless a test brings its own.
+    init(in parent: String = "/dev/shm", drivers: [any BlockDriver.Type] = [FileDriver.self, RawDriver.self, NullDriver.self]) throws {
         context = try IOContext.startThread(name: "graph")
-        graph = BlockGraph(context: context, drivers: DriverRegistry([FileDriver.self, RawDriver.self, NullDriver.self]))
+        graph = BlockGraph(context: context, drivers: DriverRegistry(drivers))
         directory = "\(parent)/strata-graph-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     }
@@ -86,3 +87,5 @@ struct SplitMix: RandomNumberGenerator {
         return z ^ (z >> 31)
     }
 }
+
+let inMemory: [any BlockDriver.Type] = [MemoryDriver.self, OverlayDriver.self, RawDriver.self]

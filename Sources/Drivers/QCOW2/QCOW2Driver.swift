@@ -1,7 +1,7 @@
 package import BlockGraph
 import IOCore
 import StorageSchema
-import StrataBase
+package import StrataBase
 import Synchronization
 
 /// The qcow2 format. This file is the map of the room: what an open image holds, and which file does what with it.
@@ -14,13 +14,15 @@ import Synchronization
 /// **Locks**, outermost first; each is held only while taking those below it:
 /// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,
 /// never guest data), and innermost `state`, which spans nothing.
-package final class QCOW2Driver: BlockDriver {
+package final class QCOW2Driver: BlockDriver, ChildChanging {
     package static let formatName = "qcow2"
     package static let kind = DriverKind.format
     package static let supportsBacking = true
 
     let file: BlockChild
-    let backing: BlockChild?
+    /// The backing file, which may come, go and change while no request runs.
+    private let backingSlot: ChildSlot
+    var backing: BlockChild? { backingSlot.child }
     /// As found when the image was opened. Fields that change live in `state`.
     let opened: ValidatedHeader
     let geometry: ClusterGeometry
@@ -51,7 +53,7 @@ package final class QCOW2Driver: BlockDriver {
 
     init(file: BlockChild, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
         self.file = file
-        self.backing = backing
+        backingSlot = ChildSlot(backing)
         self.opened = opened
         geometry = opened.geometry
         self.options = options
@@ -68,6 +70,16 @@ package final class QCOW2Driver: BlockDriver {
     }
 
     package var children: [BlockChild] { backing.map { [file, $0] } ?? [file] }
+
+    package func check(children: [BlockChild]) throws(BlockError) {
+        for child in children where child !== file && !child.role.contains(.copyOnWrite) {
+            throw BlockError(.unsupported, "A qcow2 node takes no child '\(child.name)'")
+        }
+        if children.filter({ $0.role.contains(.copyOnWrite) }).count > 1 { throw BlockError(.invalidArgument, "A qcow2 node has one backing file at most") }
+        if !children.contains(where: { $0 === file }) { throw BlockError(.unsupported, "A qcow2 node cannot do without its file") }
+    }
+
+    package func adopt(children: [BlockChild]) { backingSlot.set(children.first { $0.role.contains(.copyOnWrite) }) }
 
     /// Takes a step on the state, getting obstacles out of its way until it succeeds.
     func step<T: Sendable>(_ body: (inout ImageState) throws(Obstacle) -> T) async throws(BlockError) -> T {

@@ -13,7 +13,6 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     private let start: Int
     /// The window's size in bytes, when the options fix it.
     private let fixedSize: Int?
-    package let limits: BlockLimits
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .raw(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'raw'") }
@@ -38,10 +37,13 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
         self.file = file
         self.start = start
         fixedSize = size
-        var limits = file.node.driver.limits
-        // A window that begins or ends between two of the file's units cannot promise them: the file's own edge pads such requests.
-        if !(start | (size ?? 0)).isAligned(to: limits.requestAlignment) { limits = BlockLimits() }
-        self.limits = limits
+    }
+
+    /// Those of the file, whichever that is now. A window that begins or ends between two of the file's units cannot promise them: the file's own
+    /// edge pads such requests.
+    package var limits: BlockLimits {
+        let limits = file.node.limits
+        return (start | (fixedSize ?? 0)).isAligned(to: limits.requestAlignment) ? limits : BlockLimits()
     }
 
     /// A window that goes on to the end of the file has whole sectors, even where the last one is not all there: its rest reads as zeroes.

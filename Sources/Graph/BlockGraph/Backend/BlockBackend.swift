@@ -107,6 +107,9 @@ package final class BlockBackend: Sendable {
 
     // MARK: Draining (called by the graph)
 
+    /// Whether requests may enter.
+    package var isOpen: Bool { gate.isOpen }
+
     func closeGate() { gate.close() }
     func openGate() { gate.open() }
     func waitUntilIdle() async { await gate.waitUntilIdle() }

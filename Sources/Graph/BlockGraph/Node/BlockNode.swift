@@ -3,13 +3,13 @@ import Synchronization
 
 /// One node of a graph as requests see it: a driver with its abilities looked up.
 ///
-/// Nothing here changes during the life of the node, so requests on any thread read it freely. Who its parents are and what they may do is
-/// the business of `BlockGraph`.
-package final class BlockNode: Sendable {
+/// Requests on any thread read this freely: what changes (options, limits) does so only while no request is on the node. Who its parents are
+/// and what they may do is the business of `BlockGraph`.
+package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` runs only while drained (Docs/Concurrency.md)
     /// Unique in its graph; at most 31 bytes when a user chose it, `#block` and a number when not.
     package let name: String
     package let driver: any BlockDriver
-    package let options: NodeOptions
+    package private(set) var options: NodeOptions
     /// The driver's name, which the driver's type knows.
     package let formatName: String
     package let kind: DriverKind
@@ -24,9 +24,11 @@ package final class BlockNode: Sendable {
     package let checking: (any Checking)?
     package let imageDescribing: (any ImageDescribing)?
 
-    /// Cached from the driver's limits: a multiple of this every request has to be.
-    let requestAlignment: Int
-    let limits: BlockLimits
+    /// The driver's limits, looked up when the graph changes and not for each request.
+    package private(set) var limits: BlockLimits
+    /// Of these what every request needs: a multiple of this it has to be.
+    private let alignment: Atomic<Int>
+    var requestAlignment: Int { alignment.load(ordering: .relaxed) }
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
 
@@ -45,7 +47,16 @@ package final class BlockNode: Sendable {
         checking = driver as? any Checking
         imageDescribing = driver as? any ImageDescribing
         limits = driver.limits
-        requestAlignment = limits.requestAlignment
+        alignment = Atomic(limits.requestAlignment)
+    }
+
+    /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
+    func refresh(_ options: NodeOptions) {
+        if options != self.options { self.options = options }
+        let limits = driver.limits
+        if limits == self.limits { return }
+        self.limits = limits
+        alignment.store(limits.requestAlignment, ordering: .relaxed)
     }
 
     /// The size in bytes.

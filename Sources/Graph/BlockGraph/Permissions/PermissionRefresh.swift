@@ -3,24 +3,24 @@ import StrataBase
 /// Computes, for a graph as it would be, what every edge is granted, and refuses a graph in which two parents exclude each other.
 ///
 /// A pure function of the state: no driver is touched. Parents come before children, because what a node needs from below depends on what
-/// is wanted of it from above.
+/// is wanted of it from above. Only nodes that the change has touched and those below them can end up with something else.
 extension GraphState {
     /// - Throws: `.permissionConflict` naming both parties, or `.readOnly`.
     mutating func refreshPermissions() throws(BlockError) {
-        for name in topologicalOrder(from: order) {
+        for name in touchedBelow {
             guard let record = nodes[name] else { continue }
             try refuseConflicts(at: record)
             var cumulative = PermissionGrant.none
             for id in record.parents {
                 if let grant = edges[id]?.grant { cumulative = cumulative.combined(with: grant) }
             }
-            if record.node.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .resize]) {
+            if record.options.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .resize]) {
                 throw BlockError(.readOnly, "Block node '\(name)' is read-only")
             }
             setCumulative(cumulative, of: name)
             for id in record.children {
                 guard let edge = edges[id] else { continue }
-                setGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: record.node.isReadOnly), of: id)
+                setComputedGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: record.options.isReadOnly), of: id)
             }
         }
     }
@@ -40,6 +40,7 @@ extension GraphState {
         if conflict.isEmpty { return }
         throw BlockError(
             .permissionConflict,
-            "Permission conflict on node '\(name)': permissions '\(conflict)' are both required by \(describe(user)) and unshared by \(describe(refuser))")
+            "Permission conflict on node '\(name)': permissions '\(conflict)' are both required by \(describe(user)) and unshared by \(describe(refuser))",
+            hint: PermissionAdvice.hint(conflict, user: user, refuser: refuser))
     }
 }

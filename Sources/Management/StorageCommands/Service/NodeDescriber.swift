@@ -82,7 +82,7 @@ extension BlockGraph {
     /// Every node, the newest first. The graph does not change meanwhile.
     /// - Parameter followsBacking: whether each image's backing files are described inside its own description.
     package func describeNodes(followsBacking: Bool) async throws(BlockError) -> [BlockDeviceInfo] {
-        try await withDrained([]) { () async throws(BlockError) -> [BlockDeviceInfo] in
+        try await withoutChanges { () async throws(BlockError) -> [BlockDeviceInfo] in
             var descriptions: [BlockDeviceInfo] = []
             for node in allNodes.reversed() { descriptions.append(try await NodeDescriber.deviceInfo(node, followsBacking: followsBacking)) }
             return descriptions

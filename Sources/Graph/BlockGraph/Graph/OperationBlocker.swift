@@ -1,0 +1,46 @@
+package import StrataBase
+import Synchronization
+
+/// What users may do to a node and others may forbid for a while.
+package enum BlockedOperation: Sendable, Hashable, CaseIterable {
+    case delete, resize, snapshot, changeBackingFile, changeChildren, setIOThread, reopen
+    /// Block jobs may refuse each other.
+    case jobSource, jobTarget
+}
+
+/// Somebody's word that some operations on a node must wait: a job that uses it, an overlay whose data would change.
+package struct OperationBlocker: Sendable {
+    package typealias ID = UInt64
+    package let id: ID
+    package let operations: Set<BlockedOperation>
+    /// Follows `Node 'x' is busy: ` in messages.
+    package let reason: String
+
+    private static let nextID = Atomic<ID>(1)
+
+    package init(_ operations: Set<BlockedOperation>, reason: String) {
+        id = Self.nextID.add(1, ordering: .relaxed).oldValue
+        self.operations = operations
+        self.reason = reason
+    }
+}
+
+extension GraphState {
+    /// - Throws: `.permissionConflict` with the first reason that forbids `operation` on the node.
+    package func checkNotBlocked(_ operation: BlockedOperation, on name: String) throws(BlockError) {
+        guard let record = nodes[name] else { return }
+        if let blocker = record.blockers.first(where: { $0.operations.contains(operation) }) {
+            throw BlockError(.permissionConflict, "Node '\(name)' is busy: \(blocker.reason)")
+        }
+        // The data of a backing file shows through in the overlay, so what would change it is done through the overlay.
+        guard Self.protectedWhileBacking.contains(operation) else { return }
+        for id in record.parents {
+            guard let edge = edges[id], edge.child.role.contains(.copyOnWrite), case .node(let overlay) = edge.owner else { continue }
+            throw BlockError(
+                .permissionConflict, "Node '\(name)' is busy: node is used as backing hd of '\(overlay)'",
+                hint: "Name the top of the chain, or detach '\(name)' from '\(overlay)' first.")
+        }
+    }
+
+    private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile]
+}
