@@ -46,11 +46,13 @@ let package = Package(
 
         // Floor 1: units, errors, bytes.
         module("StrataBase", in: "Base"),
+        module("TraceRuntime", in: "Base", ["CStrataLinux"]),
 
         // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
         module("IOCore", in: "Base", ["CStrataLinux", "CZlib", "StrataBase"]),
         module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
         module("QAPISchema", in: "QAPI"),
+        module("TraceCompiler", in: "QAPI"),
         module("NBDProtocol", in: "NBD", ["StrataBase"]),
 
         // Floor 3: the schema compiler's back half, and what the compiler generates.
@@ -62,8 +64,9 @@ let package = Package(
 
         // Floor 5: the schema compiler (imported by nobody), the graph and the monitor.
         program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
-        .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen"], path: "Sources/QAPI/QAPIPlugin"),
-        module("BlockGraph", in: "Graph", ["StrataBase", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"]),
+        program("trace-gen", in: "QAPI", ["StrataBase", "TraceCompiler"]),
+        .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen", "trace-gen"], path: "Sources/QAPI/QAPIPlugin"),
+        module("BlockGraph", in: "Graph", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("QMPMonitor", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
         // Floor 6: drivers and exports.
@@ -78,7 +81,7 @@ let package = Package(
         module(
             "StorageCommands", in: "Management",
             [
-                "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
+                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
                 "BlockExports", "NBDServer",
             ]),
 
@@ -86,7 +89,7 @@ let package = Package(
         module(
             "Strata", in: "Library",
             ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands", "BlockExports", "NBDServer", "QMPMonitor"]),
-        module("ToolSupport", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "StorageCommands"]),
+        module("ToolSupport", in: "Tools", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "StorageCommands"]),
 
         // Floor 10: one library per tool.
         module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
@@ -108,6 +111,8 @@ let package = Package(
         tests("DriverConformanceTests", ["DriverTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),
+        tests("TraceRuntimeTests", ["TraceRuntime"]),
+        tests("TraceCompilerTests", ["TraceCompiler"]),
         .testTarget(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py"],
             swiftSettings: settings),
@@ -117,7 +122,7 @@ let package = Package(
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("BlockGraphTests", ["BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),
-        tests("ToolSupportTests", ["StrataBase", "ToolSupport"]),
+        tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"]),
         tests("StrataLibraryTests", ["Strata"], exclude: ["Example"]),

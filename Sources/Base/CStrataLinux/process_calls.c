@@ -40,6 +40,8 @@ int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *)
 
 void strata_thread_join(uint64_t handle) { pthread_join((pthread_t)handle, NULL); }
 
+int strata_thread_id(void) { return gettid(); }
+
 void strata_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 
 int strata_signal_descriptor(void) {

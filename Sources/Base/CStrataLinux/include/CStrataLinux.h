@@ -8,3 +8,4 @@
 #include "socket_calls.h"
 #include "event_calls.h"
 #include "process_calls.h"
+#include "trace_slots.h"

@@ -5,6 +5,8 @@
 // Starts a detached-on-exit thread that runs body(argument). The handle is for strata_thread_join. Negative errno on failure.
 int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *), void *argument);
 void strata_thread_join(uint64_t handle);
+// The kernel's number of the calling thread; that of the first thread is the process's.
+int strata_thread_id(void);
 
 // Makes the process ignore SIGPIPE: a peer that goes away is an error on its own connection only.
 void strata_ignore_sigpipe(void);

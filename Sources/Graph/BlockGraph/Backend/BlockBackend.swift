@@ -30,11 +30,15 @@ package final class BlockBackend: Sendable {
     // MARK: Requests that are answered at once (on an I/O context)
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        gate.isOpen && root.tryRead(target, at: offset)
+        let isDone = gate.isOpen && root.tryRead(target, at: offset)
+        Trace.blkTryRead(backend: name, offset: offset.rawValue, bytes: target.byteCount, done: isDone)
+        return isDone
     }
 
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
-        gate.isOpen && root.tryWrite(source, at: offset, flags: flags)
+        let isDone = gate.isOpen && root.tryWrite(source, at: offset, flags: flags)
+        Trace.blkTryWrite(backend: name, offset: offset.rawValue, bytes: source.byteCount, done: isDone)
+        return isDone
     }
 
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
@@ -50,50 +54,71 @@ package final class BlockBackend: Sendable {
 
     /// - Throws: `.invalidArgument` for a range outside the node; else what the driver reports.
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        let trace = TracedRequest.begin("read", name, GuestRange(offset, byteCount: target.byteCount))
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         try check(GuestRange(offset, byteCount: target.byteCount))
         try await root.read(target, at: offset, flags: flags)
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
+        let trace = TracedRequest.begin("write", name, GuestRange(offset, byteCount: source.byteCount))
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         if !root.permissions.contains(.resize) { try check(GuestRange(offset, byteCount: source.byteCount)) }
         try await root.write(source, at: offset, flags: flags)
     }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags = []) async throws(BlockError) {
+        let trace = TracedRequest.begin("writeZeroes", name, range)
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         if !root.permissions.contains(.resize) { try check(range) }
         try await root.writeZeroes(range, flags: flags)
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) {
+        let trace = TracedRequest.begin("discard", name, range)
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         try check(range)
         try await root.discard(range)
     }
 
     package func flush() async throws(BlockError) {
+        let trace = TracedRequest.begin("flush", name, GuestRange(GuestOffset(0), byteCount: 0))
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         try await root.flush()
     }
 
     package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
+        let trace = TracedRequest.begin("resize", name, GuestRange(GuestOffset(0), byteCount: byteCount))
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         try await root.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }
 
     /// What a reader finds at the beginning of the range, looking through backing files.
     /// - Returns: the status; its `byteCount` is at least 1. `depth` counts the layers above the one that decides.
     package func blockStatus(of range: GuestRange, precise: Bool = true) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
+        let trace = TracedRequest.begin("blockStatus", name, range)
+        defer { trace.end() }
         await gate.enter()
         defer { gate.leave() }
+        trace.enter()
         try check(range)
         return try await BlockStatusPipeline.statusThroughChain(root.node, range, precise: precise)
     }

@@ -8,14 +8,20 @@ struct DrainedSection: Sendable {
 
     /// Closes the gates and waits for the requests behind them.
     static func begin(_ backends: [BlockBackend]) async -> DrainedSection {
+        if !backends.isEmpty { Trace.bdrvDrainBegin(backends: names(backends)) }
         for backend in backends { backend.closeGate() }
         if !backends.isEmpty { await IOContextRegistry.waitForTurnBoundaries() }
         for backend in backends { await backend.waitUntilIdle() }
+        if !backends.isEmpty { Trace.bdrvDrainIdle(backends: names(backends)) }
         return DrainedSection(backends: backends)
     }
 
     /// Lets requests in again.
     func end() {
         for backend in backends { backend.openGate() }
+        if !backends.isEmpty { Trace.bdrvDrainEnd(backends: Self.names(backends)) }
     }
+
+    /// For traces.
+    private static func names(_ backends: [BlockBackend]) -> String { backends.map(\.name).joined(separator: ", ") }
 }

@@ -19,6 +19,7 @@ extension BlockGraph {
             result = try await edit(change)
             try await install(change)
         } catch {
+            Trace.graphChangeFailed(reason: error.description)
             await change.abandon()
             throw error
         }
@@ -32,6 +33,7 @@ extension BlockGraph {
     private func install(_ change: GraphChange) async throws(BlockError) {
         var next = change.state
         try next.refreshPermissions()
+        Trace.graphChangeBegin(nodes: next.order.count, changed: next.touchedBelow.count)
         let section = await DrainedSection.begin(doors(next))
         defer { section.end() }
         try await prepare(change, next)
@@ -66,6 +68,9 @@ extension BlockGraph {
             for node in regranted(next) {
                 try await node.driver.preparePermissions(next.nodes[node.name]?.cumulative ?? .none)
                 prepared.append(node)
+                Trace.graphPermissions(
+                    node: node.name, used: UInt(next.nodes[node.name]?.cumulative.used.rawValue ?? 0),
+                    shared: UInt(next.nodes[node.name]?.cumulative.shared.rawValue ?? 0))
             }
         } catch {
             for node in prepared.reversed() { await node.driver.abortPermissions() }
@@ -111,6 +116,7 @@ extension BlockGraph {
         for (id, edge) in state.edges where next.edges[id] == nil { edge.child.grant([]) }
         next.settle()
         state = next
+        Trace.graphChangeEnd(nodes: next.order.count)
         followDrains()
         if !replaced.isEmpty {
             await IOContextRegistry.waitForTurnBoundaries()
@@ -137,6 +143,8 @@ extension BlockGraph {
         if removed.isEmpty { return }
         // Parents first: a format writes its metadata through its file while that still has its permissions.
         for node in removed {
+            Trace.graphNodeCloseBegin(node: node.name)
+            defer { Trace.graphNodeCloseEnd(node: node.name) }
             do throws(BlockError) { try await node.driver.close() } catch { StandardStreams.warn(error.during("Closing node '\(node.name)'").description) }
         }
         await force(change)

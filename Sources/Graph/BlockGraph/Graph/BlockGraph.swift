@@ -88,6 +88,7 @@ package actor BlockGraph {
             guard let record = change.state.nodes[nodeName] else {
                 throw BlockError(.notFound, "Cannot find device='' nor node-name='\(nodeName)'")
             }
+            Trace.graphAttachBackend(backend: name, node: nodeName)
             return change.makeBackend(named: name, on: record.node, grant)
         }
     }
@@ -101,6 +102,7 @@ package actor BlockGraph {
     package func release(_ backend: BlockBackend) async {
         await changes.withLock { () async in
             await backend.waitUntilIdle()
+            Trace.graphReleaseBackend(backend: backend.name, node: backend.node.name)
             guard state.edges[backend.root.id] != nil else { return }
             await giveUp { change in change.detach(backend) }
         }
@@ -136,7 +138,9 @@ package actor BlockGraph {
             var firstFailure: BlockError?
             for name in state.topologicalOrder(from: state.order) {
                 guard let node = state.nodes[name]?.node else { continue }
+                Trace.graphNodeCloseBegin(node: name)
                 do throws(BlockError) { try await node.driver.close() } catch { firstFailure = firstFailure ?? error.during("Closing node '\(name)'") }
+                Trace.graphNodeCloseEnd(node: name)
             }
             state = GraphState()
             if let firstFailure { throw firstFailure }

@@ -55,6 +55,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
         if !flags.contains(.alreadyTried), tryRead(target, at: offset) { return }
         let node = node
+        Trace.bdrvReadBegin(node: node.name, offset: offset.rawValue, bytes: target.byteCount)
+        defer { Trace.bdrvReadEnd(node: node.name, offset: offset.rawValue, bytes: target.byteCount) }
         let inside = min(target.byteCount, max(0, node.length - offset.rawValue))
         if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
         if inside == 0 { return }
@@ -81,6 +83,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
             return try await WritePipeline.writeZeroes(node, GuestRange(offset, byteCount: source.byteCount), flags: flags.subtracting(.alreadyTried))
         }
         if !flags.contains(.alreadyTried), tryWrite(source, at: offset, flags: flags) { return }
+        Trace.bdrvWriteBegin(node: node.name, offset: offset.rawValue, bytes: source.byteCount, flags: UInt(flags.rawValue))
+        defer { Trace.bdrvWriteEnd(node: node.name, offset: offset.rawValue, bytes: source.byteCount) }
         try await WritePipeline.write(node, source, at: offset, flags: flags)
     }
 
@@ -89,6 +93,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         if range.isEmpty { return }
         let node = node
         try checkWritable(range, node)
+        Trace.bdrvWriteZeroesBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount, flags: UInt(flags.rawValue))
+        defer { Trace.bdrvWriteZeroesEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
         try await WritePipeline.writeZeroes(node, range, flags: flags)
     }
 
@@ -97,6 +103,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         let node = node
         if range.isEmpty || !node.options.discardsUnmap { return }
         try checkWritable(range, node)
+        Trace.bdrvDiscardBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount)
+        defer { Trace.bdrvDiscardEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
         try await WritePipeline.discard(node, range)
     }
 
@@ -116,6 +124,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     package func flush() async throws(BlockError) {
         let node = node
         if node.options.ignoresFlushes { return }
+        Trace.bdrvFlushBegin(node: node.name)
+        defer { Trace.bdrvFlushEnd(node: node.name) }
         try await node.flushing?.flush()
     }
 
@@ -127,6 +137,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
             throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to resize")
         }
         guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver '\(node.formatName)' does not support resize") }
+        Trace.bdrvResize(node: node.name, bytes: byteCount)
         try await resizing.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }
 

@@ -79,7 +79,9 @@ package struct NodeOpener: Sendable {
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         let opener = NodeOpener(
             options: nodeOptions, nodeName: name, opensChain: opensChain, registry: registry, objects: objects, transaction: transaction, makeName: makeName)
+        Trace.graphNodeOpenBegin(node: name, driver: driverName)
         let instance = try await driver.open(options, opener)
+        Trace.graphNodeOpenEnd(node: name, driver: driverName, bytes: instance.length)
         var final = nodeOptions
         if !final.isReadOnly, final.isAutoReadOnly {
             for child in instance.children where child.role.contains(.metadata) || child.role.contains(.filtered) || child.role.contains(.data) {

@@ -29,6 +29,7 @@ enum ReadPipeline {
     private static func readPadded(_ node: BlockNode, _ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let start = offset.roundedDown(to: node.requestAlignment)
         let end = (offset + target.byteCount).roundedUp(to: node.requestAlignment)
+        Trace.bdrvReadPadded(node: node.name, offset: offset.rawValue, bytes: target.byteCount, alignment: node.requestAlignment)
         let bounce = IOBuffer(byteCount: end - start)
         defer { withExtendedLifetime(bounce) {} }
         try await readSplit(node, bounce.vector, at: start, flags: flags)

@@ -42,11 +42,14 @@ enum WritePipeline {
         let alignment = node.requestAlignment
         let start = offset.roundedDown(to: alignment)
         let end = (offset + source.byteCount).roundedUp(to: alignment)
+        Trace.bdrvSerialiseBegin(node: node.name, offset: start.rawValue, bytes: end - start)
         let id = await node.serializer.enter(GuestRange(start, byteCount: end - start))
+        Trace.bdrvSerialiseEnd(node: node.name, offset: start.rawValue, bytes: end - start)
         defer { node.serializer.leave(id) }
         if end - start == source.byteCount, source.isAligned(to: node.limits.memoryAlignment) {
             return try await writeSplit(node, source, at: offset, flags: flags)
         }
+        Trace.bdrvWritePadded(node: node.name, offset: offset.rawValue, bytes: source.byteCount, alignment: alignment)
         let bounce = IOBuffer(byteCount: end - start)
         defer { withExtendedLifetime(bounce) {} }
         if start < offset { try await readUnit(node, bounce.vector(at: 0, byteCount: alignment), at: start) }
@@ -91,6 +94,7 @@ enum WritePipeline {
     }
 
     private static func writeZeroBuffer(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
+        Trace.bdrvZeroesAsData(node: node.name, offset: range.start.rawValue, bytes: range.byteCount)
         let buffer = IOBuffer(zeroed: min(range.byteCount, zeroBufferSize))
         defer { withExtendedLifetime(buffer) {} }
         var done = 0

@@ -1,13 +1,12 @@
 import ToolSupport
 
 enum DaemonKey: OptionKey {
-    case help, version, trace, blockdev, chardev, compat, daemonize, export, monitor, nbdServer, object, pidfile
+    case help, version, blockdev, chardev, compat, daemonize, export, monitor, nbdServer, object, pidfile
 }
 
 let daemonDeclaration = CommandDeclaration<DaemonKey>(
     "daemon", summary: "Storage daemon: serves block nodes to other processes, controlled over QMP", usage: ["[options]"],
     options: [
-        .init(.trace, "T", "trace", value: "TRACE", help: "specify tracing options (not supported)"),
         .init(.version, "V", "version", help: "display version info and exit"),
         .init(
             .blockdev, nil, "blockdev", value: "OPTIONS",

@@ -35,7 +35,6 @@ struct DaemonPlan: Sendable {
             let text = occurrence.value ?? ""
             switch occurrence.key {
             case .help, .version, .daemonize: break
-            case .trace: throw ToolFailure("--trace \(text): tracing is not supported")
             case .compat: compat = try Self.naming("--compat \(text)") { () throws(QMPError) in try CompatOption.parse(text) }
             case .pidfile:
                 // After going to the background the directory is another one.
@@ -59,7 +58,7 @@ struct DaemonPlan: Sendable {
             case .monitor: .addMonitor(try Self.monitor(text))
             case .nbdServer: .startNBDServer(rooted(try Self.decode(text, impliedKey: nil)))
             case .object: .addObject(try Self.decode(text, impliedKey: "qom-type"))
-            case .help, .version, .trace, .compat, .daemonize, .pidfile: nil
+            case .help, .version, .compat, .daemonize, .pidfile: nil
             }
         }
         if let action { steps.append(Step(action: action, source: source)) }

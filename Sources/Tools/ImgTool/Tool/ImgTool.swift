@@ -16,7 +16,6 @@ package func runImgTool(_ invocation: ToolInvocation) -> Int32 {
             switch occurrence.key {
             case .help: return StandardStreams.print(helpText(program: context.program)) ? 0 : 1
             case .version: return StandardStreams.print(VersionText.text(name: context.name)) ? 0 : 1
-            case .trace: throw ToolFailure("tracing is not supported")
             }
         }
         guard let word = parsed.operands.first else { throw context.usageFailure("Not enough arguments") }
@@ -29,14 +28,13 @@ package func runImgTool(_ invocation: ToolInvocation) -> Int32 {
     }
 }
 
-private enum Key: OptionKey { case help, version, trace }
+private enum Key: OptionKey { case help, version }
 
 private let declaration = CommandDeclaration<Key>(
     "img", summary: "Disk image utility",
     usage: ["[standard options] COMMAND [--help | command options]"],
     options: [
-        .init(.version, "V", "version", help: "display version info and exit"),
-        .init(.trace, "T", "trace", value: "TRACE", help: "specify tracing options (not supported)"),
+        .init(.version, "V", "version", help: "display version info and exit")
     ])
 
 private func helpText(program: String) -> String {

@@ -3,6 +3,8 @@
 /// - Options and operands may be mixed; after `--` everything is an operand; a lone `-` is an operand.
 /// - Letters may be grouped (`-qU`), and a value may follow its letter directly (`-fqcow2`) or be the next argument.
 /// - A long option takes its value after `=` or as the next argument, and may be shortened while it stays unambiguous.
+/// - Every command takes `--trace` (see `TraceOptions`), and `-T` where it means nothing else. It may not be shortened, so that it makes no
+///   shortened option of a command ambiguous.
 package struct ArgumentParser<Key: OptionKey>: Sendable {
     private let options: [OptionDeclaration<Key>]
     /// Whether the first operand ends the options: a tool whose first operand is a command leaves the rest to it.
@@ -22,6 +24,11 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
         while !parsed.contains(.help), let argument = rest.popFirst() {
             if argument == "--" {
                 break
+            } else if argument == "--trace" || argument.hasPrefix("--trace="), !options.contains(where: { $0.long == "trace" }) {
+                guard let value = argument == "--trace" ? rest.popFirst() : String(argument.dropFirst(8)) else {
+                    throw ArgumentError("option '--trace' requires an argument")
+                }
+                parsed.traces.append(value)
             } else if argument.hasPrefix("--") {
                 parsed.occurrences.append(try longOption(argument.dropFirst(2), &rest))
             } else if argument.hasPrefix("-"), argument != "-" {
@@ -72,6 +79,13 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
         var letters = letters
         while let letter = letters.popFirst() {
             guard let option = options.first(where: { $0.short == letter }) else {
+                if letter == "T" {
+                    guard let value = letters.isEmpty ? rest.popFirst() : String(letters) else {
+                        throw ArgumentError("option requires an argument -- 'T'")
+                    }
+                    parsed.traces.append(value)
+                    return
+                }
                 throw ArgumentError("invalid option -- '\(letter)'")
             }
             guard option.takesValue else {
@@ -107,6 +121,8 @@ package struct ParsedArguments<Key: OptionKey>: Sendable {
     /// In the order they were given; what a repetition means is the command's business.
     package var occurrences: [Occurrence] = []
     package var operands: [String] = []
+    /// The values of `--trace`, in the order they were given.
+    package var traces: [String] = []
 
     package func contains(_ key: Key) -> Bool { occurrences.contains { $0.key == key } }
     /// The value that counts when an option is repeated: the last.

@@ -70,12 +70,14 @@ extension CommandDeclaration {
         for (index, line) in usage.enumerated() {
             text += index == 0 ? "  \(program) \(line)\n" : "        \(line)\n"
         }
-        if !options.isEmpty { text += "\nOptions:\n" }
+        text += "\nOptions:\n"
         for option in options {
             let names = [option.short.map { "-\($0)" }, option.long.map { "--\($0)" }].compactMap(\.self).joined(separator: ", ")
             text += "  \(names)\(option.value.map { " \($0)" } ?? "")\n"
             for line in option.help { text += "     \(line)\n" }
         }
+        text += options.contains { $0.short == "T" } ? "  --trace TRACE\n" : "  -T, --trace TRACE\n"
+        for line in TraceOptions.help { text += "     \(line)\n" }
         if !operands.isEmpty { text += "\nArguments:\n" }
         for operand in operands {
             text += "  \(operand.name)\n"

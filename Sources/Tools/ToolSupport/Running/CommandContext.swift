@@ -10,18 +10,22 @@ package struct CommandContext: Sendable, Hashable {
         name = invocation.name
     }
 
-    /// Splits the arguments, or fails with the C library's message and a pointer to the help text.
+    /// Splits the arguments and does what `--trace` asks for, or fails with the C library's message and a pointer to the help text.
     package func parse<Key: OptionKey>(
         _ arguments: [String], as declaration: CommandDeclaration<Key>, stopsAtFirstOperand: Bool = false
     ) throws(ToolFailure) -> ParsedArguments<Key> {
+        let parsed: ParsedArguments<Key>
         do throws(ArgumentError) {
-            return try ArgumentParser(declaration.options, stopsAtFirstOperand: stopsAtFirstOperand).parse(arguments)
+            parsed = try ArgumentParser(declaration.options, stopsAtFirstOperand: stopsAtFirstOperand).parse(arguments)
         } catch {
             // The C library puts the program as typed in front of its messages, not the short name.
             var failure = usageFailure(error.message)
             failure.speaker = program
             throw failure
         }
+        // A call for help prints the help and does nothing else.
+        if !parsed.contains(.help) { try TraceOptions.apply(parsed.traces, tool: name) }
+        return parsed
     }
 
     /// A wrong call: the message and where to read on.

@@ -22,6 +22,9 @@ package struct ToolFailure: Error, Hashable, Sendable {
         self.init(context.map { "\($0): \(error)" } ?? error.description, advice: error.hint.map { [$0] } ?? [], status: status)
     }
 
+    /// No failure: all that was asked for has been printed, and nothing is left to do.
+    package static let nothingLeftToDo = ToolFailure("", status: 0)
+
     /// All lines as they go to standard error.
     package func text(name: String) -> String {
         var text = "\(speaker ?? name): \(message)\n"

@@ -1,6 +1,7 @@
 import IOCore
 import StrataBase
 import Synchronization
+import TraceRuntime
 
 /// Running a tool's body: on an I/O context, with failures printed once, at the outside.
 package enum ToolRun {
@@ -8,10 +9,11 @@ package enum ToolRun {
     /// - Returns: the exit status.
     package static func reportingFailures(name: String, _ body: () throws(ToolFailure) -> Int32) -> Int32 {
         StandardStreams.programName.withLock { $0 = name }
+        defer { TraceOutput.flush() }
         do throws(ToolFailure) {
             return try body()
         } catch {
-            StandardStreams.printError(error.text(name: name))
+            if error != .nothingLeftToDo { StandardStreams.printError(error.text(name: name)) }
             return error.status
         }
     }
