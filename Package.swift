@@ -66,23 +66,25 @@ let package = Package(
         program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
         program("trace-gen", in: "QAPI", ["StrataBase", "TraceCompiler"]),
         .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen", "trace-gen"], path: "Sources/QAPI/QAPIPlugin"),
+        module("SocketAddresses", in: "QAPI", ["StrataBase", "IOCore", "StorageSchema"]),
         module("BlockGraph", in: "Graph", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("QMPMonitor", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
         // Floor 6: drivers and exports.
         module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
+        module("NBDClient", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses"]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 7: the NBD export.
-        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "QAPIRuntime"]),
+        module("NBDServer", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"]),
 
         // Floor 8: the lists of drivers and exports, and one file per QMP command.
         module(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
-                "BlockExports", "NBDServer",
+                "BlockExports", "NBDServer", "NBDClient",
             ]),
 
         // Floor 9: what embedders import, and what the tools share.
@@ -108,7 +110,7 @@ let package = Package(
         .target(
             name: "DriverTesting", dependencies: ["StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
             swiftSettings: settings),
-        tests("DriverConformanceTests", ["DriverTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
+        tests("DriverConformanceTests", ["DriverTesting", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),
         tests("TraceRuntimeTests", ["TraceRuntime"]),
@@ -118,6 +120,7 @@ let package = Package(
             swiftSettings: settings),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
+        tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),
         tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),

@@ -5,6 +5,7 @@ import IOCore
 import StorageCommands
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 
@@ -20,6 +21,7 @@ final class ConformanceBench: Sendable {
     private struct Contents: Sendable {
         var disks: [SimulatedDisk] = []
         var directory: String?
+        var servers: [ChildProcess] = []
     }
 
     private init(_ current: ConformanceCase, suspends: Bool) throws {
@@ -61,6 +63,14 @@ final class ConformanceBench: Sendable {
         return folder
     }
 
+    /// Starts a server program that lives until the end; `socket` takes connections when it is ready.
+    func serve(_ program: String, _ arguments: [String], socket: String) throws {
+        let process = try ChildProcess(program, arguments)
+        contents.withLock { $0.servers.append(process) }
+        let isUp = waitUntil { UnixSocket(path: socket) != nil || !process.isRunning }
+        guard isUp, process.isRunning else { throw HarnessError("\(program) does not serve: \(try process.outputSoFar())") }
+    }
+
     // MARK: Running
 
     static let all = PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all)
@@ -95,6 +105,7 @@ final class ConformanceBench: Sendable {
         }
         bench.context.stop()
         bench.context.join()
+        for server in bench.contents.withLock({ $0.servers }) { server.send(SIGKILL) }
         if let directory = bench.contents.withLock({ $0.directory }) { try FileManager.default.removeItem(atPath: directory) }
         try result.get()
     }

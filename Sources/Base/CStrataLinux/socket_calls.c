@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <sys/time.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -38,6 +39,19 @@ int strata_listen_unix(const char *path, size_t length, int backlog) {
     return fd;
 }
 
+// A peer that does not answer is given up after this time; the kernel's own limit is minutes. The limit also holds for blocking sends, of which
+// there are none: sockets are made non-blocking before they carry anything.
+static void limit_connect_time(int fd) {
+    struct timeval limit = {.tv_sec = 10};
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+static int connect_failed(int fd) {
+    // What the kernel calls "in progress" or "try again" when the time is over.
+    if (errno == EINPROGRESS || errno == EAGAIN) errno = ETIMEDOUT;
+    return fail(fd);
+}
+
 int strata_connect_unix(const char *path, size_t length) {
     struct sockaddr_un address;
     socklen_t size;
@@ -45,7 +59,8 @@ int strata_connect_unix(const char *path, size_t length) {
     if (result < 0) return result;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    if (connect(fd, (struct sockaddr *)&address, size) < 0) return fail(fd);
+    limit_connect_time(fd);
+    if (connect(fd, (struct sockaddr *)&address, size) < 0) return connect_failed(fd);
     return fd;
 }
 
@@ -99,8 +114,9 @@ int strata_connect_tcp(const char *host, const char *port) {
             result = -errno;
             continue;
         }
+        limit_connect_time(fd);
         if (connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
-            result = fail(fd);
+            result = connect_failed(fd);
             continue;
         }
         strata_no_delay(fd);

@@ -5,6 +5,7 @@ enum DriverTable {
     static let rows: [DriverUnderTest] = [
         .file,
         .fileDirect,
+        .nbd,
         .nullCo,
         .qcow2,
         .qcow2OverBacking,

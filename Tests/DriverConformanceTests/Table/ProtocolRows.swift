@@ -21,6 +21,17 @@ extension DriverUnderTest {
         BlockdevOptions(.file(BlockdevOptionsFile(filename: try makeFile(bench, byteCount))), cache: BlockdevCacheOptions(direct: true))
     }
 
+    /// A server that insists on the alignment of the case.
+    static let nbd = DriverUnderTest(driver: "nbd", canResize: false, hasSimulatedDisks: false, sizeUnit: 4096) { bench, byteCount in
+        let socket = try bench.folder() + "/socket"
+        let unit = bench.current.alignment
+        try bench.serve(
+            "nbdkit",
+            ["-f", "-U", socket, "--filter=blocksize-policy", "memory", "\(byteCount)", "blocksize-minimum=\(unit)", "blocksize-preferred=4096",
+             "blocksize-maximum=64k", "blocksize-error-policy=error"], socket: socket)
+        return BlockdevOptions(.nbd(BlockdevOptionsNbd(server: SocketAddress(.unix(UnixSocketAddress(path: socket))))))
+    }
+
     static let nullCo = DriverUnderTest(driver: "null-co", keepsData: false, canResize: false, hasSimulatedDisks: false) { _, byteCount in
         BlockdevOptions(.nullCo(BlockdevOptionsNull(size: byteCount)))
     }

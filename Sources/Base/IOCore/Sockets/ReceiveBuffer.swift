@@ -16,8 +16,8 @@ package struct ReceiveBuffer: ~Copyable {
     package var capacity: Int { memory.byteCount }
 
     /// The unread bytes.
-    package func withUnread<R>(_ body: (RawSpan) -> R) -> R {
-        memory.withBytes { body($0.extracting(start..<end)) }
+    package func withUnread<R, E>(_ body: (RawSpan) throws(E) -> R) throws(E) -> R {
+        try memory.withBytes { bytes throws(E) in try body(bytes.extracting(start..<end)) }
     }
 
     /// A view of unread bytes for a request that ends before anything else is done with this buffer.

@@ -15,6 +15,8 @@ package struct SendQueue: ~Copyable {
     private enum Source {
         /// Bytes of a buffer that the queue keeps alive; start and count move as it is sent.
         case buffer(IOBuffer, start: Int, byteCount: Int)
+        /// Memory of a request that waits until it is sent.
+        case memory(IOVector)
         /// Bytes that lie elsewhere, at a position of the owner's.
         case external(position: Int, byteCount: Int)
     }
@@ -28,6 +30,8 @@ package struct SendQueue: ~Copyable {
     /// In-place bytes behind the last attachment.
     private var trailing = 0
     private var attachedByteCount = 0
+    /// Everything that was ever sent, in bytes.
+    package private(set) var sentByteCount = 0
 
     package init(capacity: Int) {
         initialCapacity = capacity
@@ -84,6 +88,11 @@ package struct SendQueue: ~Copyable {
     /// Adds the first `byteCount` bytes of a buffer, which nobody writes to any more. It is kept alive until they are sent.
     package mutating func append(_ buffer: IOBuffer, byteCount: Int) {
         if byteCount > 0 { attach(.buffer(buffer, start: 0, byteCount: byteCount), byteCount) }
+    }
+
+    /// Adds the bytes of a request, without a copy. The request must not end before they are sent (`sentByteCount` tells) or the queue is dropped.
+    package mutating func append(memoryOf request: IOVector) {
+        if request.byteCount > 0 { attach(.memory(request), request.byteCount) }
     }
 
     /// Adds bytes that lie elsewhere; `send` asks where.
@@ -185,33 +194,43 @@ package struct SendQueue: ~Copyable {
             }
             return outcome
         case .buffer(let buffer, let position, let byteCount):
-            let body = buffer.vector(at: position, byteCount: byteCount)
-            let outcome: ConnectedSocket.Outcome
-            if attachment.bytesBefore == 0 {
-                outcome = socket.send(body)
-            } else {
-                let both = VectorList([before, body])
-                outcome = socket.send(both.vector)
-                withExtendedLifetime(both) {}
-            }
-            if case .bytes(let count) = outcome {
-                let inPlace = min(count, attachment.bytesBefore)
-                sentInPlace(inPlace, trailing: false)
-                let attached = count - inPlace
-                attachments[firstAttachment].source = .buffer(buffer, start: position + attached, byteCount: byteCount - attached)
-                sentAttached(attached, all: attached == byteCount)
-            }
+            let (outcome, attached) = send(before, then: buffer.vector(at: position, byteCount: byteCount), to: socket)
+            attachments[firstAttachment].source = .buffer(buffer, start: position + attached, byteCount: byteCount - attached)
+            sentAttached(attached, all: attached == byteCount)
+            return outcome
+        case .memory(let vector):
+            let (outcome, attached) = send(before, then: vector, to: socket)
+            attachments[firstAttachment].source = .memory(vector.slice(at: attached, byteCount: vector.byteCount - attached))
+            sentAttached(attached, all: attached == vector.byteCount)
             return outcome
         }
     }
 
+    /// Sends in-place bytes and what follows them in one call. - Returns: what happened, and how many bytes of `body` went.
+    private mutating func send(_ before: IOVector, then body: IOVector, to socket: ConnectedSocket) -> (ConnectedSocket.Outcome, attached: Int) {
+        let outcome: ConnectedSocket.Outcome
+        if before.byteCount == 0 {
+            outcome = socket.send(body)
+        } else {
+            let both = VectorList([before, body])
+            outcome = socket.send(both.vector)
+            withExtendedLifetime(both) {}
+        }
+        guard case .bytes(let count) = outcome else { return (outcome, 0) }
+        let inPlace = min(count, before.byteCount)
+        sentInPlace(inPlace, trailing: false)
+        return (outcome, count - inPlace)
+    }
+
     private mutating func sentInPlace(_ count: Int, trailing isTrailing: Bool) {
         start &+= count
+        sentByteCount &+= count
         if isTrailing { trailing &-= count } else { attachments[firstAttachment].bytesBefore -= count }
     }
 
     private mutating func sentAttached(_ count: Int, all: Bool) {
         attachedByteCount -= count
+        sentByteCount &+= count
         guard all else { return }
         firstAttachment += 1
         if firstAttachment == attachments.count {

@@ -84,8 +84,10 @@ enum WritePipeline {
         var zeroFlags = passed
         if !node.options.discardsUnmap { zeroFlags.remove(.mayUnmap) }
         try await forEachPiece(of: range, alignment: node.limits.zeroAlignment, limit: node.limits.maxZero) { piece throws(BlockError) in
-            if let driver = node.zeroWriting, try await serialized(node, piece, { () async throws(BlockError) in try await driver.writeZeroes(piece, flags: zeroFlags) }) == .done { return }
-            if flags.contains(.noFallback) {
+            // What is not made of whole units is written as data, with what surrounds it, like any write; that is little, so that it counts as fast.
+            let isAligned = piece.isAligned(to: node.requestAlignment)
+            if isAligned, let driver = node.zeroWriting, try await serialized(node, piece, { () async throws(BlockError) in try await driver.writeZeroes(piece, flags: zeroFlags) }) == .done { return }
+            if isAligned, flags.contains(.noFallback) {
                 throw BlockError(.unsupported, "Block node '\(node.name)' (\(node.formatName)) has no fast way to write zeroes")
             }
             try await writeZeroBuffer(node, piece, flags: passed.subtracting([.mayUnmap, .noFallback]))

@@ -4,6 +4,9 @@ package enum NBDMagic {
     package static let greeting: UInt64 = 0x4e42_444d_4147_4943
     /// "IHAVEOPT", in the newstyle greeting and before every option.
     package static let option: UInt64 = 0x4948_4156_454f_5054
+    /// In the greeting of servers from before options existed.
+    package static let oldstyle: UInt64 = 0x0000_4202_8186_1253
+
     /// Before every reply to an option.
     package static let optionReply: UInt64 = 0x0003_e889_0455_65a9
 

@@ -16,6 +16,8 @@ package struct HandshakeOutput: Sendable {
 
     mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
 
+    mutating func appendBytes(_ more: [UInt8]) { bytes.append(contentsOf: more) }
+
     mutating func appendZeroes(_ count: Int) { bytes.append(contentsOf: repeatElement(0, count: count)) }
 
     /// The answer to an option: magic, the option it answers, type, payload length, payload.

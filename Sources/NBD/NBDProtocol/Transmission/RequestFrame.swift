@@ -5,6 +5,8 @@ import StrataBase
 @frozen
 package struct RequestFrame: Hashable, Sendable {
     @inlinable package static var encodedSize: Int { 28 }
+    /// With extended headers.
+    @inlinable package static var extendedSize: Int { 32 }
 
     package var flags: NBDCommandFlags
     package var command: NBDCommand
@@ -47,6 +49,18 @@ package struct RequestFrame: Hashable, Sendable {
         bytes.setBigEndian(cookie, at: 8)
         bytes.setBigEndian(offset, at: 16)
         bytes.setBigEndian(UInt32(byteCount), at: 24)
+    }
+
+    /// Writes the header of a request with a 64-bit length, for sessions with extended headers.
+    /// - Precondition: room for `extendedSize` bytes.
+    @inlinable
+    package func encodeExtended(into bytes: inout MutableRawSpan) {
+        bytes.setBigEndian(NBDMagic.extendedRequest, at: 0)
+        bytes.setBigEndian(flags.rawValue, at: 4)
+        bytes.setBigEndian(command.rawValue, at: 6)
+        bytes.setBigEndian(cookie, at: 8)
+        bytes.setBigEndian(offset, at: 16)
+        bytes.setBigEndian(byteCount, at: 24)
     }
 
     /// Bytes that follow the header on the wire.

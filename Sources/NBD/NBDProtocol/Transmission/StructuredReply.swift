@@ -5,6 +5,8 @@ import StrataBase
 @frozen
 package enum StructuredReply {
     @inlinable package static var headerSize: Int { 20 }
+    /// With extended headers: the request's offset and a 64-bit payload length.
+    @inlinable package static var extendedHeaderSize: Int { 32 }
     /// Header and offset of a data chunk; the data follows.
     @inlinable package static var dataHeaderSize: Int { 28 }
     @inlinable package static var holeSize: Int { 32 }

@@ -1,0 +1,70 @@
+import IOCore
+import NBDProtocol
+import StrataBase
+import Synchronization
+
+/// Runs the client's handshake over a socket that has just been connected.
+enum Negotiation {
+    /// What came of it: the session, and the bytes that came behind the handshake.
+    struct Result: Sendable {
+        var session: NBDClientSession
+        var received: [UInt8]
+    }
+
+    /// Time in which a server must have agreed to an export, from connecting on.
+    static let timeLimit = Duration.seconds(30)
+
+    /// - Parameter context: the context whose thread this runs on.
+    /// - Throws: the server's refusal, a broken protocol or connection, or `.timedOut`.
+    static func run(_ socket: ConnectedSocket, _ wishes: ClientHandshake.Wishes, context: IOContext) async throws(BlockError) -> Result {
+        var handshake = ClientHandshake(wishes)
+        var received = ReceiveBuffer(byteCount: 2 * (ClientHandshake.replyPayloadByteCount + 4096))
+        var queue = SendQueue(capacity: 4096)
+        let deadline = MonotonicTime.now + 30_000_000_000
+        while true {
+            var output = HandshakeOutput()
+            let (consumed, verdict) = try received.withUnread { bytes throws(BlockError) in try handshake.consume(bytes, &output) }
+            received.consume(consumed)
+            queue.append(output.take())
+            switch verdict {
+            case .transmission(let session): return Result(session: session, received: received.takeUnread())
+            case .startTLS: throw BlockError(.unsupported, "TLS is not supported yet")
+            case .needsMore: if consumed > 0 { continue }
+            }
+            switch queue.send(to: socket, locate: { _, _ in nil }) {
+            case .empty: break
+            case .wouldBlock:
+                try await wait(for: .writable, socket, context, deadline)
+                continue
+            case .failed(let number): throw BlockError(errno: number == 0 ? 104 : number, "Negotiating with the NBD server")
+            case .missing: preconditionFailure("nothing that lies elsewhere is ever queued")
+            }
+            switch received.receive(from: socket, limit: 4096) {
+            case .bytes: break
+            case .wouldBlock: try await wait(for: .readable, socket, context, deadline)
+            case .closed: throw BlockError(.connection, "The NBD server closed the connection during the negotiation")
+            case .failed(let number): throw BlockError(errno: number, "Negotiating with the NBD server")
+            }
+        }
+    }
+
+    private static func wait(for events: ReadyEvents, _ socket: ConnectedSocket, _ context: IOContext, _ deadline: Int64) async throws(BlockError) {
+        let left = deadline - MonotonicTime.now
+        guard left > 0 else { throw BlockError(.timedOut, "The NBD server did not finish the negotiation in \(timeLimit)") }
+        let waiter = ReadinessWaiter()
+        let token = try context.watch(socket.descriptor, for: events, waiter)
+        let timer = context.schedule(after: .nanoseconds(left)) { waiter.ready([]) }
+        await waiter.wait()
+        timer.cancel()
+        context.unwatch(token)
+    }
+}
+
+/// Suspends one task until a socket is ready.
+private final class ReadinessWaiter: EventSource {
+    private let isReady = AsyncCondition(false)
+
+    func ready(_ events: ReadyEvents) { isReady.update { $0 = true } }
+
+    func wait() async { _ = await isReady.wait { $0 ? true : nil } }
+}

@@ -1,0 +1,76 @@
+import Glibc
+import IOCore
+import SocketAddresses
+import StorageSchema
+import StrataBase
+
+/// Where a server is, or a socket that leads to it already.
+enum ServerAddress: Sendable {
+    case host(HostAddress)
+    /// A connected socket that was handed over. It serves one connection; there is no second one to be made from it.
+    case descriptor(Int32)
+
+    /// Stands in front of errors of connecting, where nobody has answered yet.
+    static let connecting = "Connecting to the NBD server"
+
+    init(_ address: SocketAddress) throws(BlockError) {
+        if case .fd(let given) = address.branch {
+            guard let number = Int32(given.str), number >= 0 else {
+                throw BlockError(.invalidArgument, "File descriptor '\(given.str)' is not a number")
+            }
+            self = .descriptor(number)
+        } else {
+            self = .host(try HostAddress(address))
+        }
+    }
+
+    /// Blocks.
+    func connect() throws(BlockError) -> ConnectedSocket {
+        switch self {
+        case .host(let address):
+            do throws(BlockError) { return try ConnectedSocket(connectingTo: address) } catch { throw error.during(Self.connecting) }
+        case .descriptor(let number):
+            let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
+            guard copy >= 0 else { throw BlockError(errno: Glibc.errno, "File descriptor \(number)") }
+            return ConnectedSocket(adopting: copy)
+        }
+    }
+}
+
+extension ServerAddress: CustomStringConvertible {
+    var description: String {
+        switch self {
+        case .host(.unix(let path)): "'\(path)'"
+        case .host(let address): "'\(address)'"
+        case .descriptor(let number): "on file descriptor \(number)"
+        }
+    }
+
+    /// The URI by which users name an export of this server, or nil when it has none.
+    func uri(export: String) -> String? {
+        switch self {
+        case .host(.unix(let path)): "nbd+unix:///\(export.uriEscaped)?socket=\(path.uriEscaped)"
+        case .host(.tcp(let host, let port)):
+            "nbd://\(host.utf8.contains(UInt8(ascii: ":")) ? "[\(host)]" : host)\(port == "10809" ? "" : ":\(port)")\(export.isEmpty ? "" : "/\(export.uriEscaped)")"
+        case .descriptor: nil
+        }
+    }
+}
+
+extension String {
+    /// With everything escaped that a URI's path or query may not hold as it is.
+    fileprivate var uriEscaped: String {
+        var result = ""
+        for byte in utf8 {
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "~"), UInt8(ascii: "/"), UInt8(ascii: ":"):
+                result.unicodeScalars.append(Unicode.Scalar(byte))
+            default:
+                let digits = String(byte, radix: 16, uppercase: true)
+                result += digits.utf8.count == 1 ? "%0\(digits)" : "%\(digits)"
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,122 @@
+import BlockGraph
+import Foundation
+import IOCore
+import NBDClient
+import StorageSchema
+import StrataBase
+import StrataTesting
+import Synchronization
+import Testing
+
+@Suite("NBD client: servers that go away", .timeLimit(.minutes(4)))
+struct ReconnectTests {
+    private static func serve(_ folder: TemporaryFolder) throws -> ServerProgram {
+        try? FileManager.default.removeItem(atPath: folder.path("s"))
+        return try ServerProgram("qemu-nbd", ["-t", "-e", "8", "-f", "raw", "-k", folder.path("s"), folder.path("disk")], socket: folder.path("s"))
+    }
+
+    private static func makeDisk(_ byteCount: Int) throws -> TemporaryFolder {
+        let folder = try TemporaryFolder()
+        try folder.write([], to: "disk")
+        #expect(truncate(folder.path("disk"), off_t(byteCount)) == 0)
+        return folder
+    }
+
+    @Test("within the delay no request fails and nothing acknowledged is lost, however often the server is killed", arguments: [1, 3])
+    func killed(connections: Int) async throws {
+        let folder = try Self.makeDisk(4 << 20)
+        let isOver = Atomic<Bool>(false)
+        let killer = Thread {
+            var program = try? Self.serve(folder)
+            for _ in 0..<(extendedRun ? 60 : 6) {
+                usleep(extendedRun ? 1_000_000 : 250_000)  // the time between two deaths is what is tested, not what is waited for
+                try? program?.kill()
+                program = try? Self.serve(folder)
+            }
+            isOver.store(true, ordering: .releasing)
+            while isOver.load(ordering: .acquiring) { usleep(1000) }
+            withExtendedLifetime(program) {}
+        }
+        killer.start()
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(folder.path("s"), reconnectDelay: 60, openTimeout: 60, connections: UInt32(connections)))
+        try await bench.on { _ in
+            var model = DiskModel(byteCount: 4 << 20, seed: runSeed)
+            while !isOver.load(ordering: .acquiring) { try await model.exercise(backend, rounds: 5) }
+            try await model.exercise(backend, rounds: 5)
+        }
+        try await bench.close(backend)
+        isOver.store(false, ordering: .releasing)
+        await bench.stop()
+    }
+
+    @Test("without a delay requests fail, and later ones succeed when the server is back")
+    func noDelay() async throws {
+        let folder = try Self.makeDisk(1 << 20)
+        let first = try Self.serve(folder)
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(folder.path("s")))
+        let step = DiskModel.Step.write(0, 4096, 7, fua: false)
+        try await bench.on { _ in try await step.run(backend) }
+        try first.kill()
+        await #expect(throws: BlockError.self) { try await bench.on { _ in try await step.run(backend) } }
+        let second = try Self.serve(folder)
+        try await bench.on { _ in
+            while true {
+                do throws(BlockError) {
+                    try await backend.flush()
+                    return
+                } catch { await bench.context.sleep(for: .milliseconds(10)) }
+            }
+        }
+        try await bench.on { _ in try await DiskModel.Step.read(0, [UInt8](repeating: 7, count: 4096)).run(backend) }
+        try await bench.close(backend)
+        await bench.stop()
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("after the delay parked requests fail and the node can be closed while the server is gone")
+    func delayIsOver() async throws {
+        let folder = try Self.makeDisk(1 << 20)
+        let program = try Self.serve(folder)
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(folder.path("s"), reconnectDelay: 1))
+        try program.kill()
+        await #expect(throws: BlockError.self) { try await bench.on { _ in try await DiskModel.Step.write(0, 4096, 7, fua: false).run(backend) } }
+        try await bench.close(backend)
+        await bench.stop()
+    }
+
+    @Test("a server that comes back smaller is refused, and a larger one is taken")
+    func otherSize() async throws {
+        let folder = try Self.makeDisk(2 << 20)
+        let first = try Self.serve(folder)
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(folder.path("s")))
+        try first.kill()
+        #expect(truncate(folder.path("disk"), 1 << 20) == 0)
+        let second = try Self.serve(folder)
+        let refusal = try await bench.on { _ in
+            while true {
+                do throws(BlockError) {
+                    try await backend.flush()
+                    return "accepted"
+                } catch {
+                    if error.message.contains("had") { return error.description }
+                    await bench.context.sleep(for: .milliseconds(10))
+                }
+            }
+        }
+        #expect(refusal.contains("1048576 bytes and had 2097152"), "\(refusal)")
+        try second.kill()
+        #expect(truncate(folder.path("disk"), 3 << 20) == 0)
+        let third = try Self.serve(folder)
+        try await bench.on { _ in
+            while backend.length != 3 << 20 { await bench.context.sleep(for: .milliseconds(10)) }
+            try await DiskModel.Step.write(2 << 20, 4096, 9, fua: true).run(backend)
+        }
+        try await bench.close(backend)
+        await bench.stop()
+        withExtendedLifetime(third) {}
+    }
+}
