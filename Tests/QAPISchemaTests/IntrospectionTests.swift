@@ -1,5 +1,7 @@
+import Foundation
 import QAPIGenerator
 import QAPISchema
+import StrataBase
 import Testing
 
 @Suite("Introspection and generated names")
@@ -45,6 +47,29 @@ struct IntrospectionTests {
         #expect(SwiftNames.type("String") == "String_")
         #expect(SwiftNames.type("BlockdevOptionsQcow2") == "BlockdevOptionsQcow2")
         #expect(SwiftNames.file(ofModule: "dir/block-core.json") == "BlockCore+Generated.swift")
+    }
+
+    @Test("the generator knows every public type of the runtime, so that no definition can hide one")
+    func runtimeTypes() throws {
+        let sources = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/") + "/Sources/QAPI/QAPIRuntime"
+        var types: Set<String> = []
+        for case let file as String in try #require(FileManager.default.enumerator(atPath: sources)) where file.hasSuffix(".swift") {
+            let text = String(decoding: try SmallFile.read("\(sources)/\(file)"), as: UTF8.self)
+            for match in text.matches(of: #/(?m)^public (?:final |indirect )?(?:struct|enum|protocol|class|typealias) (?<name>\w+)/#) {
+                types.insert(String(match.output.name))
+            }
+        }
+        #expect(SwiftNames.runtimeTypes == types)
+        #expect(SwiftNames.type("CompatPolicy") == "CompatPolicy_")
+    }
+
+    @Test("branches of a union are described as they are written, then the values without one")
+    func branchOrder() throws {
+        let schema = try schema(
+            "{ 'enum': 'Kk', 'data': [ 'a', 'b', 'c' ] } { 'struct': 'Aa', 'data': {} } { 'union': 'Uu', 'base': { 'k': 'Kk' }, 'discriminator': 'k',"
+                + " 'data': { 'c': 'Aa', 'a': 'Aa' } } { 'event': 'GO', 'boxed': true, 'data': 'Uu' }")
+        let line = IntrospectionEmitter.lines(of: schema, unmasked: true).first { $0.contains("variants") }
+        #expect(line?.contains(#""variants": [{"case": "c", "type": "Aa"}, {"case": "a", "type": "Aa"}, {"case": "b", "type": "q_empty"}]"#) == true)
     }
 
     @Test("a struct that contains itself is boxed, and a union that does so is indirect")

@@ -173,9 +173,12 @@ package struct IntrospectionEmitter {
             let members = describe(common)
             let tag = common.first { $0.name == discriminator }
             var variants: [String] = []
-            for value in tag.flatMap({ schema.values(of: $0.type.elementName) }) ?? [] {
-                let type = branches.first { $0.name == value.name }.map { use($0.type) } ?? empty()
-                variants.append(Self.object([("case", quoted(value.name)), ("type", quoted(type))]))
+            // Branches as they are written, then the values that have none.
+            let values = tag.flatMap { schema.values(of: $0.type.elementName) }?.map(\.name) ?? []
+            let written = branches.map(\.name).filter(values.contains)
+            for value in written + values.filter({ !written.contains($0) }) {
+                let type = branches.first { $0.name == value }.map { use($0.type) } ?? empty()
+                variants.append(Self.object([("case", quoted(value)), ("type", quoted(type))]))
             }
             add(
                 name, "object", [("members", members), ("tag", quoted(discriminator)), ("variants", Self.list(variants))],

@@ -12,12 +12,17 @@ package enum SwiftNames {
     /// Names that mean something else in a generated type even with backticks.
     private static let taken: Set<String> = ["self", "init", "json", "branch", "hashValue", "allCases", "rawValue", "type"]
 
-    /// Types of the standard library and the runtime that generated code speaks of: a definition of that name would hide them.
+    /// Types of the standard library that generated code speaks of: a definition of that name would hide them.
     private static let libraryTypes: Set<String> = [
-        "String", "Bool", "Int", "Int8", "Int16", "Int32", "UInt8", "UInt16", "UInt32", "UInt64", "Double", "Array", "Optional", "Set",
-        "Hashable", "Sendable", "Error", "Result", "Never", "Any", "Type", "Protocol", "Self", "JSONValue", "JSONObject", "JSONError",
-        "QMPError", "QType", "QAPIEnum", "QAPIObject", "QAPIValue", "QAPIEvent", "QAPINull", "QAPIEmpty", "Boxed", "CommandEntry",
-        "ObjectDecoder", "ObjectEncoder", "DecodingContext",
+        "Any", "Array", "Bool", "Double", "Error", "Hashable", "Int", "Int16", "Int32", "Int8", "Never", "Optional", "Protocol", "Result",
+        "Self", "Sendable", "Set", "String", "Type", "UInt16", "UInt32", "UInt64", "UInt8",
+    ]
+
+    /// The public types of the runtime, for the same reason; a test compares the list with the sources.
+    package static let runtimeTypes: Set<String> = [
+        "Boxed", "CommandEntry", "CompatPolicy", "DecodingContext", "DecodingPath", "JSONError", "JSONLimits", "JSONObject",
+        "JSONStreamParser", "JSONValue", "KeyValueParser", "ObjectDecoder", "ObjectEncoder", "QAPIEmpty", "QAPIEnum", "QAPIEvent",
+        "QAPIInteger", "QAPINull", "QAPIObject", "QAPIValue", "QMPError", "QMPErrorClass", "QType", "SpecialFeatures",
     ]
 
     /// The words of a name. Downstream names lose the punctuation of their prefix.
@@ -36,7 +41,7 @@ package enum SwiftNames {
     /// `blockdev-add` and `BLOCK_EXPORT_DELETED` become `BlockdevAdd` and `BlockExportDeleted`; a name in camel case stays.
     package static func type(_ name: String) -> String {
         let swift = words(name).map { isUppercase($0) && name.contains("_") ? capitalized($0.lowercased()) : capitalized($0) }.joined()
-        return libraryTypes.contains(swift) ? swift + "_" : swift
+        return libraryTypes.contains(swift) || runtimeTypes.contains(swift) ? swift + "_" : swift
     }
 
     /// `null-co` becomes `nullCo`, `QCOW2` becomes `qcow2`, `512` becomes `_512`, `default` is quoted.

@@ -14,7 +14,7 @@ struct QAPIGen {
           --name NAME        what names of the command table start with (default: QAPI)
           --define COND      a condition that holds for 'if'; may be given again
           --check            only check the schema
-          --dump-model       print the model of the schema and stop
+          --dump-model       print the model of the schema and stop; without --define, with all of its conditions
           --introspect FILE  write the answer to query-qmp-schema and stop
           --unmasked         with --introspect: keep the names of types
           --docs DIR         write the reference as Markdown into a folder that exists, and stop
@@ -69,13 +69,15 @@ struct QAPIGen {
         }
         guard let root else { throw Failure(message: "qapi-gen: no schema given\n\(usage)") }
 
+        let whole: Schema
         let schema: Schema
         do throws(SchemaError) {
-            schema = try SchemaReader.schema(root: root) { path in try SmallFile.read(path) }.applying(defines: defines)
+            whole = try SchemaReader.schema(root: root) { path in try SmallFile.read(path) }
+            schema = try whole.applying(defines: defines)
         } catch {
             throw Failure(message: error.description)
         }
-        if dumpsModel { print(schema.dump, terminator: "") }
+        if dumpsModel { print(defines.isEmpty ? whole.dump : schema.dump, terminator: "") }
         if let introspectionFile {
             let lines = IntrospectionEmitter.lines(of: schema, unmasked: unmasked)
             try write(lines.joined(separator: "\n") + "\n", to: introspectionFile)

@@ -1,4 +1,6 @@
 /// Turns one expression into a definition: which keys it may have and what each must look like. Nothing here looks at other definitions.
+///
+/// Whatever is wrong inside is reported at the first line of the expression; the message names the part.
 struct ExpressionRules {
     let pragma: SchemaPragma
     private var names: NameRules { NameRules(pragma: pragma) }
@@ -9,16 +11,22 @@ struct ExpressionRules {
 
     func definition(_ expression: SyntaxExpression, module: String) throws(SchemaError) -> Definition {
         let node = expression.node
-        guard let keyword = Self.keywords.first(where: { node[$0] != nil }) else {
-            throw SchemaError(node.location, "expression is missing one of \(Self.keywords.map { "'\($0)'" }.joined(separator: ", "))")
+        let found = Self.keywords.filter { node[$0] != nil }
+        guard found.count == 1, let keyword = found.first else {
+            throw SchemaError(
+                node.location, "expression must have exactly one key of \(Self.keywords.map { "'\($0)'" }.joined(separator: ", "))")
         }
         guard let name = node[keyword]?.string else { throw SchemaError(node.location, "'\(keyword)' key must have a string value") }
+        let title = "\(keyword) '\(name)'"
         let documentation = expression.documentation
-        if let documentation, let symbol = documentation.symbol, symbol != name {
-            throw SchemaError(documentation.location, "documentation comment is for '\(symbol)', the definition for '\(name)'")
+        if let documentation, documentation.symbol == nil {
+            throw SchemaError(documentation.location, "documentation right before a definition must begin with its name", in: title)
+        }
+        if let symbol = documentation?.symbol, symbol != name {
+            throw SchemaError(node.location, "documentation comment is for '\(symbol)'", in: title)
         }
         if documentation == nil, pragma.isDocumentationRequired {
-            throw SchemaError(node.location, "documentation comment required", in: "\(keyword) '\(name)'")
+            throw SchemaError(node.location, "documentation comment required", in: title)
         }
         do {
             let kind = try kind(keyword, name, node)
@@ -27,9 +35,7 @@ struct ExpressionRules {
                 name: name, kind: kind, condition: condition, features: try features(node["features"], of: name),
                 documentation: documentation, location: node.location, module: module)
         } catch {
-            var error = error
-            error.definition = error.definition ?? "\(keyword) '\(name)'"
-            throw error
+            throw SchemaError(node.location, error.message, in: title)
         }
     }
 
@@ -119,7 +125,7 @@ struct ExpressionRules {
         for element in list {
             let value: EnumValue
             if let name = element.string {
-                value = EnumValue(name: name, condition: nil, features: [], location: element.location)
+                value = EnumValue(name: name, condition: nil, features: [])
             } else {
                 guard element.object != nil else { throw SchemaError(element.location, "'data' member must be a string or an object") }
                 try keys(element, required: ["name"], optional: ["if", "features"], what: "'data' member")
@@ -128,7 +134,7 @@ struct ExpressionRules {
                 }
                 value = EnumValue(
                     name: valueName, condition: try condition(element["if"], of: "'data' member '\(valueName)'"),
-                    features: try features(element["features"], of: name), location: element.location)
+                    features: try features(element["features"], of: name))
             }
             try names.checkMember(value.name, "'data' member", of: name, at: element.location, mayStartWithDigit: true)
             if let clash = values.first(where: { NameRules.folded($0.name) == NameRules.folded(value.name) }) {
@@ -152,19 +158,20 @@ struct ExpressionRules {
 
     private func members(_ node: SyntaxNode?, _ what: String, of definition: String) throws(SchemaError) -> [Member] {
         guard let node, let pairs = node.object else {
-            throw SchemaError(node?.location ?? SourceLocation(file: "", line: 0), "\(what) should be an object or type name")
+            throw SchemaError(node?.location ?? SourceLocation(file: "", line: 0), "\(what) must be an object")
         }
         var members: [Member] = []
         for pair in pairs {
             let isOptional = pair.key.hasPrefix("*")
             let name = isOptional ? String(pair.key.dropFirst()) : pair.key
             try names.checkMember(name, "\(what) member", of: definition, at: pair.location)
+            try names.checkNotReserved(name, "\(what) member", at: pair.location)
             if let clash = members.first(where: { NameRules.folded($0.name) == NameRules.folded(name) }) {
                 throw SchemaError(pair.location, "\(what) member '\(name)' collides with \(what) member '\(clash.name)'")
             }
             let (type, condition, features) = try typed(pair, "\(what) member '\(name)'", of: definition)
             members.append(
-                Member(name: name, type: type, isOptional: isOptional, condition: condition, features: features, location: pair.location))
+                Member(name: name, type: type, isOptional: isOptional, condition: condition, features: features))
         }
         return members
     }
@@ -183,7 +190,7 @@ struct ExpressionRules {
             let (type, condition, features) = try typed(pair, "'data' member '\(pair.key)'", of: definition, allowsFeatures: false)
             _ = features
             if isUnion, case .array = type { throw SchemaError(pair.location, "'data' member '\(pair.key)' cannot be an array") }
-            branches.append(Branch(name: pair.key, type: type, condition: condition, location: pair.location))
+            branches.append(Branch(name: pair.key, type: type, condition: condition))
         }
         return branches
     }

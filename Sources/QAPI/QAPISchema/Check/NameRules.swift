@@ -4,13 +4,17 @@ struct NameRules {
 
     /// The part of a name that rules of case apply to: without `__com.example_` in front of a downstream name and without `x-`.
     private static func stem(_ name: String) -> Substring? {
-        guard name.hasPrefix("__") else { return name[...] }
-        // __RFQDN_name: a domain name in reverse, then an underscore.
-        let rest = name.dropFirst(2)
-        guard let separator = rest.firstIndex(of: "_"), separator > rest.startIndex else { return nil }
-        let domain = rest[..<separator]
-        guard domain.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "." || $0 == "-") }) else { return nil }
-        return rest[rest.index(after: separator)...]
+        var rest = name[...]
+        if name.hasPrefix("__") {
+            // __RFQDN_name: a domain name in reverse, then an underscore.
+            rest = name.dropFirst(2)
+            guard let separator = rest.firstIndex(of: "_"), separator > rest.startIndex else { return nil }
+            let domain = rest[..<separator]
+            guard domain.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "." || $0 == "-") }) else { return nil }
+            rest = rest[rest.index(after: separator)...]
+        }
+        let isExperimental = rest.lowercased().hasPrefix("x-") && rest.dropFirst(2).first.map { $0.isASCII && $0.isLetter } == true
+        return isExperimental ? rest.dropFirst(2) : rest
     }
 
     private static func isWellFormed(_ name: Substring, mayStartWithDigit: Bool) -> Bool {
@@ -30,7 +34,7 @@ struct NameRules {
         guard let stem = Self.stem(name), Self.isWellFormed(stem, mayStartWithDigit: mayStartWithDigit) else {
             throw SchemaError(location, "\(what) has an invalid name '\(name)'")
         }
-        if stem.lowercased().hasPrefix("q_") || stem.lowercased().hasPrefix("q-") {
+        if Self.folded(name).hasPrefix("q_") {
             throw SchemaError(location, "\(what) has the reserved name '\(name)'")
         }
         return stem
@@ -38,7 +42,7 @@ struct NameRules {
 
     func checkType(_ name: String, _ what: String, at location: SourceLocation) throws(SchemaError) {
         let stem = try check(name, what, at: location)
-        if BuiltinType(rawValue: name) != nil { throw SchemaError(location, "built-in '\(name)' is already defined") }
+        try checkNotBuiltin(name, at: location)
         guard let first = stem.first, first.isUppercase, stem.contains(where: \.isLowercase), !stem.contains("_"), !stem.contains("-")
         else {
             throw SchemaError(location, "name of \(what) '\(name)' must use CamelCase")
@@ -46,8 +50,14 @@ struct NameRules {
         if stem.hasSuffix("List") { throw SchemaError(location, "\(what) name '\(name)' should not end in 'List'") }
     }
 
+    /// Types and commands share one space of names.
+    private func checkNotBuiltin(_ name: String, at location: SourceLocation) throws(SchemaError) {
+        if BuiltinType(rawValue: name) != nil { throw SchemaError(location, "built-in type '\(name)' is already defined") }
+    }
+
     func checkCommand(_ name: String, at location: SourceLocation) throws(SchemaError) {
         let stem = try check(name, "command", at: location)
+        try checkNotBuiltin(name, at: location)
         if stem.contains(where: \.isUppercase) || (stem.contains("_") && !pragma.commandNames.contains(name)) {
             throw SchemaError(location, "name of command '\(name)' must not use uppercase or '_'")
         }
@@ -68,8 +78,12 @@ struct NameRules {
         if !pragma.memberNames.contains(definition), stem.contains(where: { $0.isUppercase || $0 == "_" }) {
             throw SchemaError(location, "name of \(what) '\(name)' must not use uppercase or '_'")
         }
+    }
+
+    /// Members of objects must leave room for what generators of C add.
+    func checkNotReserved(_ name: String, _ what: String, at location: SourceLocation) throws(SchemaError) {
         let folded = Self.folded(name)
-        if !mayStartWithDigit, folded == "u" || folded.hasPrefix("has_") {
+        if folded == "u" || folded.hasPrefix("has_") {
             throw SchemaError(location, "\(what) uses the reserved name '\(name)'")
         }
     }

@@ -1,5 +1,5 @@
 /// What `pragma` directives switch on, for all of a schema.
-struct SchemaPragma {
+struct SchemaPragma: Sendable {
     var isDocumentationRequired = false
     /// Commands whose names may contain underscores.
     var commandNames: Set<String> = []

@@ -4,7 +4,12 @@ package struct SchemaReader {
     private var pragma = SchemaPragma()
     private var seen: Set<String> = []
     private var modules: [Schema.Module] = []
+    /// The expressions that define something, with their modules, in the order in which they were met.
+    private var expressions: [(expression: SyntaxExpression, module: Int)] = []
     private var definitions: [Definition] = []
+    private var byName: [String: Int] = [:]
+
+    private static let deepestInclude = 64
 
     private init(_ read: @escaping (String) throws -> [UInt8]) { self.read = read }
 
@@ -15,7 +20,9 @@ package struct SchemaReader {
     package static func schema(root: String, read: @escaping (String) throws -> [UInt8]) throws(SchemaError) -> Schema {
         var reader = SchemaReader(read)
         try reader.load(Self.normalized(root), from: nil)
-        let schema = Schema(modules: reader.modules, definitions: reader.definitions)
+        // A pragma holds for the whole schema, also for what stands before it.
+        for (expression, module) in reader.expressions { try reader.define(expression, in: module) }
+        let schema = Schema(modules: reader.modules, definitions: reader.definitions, pragma: reader.pragma)
         try SchemaChecks(schema: schema, pragma: reader.pragma).run()
         return schema
     }
@@ -23,6 +30,8 @@ package struct SchemaReader {
     private mutating func load(_ file: String, from directive: SourceLocation?) throws(SchemaError) {
         guard seen.insert(file).inserted else { return }
         let chain = directive.map { [$0.description] + $0.includedFrom } ?? []
+        // A folder that links to itself has a new name at every step.
+        if let directive, chain.count > Self.deepestInclude { throw SchemaError(directive, "files include one another too deeply") }
         let bytes: [UInt8]
         do {
             bytes = try read(file)
@@ -51,21 +60,23 @@ package struct SchemaReader {
             try onlyKey("pragma", node, expression)
             try self.pragma.apply(pragma)
         } else {
-            let definition = try ExpressionRules(pragma: pragma).definition(expression, module: modules[module].file)
-            if let earlier = definitions.first(where: { $0.name == definition.name }) {
-                throw SchemaError(
-                    definition.location, "\(definition.title) is already defined as \(earlier.keyword) at \(earlier.location)")
-            }
-            modules[module].definitions.append(definition.name)
-            definitions.append(definition)
+            expressions.append((expression, module))
         }
+    }
+
+    private mutating func define(_ expression: SyntaxExpression, in module: Int) throws(SchemaError) {
+        let definition = try ExpressionRules(pragma: pragma).definition(expression, module: modules[module].file)
+        if let earlier = byName.updateValue(definitions.count, forKey: definition.name).map({ definitions[$0] }) {
+            throw SchemaError(
+                definition.location, "\(definition.title) is already defined as \(earlier.keyword) at \(earlier.location)")
+        }
+        modules[module].definitions.append(definition.name)
+        definitions.append(definition)
     }
 
     private func onlyKey(_ key: String, _ node: SyntaxNode, _ expression: SyntaxExpression) throws(SchemaError) {
         if (node.object?.count ?? 0) > 1 { throw SchemaError(node.location, "invalid '\(key)' directive") }
-        if let documentation = expression.documentation {
-            throw SchemaError(documentation.location, "documentation for '\(documentation.symbol ?? "")' is not followed by the definition")
-        }
+        try expression.documentation?.mustBeFreeForm()
     }
 
     /// Removes `.` and `x/..`, so that a file has one name however it is included.

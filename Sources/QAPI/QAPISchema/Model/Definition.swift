@@ -31,14 +31,12 @@ package struct Member: Hashable, Sendable {
     package let isOptional: Bool
     package let condition: Condition?
     package var features: [Feature]
-    package let location: SourceLocation
 }
 
 package struct EnumValue: Hashable, Sendable {
     package let name: String
     package let condition: Condition?
     package var features: [Feature]
-    package let location: SourceLocation
 }
 
 /// A branch of a union or alternate.
@@ -46,7 +44,6 @@ package struct Branch: Hashable, Sendable {
     package let name: String
     package let type: TypeReference
     package let condition: Condition?
-    package let location: SourceLocation
 }
 
 /// A set of members, given by name or written where it is needed.

@@ -1,6 +1,7 @@
 extension Schema {
     /// The schema as it is when exactly `defines` are defined: parts whose condition does not hold are gone.
-    package func applying(defines: Set<String>) -> Schema {
+    /// - Throws: when what is left refers to something that is gone.
+    package func applying(defines: Set<String>) throws(SchemaError) -> Schema {
         func holds(_ condition: Condition?) -> Bool { condition?.holds(for: defines) ?? true }
         func kept(_ features: [Feature]) -> [Feature] { features.filter { holds($0.condition) } }
         func kept(_ members: [Member]) -> [Member] {
@@ -40,6 +41,12 @@ extension Schema {
         let modules = modules.map { module in
             Module(file: module.file, definitions: module.definitions.filter(names.contains), freeForm: module.freeForm)
         }
-        return Schema(modules: modules, definitions: remaining)
+        let result = Schema(modules: modules, definitions: remaining, pragma: pragma)
+        do {
+            try SchemaChecks(schema: result, pragma: pragma, checksDocumentation: false).run()
+        } catch {
+            throw SchemaError(error.location, "\(error.message), as far as conditions hold", in: error.definition)
+        }
+        return result
     }
 }

@@ -12,9 +12,11 @@ package struct Schema: Sendable {
     package let modules: [Module]
     /// All definitions in that order.
     package let definitions: [Definition]
+    let pragma: SchemaPragma
     private let byName: [String: Int]
 
-    init(modules: [Module], definitions: [Definition]) {
+    init(modules: [Module], definitions: [Definition], pragma: SchemaPragma) {
+        self.pragma = pragma
         self.modules = modules
         self.definitions = definitions
         byName = Dictionary(definitions.enumerated().map { ($0.element.name, $0.offset) }, uniquingKeysWith: { first, _ in first })

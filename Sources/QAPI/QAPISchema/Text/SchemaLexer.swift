@@ -50,11 +50,8 @@ struct SchemaLexer {
             let byte = bytes[position]
             let start = location
             switch byte {
-            case UInt8(ascii: "\n"):
-                line += 1
-                position += 1
-            case UInt8(ascii: " "), UInt8(ascii: "\r"): position += 1
-            case UInt8(ascii: "\t"): throw SchemaError(start, "tab in place of spaces")
+            case UInt8(ascii: "\n"): newLine()
+            case UInt8(ascii: " "), 0x09, 0x0b, 0x0c, 0x0d: position += 1
             case UInt8(ascii: "#"):
                 let text = restOfLine()
                 if text == "##" { return SchemaToken(kind: .documentation(try documentation(from: start)), location: start) }
@@ -69,6 +66,12 @@ struct SchemaLexer {
             }
         }
         return SchemaToken(kind: .end, location: location)
+    }
+
+    /// The newline at the end of the file begins no line: the end is named by the last line that there is.
+    private mutating func newLine() {
+        position += 1
+        if position < bytes.count { line += 1 }
     }
 
     private mutating func take(_ word: String) -> String? {
@@ -100,7 +103,7 @@ struct SchemaLexer {
         return String(decoding: text, as: UTF8.self)
     }
 
-    /// A string ends on its line. A backslash keeps the next character from ending it; the language gives escapes no other meaning.
+    /// A string ends on its line. The one escape is that of the backslash itself.
     private mutating func string() throws(SchemaError) -> String {
         let start = location
         position += 1
@@ -110,7 +113,7 @@ struct SchemaLexer {
             position += 1
             if byte == UInt8(ascii: "'") { return String(decoding: text, as: UTF8.self) }
             if byte == UInt8(ascii: "\\") {
-                guard position < bytes.count, bytes[position] == UInt8(ascii: "\\") || bytes[position] == UInt8(ascii: "'") else {
+                guard position < bytes.count, bytes[position] == UInt8(ascii: "\\") else {
                     throw SchemaError(start, "unknown escape in string")
                 }
                 byte = bytes[position]
@@ -123,15 +126,15 @@ struct SchemaLexer {
         throw SchemaError(start, "missing terminating \"'\"")
     }
 
+    /// The lines up to the closing `##`. Empty lines of the file between them mean nothing.
     private mutating func documentation(from start: SourceLocation) throws(SchemaError) -> [DocLine] {
         var lines: [DocLine] = []
         while true {
-            guard position < bytes.count else { throw SchemaError(start, "documentation comment must end with '##'") }
-            position += 1  // the newline
-            line += 1
-            while position < bytes.count, bytes[position] == UInt8(ascii: " ") { position += 1 }
+            while position < bytes.count, let byte = Optional(bytes[position]), byte == 0x20 || (0x09...0x0d).contains(byte) {
+                if byte == UInt8(ascii: "\n") { newLine() } else { position += 1 }
+            }
             guard position < bytes.count, bytes[position] == UInt8(ascii: "#") else {
-                throw SchemaError(start, "documentation comment must end with '##'")
+                throw SchemaError(location, "documentation comment that begins on line \(start.line) must end with '##'")
             }
             let text = restOfLine()
             if text == "##" { return lines }

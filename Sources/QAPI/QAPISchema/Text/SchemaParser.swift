@@ -20,23 +20,20 @@ struct SchemaParser {
         var documentation: DocBlock?
         while token.kind != .end {
             if case .documentation(let lines) = token.kind {
-                if let pending = documentation, pending.symbol != nil {
-                    throw SchemaError(pending.location, "documentation for '\(pending.symbol ?? "")' is not followed by the definition")
-                }
+                if let documentation { try documentation.mustBeFreeForm() }
                 let block = try DocBlock(lines, at: token.location)
-                if block.symbol == nil { items.append(.freeForm(block)) } else { documentation = block }
+                if block.symbol == nil { items.append(.freeForm(block)) }
+                documentation = block
                 token = try lexer.next()
                 continue
             }
             guard token.kind == .punctuation(UInt8(ascii: "{")) else {
-                throw SchemaError(token.location, "expected '{', got \(token.name)")
+                throw SchemaError(token.location, "top-level expression must be an object, not \(token.name)")
             }
             items.append(.expression(SyntaxExpression(node: try value(), documentation: documentation)))
             documentation = nil
         }
-        if let documentation {
-            throw SchemaError(documentation.location, "documentation for '\(documentation.symbol ?? "")' is not followed by the definition")
-        }
+        if let documentation { try documentation.mustBeFreeForm() }
         return items
     }
 
@@ -90,5 +87,12 @@ struct SchemaParser {
             if try accept("]") { return elements }
             guard try accept(",") else { throw expectation("',' or ']'") }
         }
+    }
+}
+
+extension DocBlock {
+    /// - Throws: when the block is about a definition, which then does not follow.
+    func mustBeFreeForm() throws(SchemaError) {
+        if let symbol { throw SchemaError(location, "documentation for '\(symbol)' is not followed by the definition") }
     }
 }

@@ -22,7 +22,7 @@ struct SyntaxNode {
     subscript(_ key: String) -> SyntaxNode? { object?.first { $0.key == key }?.value }
 }
 
-/// A top-level expression of a schema file with the documentation block in front of it.
+/// A top-level expression of a schema file with the documentation block right in front of it, whatever that is about.
 struct SyntaxExpression {
     let node: SyntaxNode
     let documentation: DocBlock?
