@@ -135,7 +135,9 @@ struct PeerIntrospectionTests {
         guard let theirs = try Interface.ofPeer() else { return }
         let ours = Interface(StorageSchemaTable.introspection)
         var comparison = Comparison(ours: ours, theirs: theirs)
-        for name in StorageSchemaTable.commandNames + StorageSchemaTable.events {
+        // QEMU has these in its system emulator alone.
+        let beyondPeer = ["add-fd", "query-fdsets", "remove-fd"]
+        for name in StorageSchemaTable.commandNames + StorageSchemaTable.events where !beyondPeer.contains(name) {
             guard let a = ours.entities[name], let b = theirs.entities[name] else {
                 comparison.differences.append("\(name) is ours alone")
                 continue

@@ -63,6 +63,22 @@ int strata_duplicate(int fd) {
     return copy < 0 ? -errno : copy;
 }
 
+int strata_descriptor_access(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    int access = flags & O_DIRECT ? STRATA_ACCESS_DIRECT : 0;
+    switch (flags & O_ACCMODE) {
+    case O_RDONLY: return flags & O_PATH ? access : access | STRATA_ACCESS_READ;
+    case O_WRONLY: return access | STRATA_ACCESS_WRITE;
+    default: return access | STRATA_ACCESS_READ | STRATA_ACCESS_WRITE;
+    }
+}
+
+int strata_descriptor_is_inherited(int fd) {
+    int flags = fcntl(fd, F_GETFD);
+    return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
 int strata_status(int fd, strata_file_status *status) {
     struct stat st;
     struct statfs fs;

@@ -164,6 +164,31 @@ ssize_t strata_receive(int fd, void *bytes, size_t count) {
     return result < 0 ? -errno : result;
 }
 
+ssize_t strata_receive_descriptors(int fd, void *bytes, size_t count, int *descriptors, int capacity, int *received) {
+    *received = 0;
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(STRATA_DESCRIPTOR_LIMIT * sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = bytes, .iov_len = count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t result;
+    do result = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (result < 0 && errno == EINTR);
+    if (result < 0) return errno == ENOTSOCK ? strata_receive(fd, bytes, count) : -errno;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+        int many = (int)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < many; i++) {
+            int passed;
+            memcpy(&passed, CMSG_DATA(part) + (size_t)i * sizeof passed, sizeof passed);
+            if (*received < capacity) descriptors[(*received)++] = passed;
+            else close(passed);
+        }
+    }
+    return result;
+}
+
 ssize_t strata_send(int fd, const void *bytes, size_t count, int more) {
     ssize_t result;
     do result = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));

@@ -36,6 +36,7 @@ final class QMPConnection: EventSource {
     private let pretty: Bool
     private let whenClosed: @Sendable (QMPConnection) -> Void
     private let state: Mutex<State>
+    private let passedDescriptors = PassedDescriptors()
 
     /// - Parameter output: the same object as `input` for a socket, another one for a pair of streams.
     init(
@@ -108,7 +109,8 @@ final class QMPConnection: EventSource {
     private func readInput(evenIfBusy: Bool) {
         let wantsInput = state.withLock { !$0.isClosed && !$0.inputEnded && (evenIfBusy || Self.mayRead($0)) }
         guard wantsInput else { return }
-        let (outcome, bytes) = input.receive(atMost: Self.receiveSize)
+        let (outcome, bytes, descriptors) = input.receiveWithDescriptors(atMost: Self.receiveSize)
+        if !descriptors.isEmpty { passedDescriptors.add(descriptors) }
         switch outcome {
         case .bytes: take(bytes)
         case .wouldBlock: break
@@ -166,7 +168,8 @@ final class QMPConnection: EventSource {
     private func perform(_ step: QMPSession.Step) async {
         switch step {
         case .reply(let message): send(message)
-        case .call(let call): if let answer = await call.run() { send(answer) }
+        case .call(let call):
+            if let answer = await PassedDescriptors.$current.withValue(passedDescriptors, operation: { await call.run() }) { send(answer) }
         }
     }
 

@@ -12,15 +12,20 @@ package final class Daemon {
     ///   - arguments: in front of the ones that open the monitor.
     ///   - nbd: start an NBD server on a unix socket from the command line.
     ///   - negotiate: leave the monitor's capability mode.
-    package init(_ arguments: [String] = [], nbd: Bool = true, negotiate: Bool = true, in folder: TemporaryFolder) throws {
+    ///   - launcher: a program and its arguments that become the daemon by exec: `setpriv`, `unshare`, a shell that opens files.
+    ///   - program: another storage daemon that understands these options; nil for ours.
+    package init(
+        _ arguments: [String] = [], nbd: Bool = true, negotiate: Bool = true, launcher: [String] = [], program: String? = nil, in folder: TemporaryFolder
+    ) throws {
         self.folder = folder
         nbdPath = folder.path("nbd.sock")
         let monitorPath = folder.path("qmp.sock")
         // Left by a daemon that was killed; a new one replaces them.
         for stale in [nbdPath, monitorPath] where FileManager.default.fileExists(atPath: stale) { try FileManager.default.removeItem(atPath: stale) }
-        var words = ["daemon"] + (nbd ? ["--nbd-server", "addr.type=unix,addr.path=\(nbdPath)"] : []) + arguments
+        var words = (program.map { [$0] } ?? [Strata.binary, "daemon"]) + (nbd ? ["--nbd-server", "addr.type=unix,addr.path=\(nbdPath)"] : []) + arguments
         words += ["--chardev", "socket,id=qmp,path=\(monitorPath),server=on,wait=off", "--monitor", "chardev=qmp"]
-        let process = try ChildProcess(Strata.binary, words, in: folder.url)
+        words = launcher + words
+        let process = try ChildProcess(words[0], Array(words.dropFirst()), in: folder.url)
         self.process = process
         var client: QMPLineClient?
         _ = waitUntil {

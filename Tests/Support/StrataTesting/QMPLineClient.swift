@@ -66,11 +66,12 @@ package final class QMPLineClient {
     }
 
     /// Runs a command and gives back what it returns.
+    /// - Parameter files: open files that go along with the message.
     @discardableResult
-    package func execute(_ command: String, _ arguments: JSON? = nil) throws -> JSON {
+    package func execute(_ command: String, _ arguments: JSON? = nil, passing files: [Int32] = []) throws -> JSON {
         var request: [String: JSON] = ["execute": .string(command)]
         request["arguments"] = arguments
-        try socket.send(Array(try JSON.object(request).encoded()) + [UInt8(ascii: "\n")])
+        try socket.send(Array(try JSON.object(request).encoded()) + [UInt8(ascii: "\n")], passing: files)
         let answer = try readAnswer()
         if let value = answer["return"] { return value }
         throw Refusal(errorClass: answer["error"]?["class"]?.string ?? "?", message: answer["error"]?["desc"]?.string ?? "\(answer)")

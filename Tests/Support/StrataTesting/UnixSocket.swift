@@ -40,6 +40,36 @@ package final class UnixSocket: Sendable {
         }
     }
 
+    /// Sends bytes and passes open files along with the first of them (SCM_RIGHTS).
+    package func send(_ bytes: [UInt8], passing files: [Int32]) throws {
+        guard !files.isEmpty else { return try send(bytes) }
+        // One control message by hand, as cmsg(3) describes it: length, level, type, and the numbers; everything in units of 8 bytes.
+        let header = MemoryLayout<cmsghdr>.size
+        var control = [UInt8](repeating: 0, count: (header + files.count * 4 + 7) / 8 * 8)
+        control.withUnsafeMutableBytes { raw in
+            raw.storeBytes(of: header + files.count * 4, as: Int.self)
+            raw.storeBytes(of: SOL_SOCKET, toByteOffset: 8, as: Int32.self)
+            raw.storeBytes(of: 1, toByteOffset: 12, as: Int32.self)  // SCM_RIGHTS
+            for (index, file) in files.enumerated() { raw.storeBytes(of: file, toByteOffset: header + index * 4, as: Int32.self) }
+        }
+        var contents = bytes
+        let sent = contents.withUnsafeMutableBytes { data in
+            control.withUnsafeMutableBytes { control in
+                var part = iovec(iov_base: data.baseAddress, iov_len: data.count)
+                return withUnsafeMutablePointer(to: &part) { part in
+                    var message = msghdr()
+                    message.msg_iov = part
+                    message.msg_iovlen = 1
+                    message.msg_control = control.baseAddress
+                    message.msg_controllen = control.count
+                    return sendmsg(descriptor, &message, Int32(MSG_NOSIGNAL))
+                }
+            }
+        }
+        guard sent > 0 else { throw HarnessError("cannot send with descriptors: \(String(cString: strerror(errno)))") }
+        try send(Array(bytes[sent...]))
+    }
+
     /// At most `count` bytes; none if the peer closed.
     package func receiveSome(_ count: Int) throws -> [UInt8] {
         var buffer = [UInt8](repeating: 0, count: count)

@@ -12,6 +12,11 @@ int strata_close(int fd);
 // Opens the file behind `fd` anew with other options, through /proc (no name look-up, so a renamed file is still the same one).
 int strata_reopen(int fd, int options);
 int strata_duplicate(int fd);
+enum { STRATA_ACCESS_READ = 1, STRATA_ACCESS_WRITE = 2, STRATA_ACCESS_DIRECT = 4 };
+// What an open descriptor may do, as a set of the bits above; -EBADF when it is not open.
+int strata_descriptor_access(int fd);
+// 1 for an open descriptor that survives exec: one that came from our parent. Ours are closed on exec.
+int strata_descriptor_is_inherited(int fd);
 
 typedef struct {
     int64_t size;             // bytes; of a block device, its capacity

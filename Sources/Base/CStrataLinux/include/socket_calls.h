@@ -19,6 +19,9 @@ int strata_set_nonblocking(int fd, int nonblocking);
 int strata_shutdown(int fd);
 
 ssize_t strata_receive(int fd, void *bytes, size_t count);
+// The same, taking open files that the sender passed along (SCM_RIGHTS), close-on-exec: at most `capacity`, further ones are closed.
+enum { STRATA_DESCRIPTOR_LIMIT = 16 };
+ssize_t strata_receive_descriptors(int fd, void *bytes, size_t count, int *descriptors, int capacity, int *received);
 // more: further bytes follow at once (MSG_MORE).
 ssize_t strata_send(int fd, const void *bytes, size_t count, int more);
 ssize_t strata_send_vector(int fd, const struct iovec *vector, int count, int more);

@@ -49,6 +49,10 @@ package final class HostFile: Sendable {
     package let isRegularFile: Bool
     /// The file lies in memory (tmpfs): plain reads and writes never wait for a disk.
     package let isMemoryBacked: Bool
+    /// Set when the file is a member of a set of descriptors rather than opened by name.
+    private let lease: DescriptorSets.Lease?
+    /// The errno of a flush that failed: the kernel reports it once and may have dropped the data, so every later flush has to fail too.
+    private let flushFailure = Atomic<Int32>(0)
     /// Whether a non-waiting read works here; learned from the first refusal.
     private let supportsNoWait = Atomic<Bool>(true)
 
@@ -63,6 +67,18 @@ package final class HostFile: Sendable {
         try self.init(descriptor: descriptor, path: path, options, mode: mode)
     }
 
+    /// Uses the member of a descriptor set that is open in the way asked for.
+    /// - Parameter path: the set's name, `/dev/fdset/N`.
+    /// - Throws: which kind of member is missing.
+    package convenience init(memberOf sets: DescriptorSets, named path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic) throws(BlockError) {
+        do throws(BlockError) {
+            let (descriptor, lease) = try sets.open(path, options)
+            try self.init(descriptor: descriptor, path: path, options, mode: mode, lease: lease)
+        } catch {
+            throw error.during("Could not open '\(path)'")
+        }
+    }
+
     /// Opens a file whose name and inode the kernel has at hand, so that nothing waits; nil when that is not so, or when anything is wrong: then
     /// open it where waiting does no harm, which also tells what is wrong.
     package static func openedWithoutWaiting(_ path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic) -> HostFile? {
@@ -71,7 +87,7 @@ package final class HostFile: Sendable {
         do throws(BlockError) { return try HostFile(descriptor: descriptor, path: path, options, mode: mode) } catch { return nil }
     }
 
-    private init(descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode) throws(BlockError) {
+    private init(descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode, lease: DescriptorSets.Lease? = nil) throws(BlockError) {
         var status = strata_file_status()
         let result = unsafe strata_status(descriptor, &status)
         if result < 0 {
@@ -86,6 +102,7 @@ package final class HostFile: Sendable {
         self.path = path
         self.options = options
         self.mode = mode
+        self.lease = lease
         isBlockDevice = status.is_block_device != 0
         isRegularFile = status.is_regular != 0
         isMemoryBacked = status.is_memory != 0
@@ -93,11 +110,36 @@ package final class HostFile: Sendable {
 
     deinit { _ = strata_close(descriptor) }
 
-    /// The same file (not merely the same name) opened with other rights or another cache mode.
-    package func reopened(_ options: OpenOptions) throws(BlockError) -> HostFile {
-        let copy = strata_reopen(descriptor, options.systemOptions)
-        if copy < 0 { throw BlockError(errno: -copy, "Could not reopen '\(path)'\(options.writable ? " for writing" : "")") }
-        return try HostFile(descriptor: copy, path: path, options, mode: mode)
+    /// The same file (not merely the same name) opened with other rights, another cache mode or another engine. A member of a descriptor set is
+    /// exchanged for the member that fits.
+    /// - Parameter mode: nil keeps the engine.
+    package func reopened(_ options: OpenOptions, mode: AsyncIOMode? = nil) throws(BlockError) -> HostFile {
+        let what = "Could not reopen '\(path)'\(options.writable ? " for writing" : "")"
+        let file: HostFile
+        if let lease {
+            do throws(BlockError) {
+                let (copy, lease) = try lease.sets.duplicate(from: lease.number, options)
+                file = try HostFile(descriptor: copy, path: path, options, mode: mode ?? self.mode, lease: lease)
+                let (old, new) = (try status(), try file.status())
+                guard old.device == new.device, old.inode == new.inode else {
+                    throw BlockError(.invalidArgument, "the \(options.writable ? "read-write" : "read-only") descriptor of fdset \(lease.number) is another file")
+                }
+            } catch {
+                throw error.during(what)
+            }
+        } else {
+            let copy = strata_reopen(descriptor, options.systemOptions)
+            if copy < 0 { throw BlockError(errno: -copy, what) }
+            file = try HostFile(descriptor: copy, path: path, options, mode: mode ?? self.mode)
+        }
+        // What the page cache has lost is lost for every way of opening the file that goes through it.
+        if !options.direct { file.flushFailure.store(flushFailure.load(ordering: .relaxed), ordering: .relaxed) }
+        return file
+    }
+
+    /// Whether both use one open file of the kernel's, so that they have their locks in common: duplicates of one member of a descriptor set.
+    package func sharesLocks(with other: HostFile) -> Bool {
+        self === other || (lease != nil && other.lease?.number == lease?.number && options.writable == other.options.writable && options.direct == other.options.direct)
     }
 
     package struct Status: Sendable, Hashable {
@@ -203,7 +245,12 @@ package final class HostFile: Sendable {
     }
 
     /// Everything written before the call is on stable storage after it, the file size included.
+    ///
+    /// After a failure nobody knows what became of the data in the page cache, and the kernel would call the next flush a success. So every later one
+    /// fails as well, until the file is opened anew; around the page cache (O_DIRECT) there is nothing to lose, and a later flush counts.
     package func flush() async throws(BlockError) {
+        let earlier = flushFailure.load(ordering: .relaxed)
+        if earlier != 0 { throw failure(-earlier, "an earlier flush failed, and what was written before it may be lost: flushing") }
         var result: Int32
         if mode != .threads, let context = IOContext.current, let ring = context.ringEngine() {
             result = await ring.perform(.flush, descriptor, nil, at: 0)
@@ -212,6 +259,9 @@ package final class HostFile: Sendable {
         }
         // Some special files have nothing to flush.
         if result == -EINVAL || result == -EROFS { result = 0 }
-        if result < 0 { throw failure(result, "flushing") }
+        if result < 0 {
+            if !options.direct { flushFailure.store(-result, ordering: .relaxed) }
+            throw failure(result, "flushing")
+        }
     }
 }

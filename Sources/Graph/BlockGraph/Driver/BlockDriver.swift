@@ -55,8 +55,8 @@ package protocol BlockDriver: AnyObject, Sendable {
     /// Puts what was prepared into force. No request runs on the node if `write` or `resize` in the grant's uses changed.
     func commitPermissions() async
     func abortPermissions() async
-    /// Whether the node could be written to if somebody asked; answered without side effects. Decides for parents with auto-read-only.
-    func canBecomeWritable() async -> Bool
+    /// Why the node could not be written to if somebody asked; nil if it could. Answered without side effects; decides for parents with auto-read-only.
+    func obstacleToWriting() async -> BlockError?
 
     /// Writes out what is buffered and lets go of everything. Called once, when no request is left. Errors have nobody to go to: they are
     /// logged by the graph.
@@ -80,6 +80,6 @@ extension BlockDriver {
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {}
     package func commitPermissions() async {}
     package func abortPermissions() async {}
-    package func canBecomeWritable() async -> Bool { true }
+    package func obstacleToWriting() async -> BlockError? { nil }
     package func close() async throws(BlockError) {}
 }

@@ -15,6 +15,8 @@ package actor BlockGraph {
     package nonisolated let drivers: DriverRegistry
     /// What drivers refer to by id: throttle groups, secrets.
     package nonisolated let objects: ObjectRegistry
+    /// The open files that were passed to this process for the nodes of this graph.
+    package nonisolated let descriptorSets = DescriptorSets()
     var state = GraphState()
     let changes = AsyncMutex()
     /// Sections during which requests are kept away from some nodes, whatever becomes of the graph meanwhile.
@@ -45,8 +47,8 @@ package actor BlockGraph {
     /// What the root of a tree is opened with.
     private nonisolated func opener(_ transaction: OpenTransaction, opensChain: Bool) -> NodeOpener {
         NodeOpener(
-            options: NodeOptions(), nodeName: "", opensChain: opensChain, registry: drivers, objects: objects, transaction: transaction,
-            makeName: { [nameCounter] in nameCounter.make() })
+            options: NodeOptions(), nodeName: "", opensChain: opensChain, descriptorSets: descriptorSets, registry: drivers, objects: objects,
+            transaction: transaction, makeName: { [nameCounter] in nameCounter.make() })
     }
 
     // MARK: Adding and removing nodes

@@ -109,7 +109,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     }
 
     private func checkWritable(_ range: GuestRange, _ node: BlockNode) throws(BlockError) {
-        if node.isReadOnly { throw BlockError(.readOnly, "Block node '\(node.name)' is read-only") }
+        if node.isReadOnly { throw node.readOnlyError }
         guard !permissions.isDisjoint(with: [.write, .writeUnchanged]) else {
             throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to write")
         }
@@ -132,7 +132,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     /// Changes the size.
     package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
         let node = node
-        if node.isReadOnly { throw BlockError(.readOnly, "Block node '\(node.name)' is read-only") }
+        if node.isReadOnly { throw node.readOnlyError }
         guard permissions.contains(.resize) else {
             throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to resize")
         }

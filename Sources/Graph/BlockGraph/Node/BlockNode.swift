@@ -1,4 +1,4 @@
-import StrataBase
+package import StrataBase
 import Synchronization
 
 /// One node of a graph as requests see it: a driver with its abilities looked up.
@@ -62,6 +62,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// The size in bytes.
     package var length: Int { driver.length }
     package var isReadOnly: Bool { options.isReadOnly }
+    /// The refusal of somebody who wants to write.
+    package var readOnlyError: BlockError { options.readOnlyError(ofNode: name) }
     package var filename: String? { driver.filename }
     package var children: [BlockChild] { driver.children }
     package var primaryChild: BlockChild? { children.first { $0.role.contains(.primary) } }

@@ -1,8 +1,11 @@
 package import StorageSchema
+import StrataBase
 
 /// The options that every node has, whatever its driver.
 package struct NodeOptions: Sendable, Hashable {
     package var isReadOnly = false
+    /// Why the node is read-only although nobody asked for that: what stopped it from being writable when it was opened with auto-read-only.
+    package var readOnlyCause: String?
     /// Open read-only when writing is not possible, and become writable when somebody needs it.
     package var isAutoReadOnly = false
     /// O_DIRECT.
@@ -16,4 +19,9 @@ package struct NodeOptions: Sendable, Hashable {
     package var forceShare = false
 
     package init() {}
+
+    /// The refusal of somebody who wants to write to the node with these options.
+    func readOnlyError(ofNode name: String) -> BlockError {
+        BlockError(.readOnly, "Block node '\(name)' is read-only" + (readOnlyCause.map { ": \($0)" } ?? ""))
+    }
 }

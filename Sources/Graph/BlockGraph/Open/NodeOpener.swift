@@ -1,3 +1,4 @@
+package import IOCore
 package import ManagedObjects
 package import StorageSchema
 package import StrataBase
@@ -11,6 +12,8 @@ package struct NodeOpener: Sendable {
     package let nodeName: String
     /// Whether only the metadata matters (`img info`, `img check`): no data file, no backing file.
     package let opensChain: Bool
+    /// The open files that were passed to this process, behind the names `/dev/fdset/N`.
+    package let descriptorSets: DescriptorSets
     let registry: DriverRegistry
     /// What the options may refer to by id. A driver keeps an `ObjectUse` of what it needs for as long as it is open.
     package let objects: ObjectRegistry
@@ -78,19 +81,28 @@ package struct NodeOpener: Sendable {
         }
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         let opener = NodeOpener(
-            options: nodeOptions, nodeName: name, opensChain: opensChain, registry: registry, objects: objects, transaction: transaction, makeName: makeName)
+            options: nodeOptions, nodeName: name, opensChain: opensChain, descriptorSets: descriptorSets, registry: registry, objects: objects,
+            transaction: transaction, makeName: makeName)
         Trace.graphNodeOpenBegin(node: name, driver: driverName)
         let instance = try await driver.open(options, opener)
         Trace.graphNodeOpenEnd(node: name, driver: driverName, bytes: instance.length)
         var final = nodeOptions
-        if !final.isReadOnly, final.isAutoReadOnly {
-            for child in instance.children where child.role.contains(.metadata) || child.role.contains(.filtered) || child.role.contains(.data) {
-                if child.node.isReadOnly { final.isReadOnly = true } else if !(await child.node.driver.canBecomeWritable()) { final.isReadOnly = true }
-            }
+        if !final.isReadOnly, final.isAutoReadOnly, let cause = await Self.obstacleToWriting(below: instance) {
+            final.isReadOnly = true
+            final.readOnlyCause = cause
         }
         let node = BlockNode(name: name, driver: instance, options: final)
         transaction.contents.withLock { $0.nodes.append(node) }
         return node
+    }
+
+    /// Why a node with auto-read-only cannot be more than read-only; nil if it can.
+    static func obstacleToWriting(below driver: any BlockDriver) async -> String? {
+        for child in driver.children where !child.role.isDisjoint(with: [.metadata, .filtered, .data]) {
+            if child.node.isReadOnly { return child.node.options.readOnlyCause ?? "its '\(child.name)' child '\(child.node.name)' is read-only" }
+            if let obstacle = await child.node.driver.obstacleToWriting() { return obstacle.description }
+        }
+        return nil
     }
 
     private func chooseName(_ requested: String?) throws(BlockError) -> String {

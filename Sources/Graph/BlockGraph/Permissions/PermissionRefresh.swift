@@ -15,12 +15,15 @@ extension GraphState {
                 if let grant = edges[id]?.grant { cumulative = cumulative.combined(with: grant) }
             }
             if record.options.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .resize]) {
-                throw BlockError(.readOnly, "Block node '\(name)' is read-only")
+                throw record.options.readOnlyError(ofNode: name)
             }
             setCumulative(cumulative, of: name)
+            // With auto-read-only a node writes exactly while somebody writes to it: until then it is to its children like a read-only one.
+            let writers: BlockPermissions = [.write, .writeUnchanged, .resize]
+            let isReadOnly = record.options.isReadOnly || (record.options.isAutoReadOnly && cumulative.used.isDisjoint(with: writers))
             for id in record.children {
                 guard let edge = edges[id] else { continue }
-                setComputedGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: record.options.isReadOnly), of: id)
+                setComputedGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: isReadOnly), of: id)
             }
         }
     }

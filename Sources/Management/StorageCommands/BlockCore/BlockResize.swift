@@ -13,7 +13,7 @@ extension StorageService {
             throw BlockError(.notFound, "Cannot find device='\(arguments.device ?? "")' nor node-name='\(arguments.nodeName ?? "")'")
         }
         guard arguments.size >= 0 else { throw BlockError(.invalidArgument, "Parameter 'size' expects a >0 size") }
-        if node.isReadOnly { throw BlockError(.readOnly, "Block node '\(name)' is read-only") }
+        if node.isReadOnly { throw node.readOnlyError }
         let backend = try await graph.makeBackend(named: "block_resize", on: name, PermissionGrant(used: .resize, shared: .all))
         do throws(BlockError) {
             try await backend.resize(to: arguments.size)

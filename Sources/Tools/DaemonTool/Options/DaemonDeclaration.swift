@@ -1,13 +1,16 @@
 import ToolSupport
 
 enum DaemonKey: OptionKey {
-    case help, version, blockdev, chardev, compat, daemonize, export, monitor, nbdServer, object, pidfile
+    case help, version, addFd, blockdev, chardev, compat, daemonize, export, monitor, nbdServer, object, pidfile
 }
 
 let daemonDeclaration = CommandDeclaration<DaemonKey>(
     "daemon", summary: "Storage daemon: serves block nodes to other processes, controlled over QMP", usage: ["[options]"],
     options: [
         .init(.version, "V", "version", help: "display version info and exit"),
+        .init(
+            .addFd, nil, "add-fd", value: "OPTIONS",
+            help: "add an inherited file to a set: fd=<number>,set=<number>[,opaque=<text>];", "filename=/dev/fdset/<number> then stands for it"),
         .init(
             .blockdev, nil, "blockdev", value: "OPTIONS",
             help: "add a block node: JSON, or", "[driver=]<driver>,node-name=<name>[,read-only=on|off][,auto-read-only=on|off]",

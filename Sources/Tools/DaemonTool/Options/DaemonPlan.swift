@@ -6,6 +6,7 @@ import ToolSupport
 /// What a command line asks for, understood before anything of it is done: the steps in the order in which they were given.
 struct DaemonPlan: Sendable {
     enum Action: Sendable {
+        case addDescriptor(InheritedDescriptor)
         case addNode(BlockdevOptions)
         case addChardev(ChardevOptions)
         case addExport(BlockExportOptions)
@@ -52,6 +53,7 @@ struct DaemonPlan: Sendable {
         let source = "--\(name) \(text)"
         let action = try Self.naming(source) { () throws(QMPError) -> Action? in
             switch key {
+            case .addFd: .addDescriptor(try InheritedDescriptor(parsing: text))
             case .blockdev: .addNode(try Self.decode(text, impliedKey: "driver"))
             case .chardev: .addChardev(try ChardevOptions(parsing: text, goesToBackground: goesToBackground))
             case .export: .addExport(try Self.decode(text, impliedKey: "type"))

@@ -34,6 +34,8 @@ final class DaemonRun {
             for step in plan.steps {
                 do throws(QMPError) { try await perform(step.action) } catch { throw ToolFailure("\(step.source): \(error.message)") }
             }
+            // Members of sets are duplicates; what they were made of is not needed any more.
+            for case .addDescriptor(let passed) in plan.steps.map(\.action) { OwnedDescriptor.closeInherited(passed.descriptor) }
             try writePIDFile()
             background?.announceReady()
         } catch {
@@ -56,6 +58,7 @@ final class DaemonRun {
     private func perform(_ action: DaemonPlan.Action) async throws(QMPError) {
         do {
             switch action {
+            case .addDescriptor(let passed): try service.addInherited(descriptor: passed.descriptor, toSet: passed.set, opaque: passed.opaque)
             case .addNode(let options): try await service.blockdevAdd(options)
             case .addExport(let options): try await service.blockExportAdd(options)
             case .startNBDServer(let options): try await service.startNBDServer(options)
