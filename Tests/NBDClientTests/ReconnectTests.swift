@@ -112,7 +112,13 @@ struct ReconnectTests {
         #expect(truncate(folder.path("disk"), 3 << 20) == 0)
         let third = try Self.serve(folder)
         try await bench.on { _ in
-            while backend.length != 3 << 20 { await bench.context.sleep(for: .milliseconds(10)) }
+            while true {
+                do throws(BlockError) {
+                    try await backend.flush()
+                    break
+                } catch { await bench.context.sleep(for: .milliseconds(10)) }
+            }
+            #expect(backend.length == 3 << 20)
             try await DiskModel.Step.write(2 << 20, 4096, 9, fua: true).run(backend)
         }
         try await bench.close(backend)

@@ -105,6 +105,16 @@ struct ServerHandshakeTests {
         }
     }
 
+    @Test("extended headers imply structured replies, and are not taken back")
+    func extendedHeaders() {
+        var run = HandshakeRun.inOptions()
+        run.feed(WireBytes().option(11, WireBytes().u8(1)).option(11).option(8).option(7, WireBytes().string("disk").u16(0)).bytes)
+        #expect(replyTypes(run.sent) == [0x8000_0003, 1, 0x8000_000a, 3, 1])
+        guard case .transmission(let session) = run.verdict else { Issue.record("\(run.verdict)"); return }
+        #expect(session.replyStyle == .extended)
+        #expect(session.export.flags.isSuperset(of: [.sendDF, .blockStatusPayload]))
+    }
+
     @Test("a later SET replaces an earlier one, even when it fails")
     func setTwice() {
         for second in [WireBytes().string("disk").u32(0), WireBytes().string("nope").u32(0), WireBytes().u32(9)] {
@@ -136,7 +146,7 @@ struct ServerHandshakeTests {
     }
 
     @Test("what we do not know is refused and the session goes on", arguments: [
-        (UInt32(5), UInt32(0x8000_0002)), (4, 0x8000_0001), (11, 0x8000_0001), (0, 0x8000_0001), (0xffff_ffff, 0x8000_0001),
+        (UInt32(5), UInt32(0x8000_0002)), (4, 0x8000_0001), (12, 0x8000_0001), (0, 0x8000_0001), (0xffff_ffff, 0x8000_0001),
     ])
     func unknownOptions(option: UInt32, reply: UInt32) {
         var run = HandshakeRun.inOptions()

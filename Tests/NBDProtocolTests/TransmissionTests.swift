@@ -34,20 +34,62 @@ struct TransmissionTests {
             == WireBytes().u32(0x6744_6698).u32(28).u64(.max).bytes)
     }
 
-    @Test("structured data, hole and error chunks")
-    func structuredReply() {
-        #expect(encoded(28) { StructuredReply.encodeDataHeader(flags: .done, cookie: 7, offset: 1 << 40, byteCount: 4096, into: &$0) }
-            == WireBytes().u32(0x668e_33ef).u16(1).u16(1).u64(7).u32(4104).u64(1 << 40).bytes)
-        #expect(encoded(32) { StructuredReply.encodeHole(flags: [], cookie: 7, offset: 512, byteCount: 1024, into: &$0) }
-            == WireBytes().u32(0x668e_33ef).u16(0).u16(2).u64(7).u32(12).u64(512).u32(1024).bytes)
-        #expect(encoded(StructuredReply.errorSize("no")) { StructuredReply.encodeError(.io, "no", cookie: 9, into: &$0) }
-            == WireBytes().u32(0x668e_33ef).u16(1).u16(0x8001).u64(9).u32(8).u32(5).u16(2).text("no").bytes)
+    @Test("data, error and empty chunks in each format")
+    func chunks() {
+        let reference = ReplyFormat.Reference(cookie: 7, offset: 1 << 39)
+        func data(_ format: ReplyFormat) -> [UInt8] {
+            encoded(format.dataHeaderSize) { format.encodeDataHeader(flags: .done, reference, offset: 1 << 40, byteCount: 4096, into: &$0) }
+        }
+        func error(_ format: ReplyFormat) -> [UInt8] {
+            encoded(format.errorSize("no")) { format.encodeError(.io, "no", reference, into: &$0) }
+        }
+        #expect(data(.simple) == WireBytes().u32(0x6744_6698).u32(0).u64(7).bytes)
+        #expect(data(.structured) == WireBytes().u32(0x668e_33ef).u16(1).u16(1).u64(7).u32(4104).u64(1 << 40).bytes)
+        #expect(data(.extended) == WireBytes().u32(0x6e8a_278c).u16(1).u16(1).u64(7).u64(1 << 39).u64(4104).u64(1 << 40).bytes)
+        #expect(error(.simple) == WireBytes().u32(0x6744_6698).u32(5).u64(7).bytes)
+        #expect(error(.structured) == WireBytes().u32(0x668e_33ef).u16(1).u16(0x8001).u64(7).u32(8).u32(5).u16(2).text("no").bytes)
+        #expect(error(.extended) == WireBytes().u32(0x6e8a_278c).u16(1).u16(0x8001).u64(7).u64(1 << 39).u64(8).u32(5).u16(2).text("no").bytes)
+        #expect(encoded(32) { ReplyFormat.extended.encodeHeader(.none, flags: .done, reference, payloadByteCount: 0, into: &$0) }
+            == WireBytes().u32(0x6e8a_278c).u16(1).u16(0).u64(7).u64(1 << 39).u64(0).bytes)
+    }
+
+    @Test("an extended request has a 64-bit length and another magic")
+    func extendedRequest() {
+        let bytes = WireBytes().u32(0x21e4_1c71).u16(0x20).u16(1).u64(9).u64(512).u64(1 << 33).bytes
+        let frame = RequestFrame(decoding: bytes.span.bytes, isExtended: true)
+        #expect(frame == RequestFrame(flags: .payloadLength, command: .write, cookie: 9, offset: 512, byteCount: 1 << 33))
+        #expect(encoded(32) { frame?.encodeExtended(into: &$0) } == bytes)
+        #expect(RequestFrame(decoding: bytes.span.bytes) == nil)
+        let trim = RequestFrame(flags: .payloadLength, command: .trim, cookie: 1, offset: 0, byteCount: 10)
+        #expect(trim.payloadByteCount(isExtended: true) == 10 && trim.payloadByteCount(isExtended: false) == 0)
+    }
+
+    @Test("extents in both widths, with the context's number")
+    func extentPayload() {
+        var extents = BlockStatusExtents(onlyOne: false, isExtended: true)
+        #expect(fits(1 << 34, [.hole, .zero], &extents) && fits(512, [], &extents))
+        let context = MetaContext(.allocationDepth, identifier: 1)
+        #expect(encoded(extents.payloadByteCount(.extended)) { extents.encodePayload(context, .extended, into: &$0, at: 0) }
+            == WireBytes().u32(1).u32(2).u64(1 << 34).u64(3).u64(512).u64(0).bytes)
+        var short = BlockStatusExtents(onlyOne: false)
+        #expect(fits(512, [.hole, .zero], &short))
+        #expect(encoded(short.payloadByteCount(.structured)) { short.encodePayload(context, .structured, into: &$0, at: 0) } == WireBytes().u32(1).u32(512).u32(3).bytes)
+    }
+
+    @Test("a filter of contexts is a length and numbers, and nothing else")
+    func filter() throws {
+        let filter = try BlockStatusFilter(decoding: WireBytes().u64(1 << 40).u32(1).u32(0).bytes.span.bytes)
+        #expect(filter.byteCount == 1 << 40 && filter.identifiers == [1, 0])
+        for bytes in [WireBytes(), WireBytes().u32(1), WireBytes().u64(1).u16(0)] {
+            #expect(throws: DecodingFailure.self) { try BlockStatusFilter(decoding: bytes.bytes.span.bytes) }
+        }
     }
 
     @Test("an error text longer than the protocol's strings is cut between characters")
     func longErrorText() {
         let text = String(repeating: "x", count: 4095) + "äöü"
-        let bytes = encoded(StructuredReply.errorSize(text)) { StructuredReply.encodeError(.io, text, cookie: 0, into: &$0) }
+        let format = ReplyFormat.structured
+        let bytes = encoded(format.errorSize(text)) { format.encodeError(.io, text, ReplyFormat.Reference(cookie: 0, offset: 0), into: &$0) }
         #expect(bytes.count == 26 + 4095)
         #expect(bytes[24...25] == [0x0f, 0xff])
     }
@@ -63,8 +105,8 @@ struct TransmissionTests {
         #expect(fits(28, [], &extents))
         #expect(fits(64, [.hole, .zero], &extents))
         #expect(extents.coveredByteCount == 192)
-        #expect(encoded(extents.encodedSize) { extents.encode(.baseAllocation, flags: .done, cookie: 3, into: &$0) }
-            == WireBytes().u32(0x668e_33ef).u16(1).u16(5).u64(3).u32(20).u32(0).u32(128).u32(0).u32(64).u32(3).bytes)
+        #expect(encoded(extents.payloadByteCount(.structured)) { extents.encodePayload(.baseAllocation, .structured, into: &$0, at: 0) }
+            == WireBytes().u32(0).u32(128).u32(0).u32(64).u32(3).bytes)
     }
 
     @Test("one extent only, and extents longer than 32 bits, are respected")
@@ -77,7 +119,7 @@ struct TransmissionTests {
 
         var long = BlockStatusExtents(onlyOne: false)
         #expect(fits(1 << 33, .hole, &long))
-        #expect(long.extents.map(\.byteCount) == [.max, .max, 2])
+        #expect(long.extents.map(\.byteCount) == [4_294_967_295, 4_294_967_295, 2])
         #expect(long.coveredByteCount == 1 << 33)
     }
 

@@ -102,8 +102,10 @@ actor ClientConnection: ContextActor, EventSource {
 
     private func submit(_ request: ClientRequest, _ continuation: CheckedContinuation<ClientOutcome, Never>) {
         guard !isClosed else { return continuation.resume(returning: .lost) }
+        var flags = request.flags
+        if session.replyStyle == .extended, request.command == .write { flags.insert(.payloadLength) }
         let (slot, frame) = transmission.begin(
-            request.command, flags: request.flags, offset: UInt64(request.offset), byteCount: UInt64(request.byteCount))
+            request.command, flags: flags, offset: UInt64(request.offset), byteCount: UInt64(request.byteCount))
         enqueue(frame)
         if request.command == .write, let memory = request.memory {
             if memory.byteCount <= Self.copiedPayloadByteCount {

@@ -21,6 +21,8 @@ package final class NBDExport: BlockExport {
     package let writesThrough: Bool
     package let backend: BlockBackend
     package let contexts: [IOContext]
+    /// What block status requests can be answered for.
+    package let metaContexts: [MetaContext]
     private let release: @Sendable () async -> Void
     private let state = Mutex(State())
 
@@ -39,7 +41,7 @@ package final class NBDExport: BlockExport {
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
         id: String, nodeName: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
-        contexts: [IOContext], release: @escaping @Sendable () async -> Void = {}
+        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
         self.id = id
@@ -50,6 +52,7 @@ package final class NBDExport: BlockExport {
         self.writesThrough = writesThrough
         self.backend = backend
         self.contexts = contexts
+        self.metaContexts = metaContexts
         self.release = release
     }
 
@@ -57,7 +60,7 @@ package final class NBDExport: BlockExport {
     package var wireDescription: ExportDescription {
         var flags: NBDTransmissionFlags = [.sendFlush, .sendFUA, .sendCache, .canMultiConn]
         if isWritable { flags.formUnion([.sendTrim, .sendWriteZeroes, .sendFastZero]) } else { flags.insert(.readOnly) }
-        return ExportDescription(name: name, description: description, byteCount: backend.length, flags: flags)
+        return ExportDescription(name: name, description: description, byteCount: backend.length, flags: flags, metaContexts: metaContexts)
     }
 
     /// A client counts from the moment when its choice of this export is accepted, before it hears so: nobody who knows that he is a client

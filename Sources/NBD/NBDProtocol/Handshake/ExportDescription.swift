@@ -9,13 +9,19 @@ package struct ExportDescription: Hashable, Sendable {
     /// What the export can do. "Don't fragment" is added by the handshake where structured replies were agreed on.
     package var flags: NBDTransmissionFlags
     package var blockSizes: NBDBlockSizes
+    /// What block status requests can be answered for.
+    package var metaContexts: [MetaContext]
 
-    package init(name: String, description: String? = nil, byteCount: Int, flags: NBDTransmissionFlags, blockSizes: NBDBlockSizes = NBDBlockSizes()) {
+    package init(
+        name: String, description: String? = nil, byteCount: Int, flags: NBDTransmissionFlags, blockSizes: NBDBlockSizes = NBDBlockSizes(),
+        metaContexts: [MetaContext] = [.baseAllocation]
+    ) {
         self.name = name
         self.description = description
         self.byteCount = byteCount
         self.flags = flags.union(.hasFlags)
         self.blockSizes = blockSizes
+        self.metaContexts = metaContexts
     }
 }
 
@@ -45,8 +51,7 @@ package protocol ExportDirectory {
 
 /// What a finished handshake agreed on.
 package struct NBDSession: Hashable, Sendable {
-    /// How replies look.
-    package enum ReplyStyle: Hashable, Sendable { case simple, structured, extended }
+    package typealias ReplyStyle = ReplyFormat
 
     package var export: ExportDescription
     package var replyStyle: ReplyStyle

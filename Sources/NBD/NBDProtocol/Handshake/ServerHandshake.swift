@@ -30,7 +30,7 @@ package struct ServerHandshake: Sendable {
 
     private var state: State = .clientFlags
     private var clientFlags: NBDClientFlags = []
-    private var structuredReplies = false
+    private var replyStyle = NBDSession.ReplyStyle.simple
     private var selectedContexts: (exportName: String, contexts: [MetaContext])?
     private var optionCount = 0
     private var byteCount = 0
@@ -112,12 +112,12 @@ package struct ServerHandshake: Sendable {
     }
 
     /// The options whose payload is looked at.
-    private static let understood: Set<NBDOption> = [.exportName, .abort, .list, .info, .go, .structuredReply, .listMetaContext, .setMetaContext]
+    private static let understood: Set<NBDOption> = [.exportName, .abort, .list, .info, .go, .structuredReply, .extendedHeaders, .listMetaContext, .setMetaContext]
 
     private mutating func answer(
         _ option: NBDOption, _ payload: RawSpan, _ exports: some ExportDirectory, _ output: inout HandshakeOutput
     ) -> Verdict {
-        if payload.byteCount > 0, option == .abort || option == .list || option == .structuredReply {
+        if payload.byteCount > 0, [.abort, .list, .structuredReply, .extendedHeaders].contains(option) {
             output.refuse(option, .invalid, "option \(option.rawValue) takes no payload")
             return .needsMore
         }
@@ -130,8 +130,13 @@ package struct ServerHandshake: Sendable {
                 return end("the client gave up")
             case .list:
                 list(exports, &output)
+            case .structuredReply where replyStyle == .extended:
+                output.refuse(option, .extendedHeadersRequired, "extended headers have been agreed on already")
             case .structuredReply:
-                structuredReplies = true
+                replyStyle = .structured
+                output.reply(to: option, .acknowledged)
+            case .extendedHeaders:
+                replyStyle = .extended
                 output.reply(to: option, .acknowledged)
             case .info, .go:
                 return describe(option, try ExportQuery(decoding: payload), exports, &output)
@@ -217,18 +222,18 @@ package struct ServerHandshake: Sendable {
     ) {
         let isSet = option == .setMetaContext
         if isSet { selectedContexts = nil }  // whatever comes of this one, the older choice is gone
-        guard structuredReplies else {
+        guard replyStyle != .simple else {
             output.refuse(option, .invalid, "metadata contexts need structured replies")
             return
         }
-        guard exports.export(named: query.exportName) != nil else {
+        guard let export = exports.export(named: query.exportName) else {
             output.refuse(option, .unknownExport, "there is no export named '\(query.exportName)'")
             return
         }
         var found: [MetaContext] = []
-        if !isSet, query.queries.isEmpty { found = MetaContext.allCases }
+        if !isSet, query.queries.isEmpty { found = export.metaContexts }
         for text in query.queries {
-            for context in MetaContext.matching(text, wildcards: !isSet) where !found.contains(context) { found.append(context) }
+            for context in export.metaContexts where context.isMeant(by: text, wildcards: !isSet) && !found.contains(context) { found.append(context) }
         }
         for context in found {
             var payload = HandshakeOutput()
@@ -243,8 +248,9 @@ package struct ServerHandshake: Sendable {
     /// Contexts count only for the export that they were chosen for.
     private func session(for export: ExportDescription, askedAs name: String) -> NBDSession {
         var export = export
-        if structuredReplies { export.flags.insert(.sendDF) }
-        var session = NBDSession(export: export, replyStyle: structuredReplies ? .structured : .simple)
+        if replyStyle != .simple { export.flags.insert(.sendDF) }
+        if replyStyle == .extended { export.flags.insert(.blockStatusPayload) }
+        var session = NBDSession(export: export, replyStyle: replyStyle)
         if let selectedContexts, selectedContexts.exportName == name { session.metaContexts = selectedContexts.contexts }
         return session
     }

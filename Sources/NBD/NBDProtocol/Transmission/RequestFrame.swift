@@ -27,16 +27,17 @@ package struct RequestFrame: Hashable, Sendable {
     }
 
     /// The request at the start of `bytes`.
+    /// - Parameter isExtended: extended headers were agreed on.
     /// - Returns: nil for a wrong magic: where the next request starts is unknown then, and the connection is lost.
-    /// - Precondition: at least `encodedSize` bytes.
+    /// - Precondition: at least `encodedSize` bytes, or `extendedSize`.
     @inlinable
-    package init?(decoding bytes: RawSpan) {
-        guard bytes.checkedBigEndian(at: 0, as: UInt32.self) == NBDMagic.request else { return nil }
+    package init?(decoding bytes: RawSpan, isExtended: Bool = false) {
+        guard bytes.checkedBigEndian(at: 0, as: UInt32.self) == (isExtended ? NBDMagic.extendedRequest : NBDMagic.request) else { return nil }
         flags = NBDCommandFlags(rawValue: bytes.checkedBigEndian(at: 4))
         command = NBDCommand(rawValue: bytes.checkedBigEndian(at: 6))
         cookie = bytes.checkedBigEndian(at: 8)
         offset = bytes.checkedBigEndian(at: 16)
-        byteCount = UInt64(bytes.checkedBigEndian(at: 24, as: UInt32.self))
+        byteCount = isExtended ? bytes.checkedBigEndian(at: 24) : UInt64(bytes.checkedBigEndian(at: 24, as: UInt32.self))
     }
 
     /// Writes the header of a request with a 32-bit length.
@@ -63,6 +64,12 @@ package struct RequestFrame: Hashable, Sendable {
         bytes.setBigEndian(byteCount, at: 24)
     }
 
-    /// Bytes that follow the header on the wire.
-    @inlinable package var payloadByteCount: UInt64 { command == .write ? byteCount : 0 }
+    /// Bytes that follow the header on the wire. With extended headers a flag says that there are some, whatever the command.
+    @inlinable
+    package func payloadByteCount(isExtended: Bool) -> UInt64 {
+        command == .write || (isExtended && flags.contains(.payloadLength)) ? byteCount : 0
+    }
+
+    /// What replies to this request repeat from it.
+    @inlinable package var reference: ReplyFormat.Reference { ReplyFormat.Reference(cookie: cookie, offset: offset) }
 }

@@ -7,6 +7,8 @@ package struct RequestRules: Hashable, Sendable {
     package var exportByteCount: UInt64
     package var flags: NBDTransmissionFlags
     package var hasMetaContexts: Bool
+    /// With extended headers a write says that its length counts a payload. Some clients forget it; they mean the same.
+    package var writeFlags: NBDCommandFlags
     /// A power of two, in bytes.
     package var minimumBlockSize: UInt64
     /// Bytes that one read or write may carry.
@@ -16,6 +18,7 @@ package struct RequestRules: Hashable, Sendable {
         exportByteCount = UInt64(session.export.byteCount)
         flags = session.export.flags
         hasMetaContexts = !session.metaContexts.isEmpty
+        writeFlags = session.replyStyle == .extended ? [.forceUnitAccess, .payloadLength] : .forceUnitAccess
         minimumBlockSize = UInt64(session.export.blockSizes.minimum)
         maximumPayload = UInt64(session.export.blockSizes.maximum)
     }
@@ -34,7 +37,7 @@ package struct RequestRules: Hashable, Sendable {
             return refusalOfRange(request, beyondEnd: .invalid)
         case .write:
             if flags.contains(.readOnly) { return .init(.notPermitted, "the export is read-only") }
-            if !request.flags.isSubset(of: [.forceUnitAccess]) { return .init(.invalid, "unknown flags") }
+            if !request.flags.isSubset(of: writeFlags) { return .init(.invalid, "unknown flags") }
             if request.byteCount > maximumPayload { return .init(.invalid, "the request is longer than this server takes") }
             return refusalOfRange(request, beyondEnd: .noSpace)
         case .disconnect:

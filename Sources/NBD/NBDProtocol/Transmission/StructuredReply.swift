@@ -1,15 +1,90 @@
 import StrataBase
 
-/// Chunks of a structured reply. Each starts with a 20-byte header, big-endian: magic, flags, type, cookie, payload length.
-/// Source: NBD protocol document, "Structured reply chunk message", "Structured reply types".
+/// How a session's replies look, and how their headers are written.
+///
+/// Simple: 16 bytes for the whole reply. Structured: chunks with a header of 20 bytes, big-endian: magic, flags, type, cookie, payload length.
+/// Extended: chunks with a header of 32 bytes, where the request's offset follows the cookie and the payload length has 64 bits.
+/// Source: NBD protocol document, "Simple reply message", "Structured reply chunk message", "Extended reply chunk message".
+@frozen
+package enum ReplyFormat: Hashable, Sendable {
+    case simple, structured, extended
+
+    /// What a request's replies repeat from it.
+    @frozen
+    package struct Reference: Hashable, Sendable {
+        package var cookie: UInt64
+        /// Bytes from the start of the export, as the client sent it.
+        package var offset: UInt64
+        @inlinable package init(cookie: UInt64, offset: UInt64) {
+            self.cookie = cookie
+            self.offset = offset
+        }
+    }
+
+    /// The size of a chunk's header, in bytes; for `simple` that of the reply.
+    @inlinable package var headerSize: Int {
+        switch self {
+        case .simple: SimpleReply.encodedSize
+        case .structured: StructuredReply.headerSize
+        case .extended: StructuredReply.extendedHeaderSize
+        }
+    }
+
+    /// What stands before a read's data, in bytes.
+    @inlinable package var dataHeaderSize: Int { self == .simple ? SimpleReply.encodedSize : headerSize &+ 8 }
+
+    /// - Precondition: not `simple`; room for `headerSize` bytes at `position`; without extended headers the payload is shorter than 4 GiB.
+    @inlinable
+    package func encodeHeader(
+        _ type: StructuredReply.ChunkType, flags: NBDReplyFlags, _ reference: Reference, payloadByteCount: Int, into bytes: inout MutableRawSpan,
+        at position: Int = 0
+    ) {
+        bytes.setBigEndian(self == .extended ? NBDMagic.extendedReply : NBDMagic.structuredReply, at: position)
+        bytes.setBigEndian(flags.rawValue, at: position &+ 4)
+        bytes.setBigEndian(type.rawValue, at: position &+ 6)
+        bytes.setBigEndian(reference.cookie, at: position &+ 8)
+        if self == .extended {
+            bytes.setBigEndian(reference.offset, at: position &+ 16)
+            bytes.setBigEndian(UInt64(payloadByteCount), at: position &+ 24)
+        } else {
+            bytes.setBigEndian(UInt32(payloadByteCount), at: position &+ 16)
+        }
+    }
+
+    /// What stands before `byteCount` bytes of data that lie at `offset` of the export.
+    /// - Precondition: room for `dataHeaderSize` bytes.
+    @inlinable
+    package func encodeDataHeader(flags: NBDReplyFlags, _ reference: Reference, offset: UInt64, byteCount: Int, into bytes: inout MutableRawSpan) {
+        if self == .simple { return SimpleReply.encode(cookie: reference.cookie, into: &bytes) }
+        encodeHeader(.offsetData, flags: flags, reference, payloadByteCount: byteCount &+ 8, into: &bytes)
+        bytes.setBigEndian(offset, at: headerSize)
+    }
+
+    /// The size of an error with that text, in bytes. Simple replies have no room for a text.
+    package func errorSize(_ text: String) -> Int { self == .simple ? SimpleReply.encodedSize : headerSize + 6 + text.wirePrefix.utf8.count }
+
+    /// An error, always the last chunk of its reply.
+    /// - Precondition: room for `errorSize(text)` bytes.
+    package func encodeError(_ code: NBDErrorCode, _ text: String, _ reference: Reference, into bytes: inout MutableRawSpan) {
+        if self == .simple { return SimpleReply.encode(cookie: reference.cookie, error: code, into: &bytes) }
+        let text = text.wirePrefix
+        encodeHeader(.error, flags: .done, reference, payloadByteCount: 6 + text.utf8.count, into: &bytes)
+        bytes.setBigEndian(code.rawValue, at: headerSize)
+        bytes.setBigEndian(UInt16(text.utf8.count), at: headerSize + 4)
+        var next = headerSize + 6
+        for unit in text.utf8 {
+            bytes.setBigEndian(unit, at: next)
+            next += 1
+        }
+    }
+}
+
+/// Numbers of the chunks of structured replies. Source: NBD protocol document, "Structured reply types".
 @frozen
 package enum StructuredReply {
     @inlinable package static var headerSize: Int { 20 }
     /// With extended headers: the request's offset and a 64-bit payload length.
     @inlinable package static var extendedHeaderSize: Int { 32 }
-    /// Header and offset of a data chunk; the data follows.
-    @inlinable package static var dataHeaderSize: Int { 28 }
-    @inlinable package static var holeSize: Int { 32 }
 
     /// What a chunk carries. Types with the top bit set are errors.
     @frozen
@@ -21,53 +96,5 @@ package enum StructuredReply {
         case blockStatusExtended = 6
         case error = 0x8001
         case errorOffset = 0x8002
-    }
-
-    /// - Precondition: room for `headerSize` bytes at `position`; the payload is shorter than 4 GiB.
-    @inlinable
-    package static func encodeHeader(
-        _ type: ChunkType, flags: NBDReplyFlags, cookie: UInt64, payloadByteCount: Int, into bytes: inout MutableRawSpan, at position: Int = 0
-    ) {
-        bytes.setBigEndian(NBDMagic.structuredReply, at: position)
-        bytes.setBigEndian(flags.rawValue, at: position &+ 4)
-        bytes.setBigEndian(type.rawValue, at: position &+ 6)
-        bytes.setBigEndian(cookie, at: position &+ 8)
-        bytes.setBigEndian(UInt32(payloadByteCount), at: position &+ 16)
-    }
-
-    /// The 28 bytes before `byteCount` bytes of data that lie at `offset` of the export.
-    @inlinable
-    package static func encodeDataHeader(
-        flags: NBDReplyFlags, cookie: UInt64, offset: UInt64, byteCount: Int, into bytes: inout MutableRawSpan, at position: Int = 0
-    ) {
-        encodeHeader(.offsetData, flags: flags, cookie: cookie, payloadByteCount: byteCount &+ 8, into: &bytes, at: position)
-        bytes.setBigEndian(offset, at: position &+ 20)
-    }
-
-    /// The 32 bytes that say that `byteCount` bytes at `offset` read as zeroes.
-    @inlinable
-    package static func encodeHole(
-        flags: NBDReplyFlags, cookie: UInt64, offset: UInt64, byteCount: UInt32, into bytes: inout MutableRawSpan, at position: Int = 0
-    ) {
-        encodeHeader(.offsetHole, flags: flags, cookie: cookie, payloadByteCount: 12, into: &bytes, at: position)
-        bytes.setBigEndian(offset, at: position &+ 20)
-        bytes.setBigEndian(byteCount, at: position &+ 28)
-    }
-
-    /// The size of an error chunk with that text, in bytes.
-    package static func errorSize(_ text: String) -> Int { headerSize + 6 + text.wirePrefix.utf8.count }
-
-    /// An error chunk, always the last one of its reply.
-    /// - Precondition: room for `errorSize(text)` bytes at `position`.
-    package static func encodeError(_ code: NBDErrorCode, _ text: String, cookie: UInt64, into bytes: inout MutableRawSpan, at position: Int = 0) {
-        let text = text.wirePrefix
-        encodeHeader(.error, flags: .done, cookie: cookie, payloadByteCount: 6 + text.utf8.count, into: &bytes, at: position)
-        bytes.setBigEndian(code.rawValue, at: position + 20)
-        bytes.setBigEndian(UInt16(text.utf8.count), at: position + 24)
-        var next = position + 26
-        for unit in text.utf8 {
-            bytes.setBigEndian(unit, at: next)
-            next += 1
-        }
     }
 }

@@ -4,36 +4,69 @@ import NBDProtocol
 import StrataBase
 
 extension ServerConnection {
-    func blockStatus(_ frame: RequestFrame) {
-        var extents = BlockStatusExtents(onlyOne: frame.flags.contains(.requestOne))
+    /// - Parameter contexts: those that the reply tells of, at least one.
+    func blockStatus(_ frame: RequestFrame, _ contexts: [MetaContext]) {
+        if contexts == [.baseAllocation], let extents = allocationAtOnce(frame) { return reply([extents], contexts, to: frame) }
+        var request = QueuedRequest(frame)
+        request.metaContexts = contexts
+        submit(request)
+    }
+
+    private func allocationAtOnce(_ frame: RequestFrame) -> BlockStatusExtents? {
+        var extents = newExtents(frame)
         while extents.coveredByteCount < frame.range.byteCount {
             let rest = GuestRange(
                 frame.range.start + extents.coveredByteCount, byteCount: frame.range.byteCount - extents.coveredByteCount)
-            guard let status = backend.tryBlockStatus(of: rest, precise: true), status.isFinal else {
-                return submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: 0))
+            guard let status = backend.tryBlockStatus(of: rest, precise: true), status.isFinal else { return nil }
+            if !extents.append(byteCount: min(status.byteCount, rest.byteCount), state: BaseAllocation.state(of: status)) { break }
+        }
+        return extents
+    }
+
+    func blockStatusSlowly(_ frame: RequestFrame, _ contexts: [MetaContext]) async throws(BlockError) {
+        var all: [BlockStatusExtents] = []
+        for context in contexts {
+            var extents = newExtents(frame)
+            while extents.coveredByteCount < frame.range.byteCount, phase != .closed {
+                let rest = GuestRange(
+                    frame.range.start + extents.coveredByteCount, byteCount: frame.range.byteCount - extents.coveredByteCount)
+                let (byteCount, state) = try await self.state(of: context, rest)
+                if !extents.append(byteCount: min(byteCount, rest.byteCount), state: state) { break }
             }
-            if !extents.append(byteCount: min(status.byteCount, rest.byteCount), state: BaseAllocation.state(of: status)) { break }
+            all.append(extents)
         }
-        replyExtents(extents, to: frame)
+        reply(all, contexts, to: frame)
     }
 
-    func blockStatusSlowly(_ frame: RequestFrame) async throws(BlockError) {
-        var extents = BlockStatusExtents(onlyOne: frame.flags.contains(.requestOne))
-        while extents.coveredByteCount < frame.range.byteCount, phase != .closed {
-            let rest = GuestRange(
-                frame.range.start + extents.coveredByteCount, byteCount: frame.range.byteCount - extents.coveredByteCount)
-            let (status, _, _) = try await backend.blockStatus(of: rest, precise: true)
-            if !extents.append(byteCount: min(status.byteCount, rest.byteCount), state: BaseAllocation.state(of: status)) { break }
+    /// What a context says about the beginning of a range.
+    private func state(of context: MetaContext, _ range: GuestRange) async throws(BlockError) -> (byteCount: Int, state: UInt32) {
+        switch context.kind {
+        case .baseAllocation:
+            let (status, _, _) = try await backend.blockStatus(of: range, precise: true)
+            return (status.byteCount, BaseAllocation.state(of: status).rawValue)
+        case .allocationDepth:
+            let (status, depth, _) = try await backend.blockStatus(of: range, precise: false)
+            return (status.byteCount, status.flags.contains(.allocated) ? UInt32(clamping: depth + 1) : 0)
+        case .dirtyBitmap(let name):
+            throw BlockError(.notFound, "dirty bitmap '\(name)' is gone")
         }
-        replyExtents(extents, to: frame)
     }
 
-    /// One chunk for each negotiated context.
-    private func replyExtents(_ extents: BlockStatusExtents, to frame: RequestFrame) {
+    private func newExtents(_ frame: RequestFrame) -> BlockStatusExtents {
+        BlockStatusExtents(onlyOne: frame.flags.contains(.requestOne), isExtended: format == .extended)
+    }
+
+    /// One chunk for each context.
+    private func reply(_ all: [BlockStatusExtents], _ contexts: [MetaContext], to frame: RequestFrame) {
         guard phase != .closed else { return }
-        for (index, context) in metaContexts.enumerated() {
-            let isLast = index == metaContexts.count - 1
-            sendQueue.append(extents.encodedSize) { extents.encode(context, flags: isLast ? .done : [], cookie: frame.cookie, into: &$0) }
+        for (index, (extents, context)) in zip(all, contexts).enumerated() {
+            let payload = extents.payloadByteCount(format)
+            sendQueue.append(format.headerSize + payload) { bytes in
+                format.encodeHeader(
+                    format == .extended ? .blockStatusExtended : .blockStatus, flags: index == contexts.count - 1 ? .done : [], frame.reference,
+                    payloadByteCount: payload, into: &bytes)
+                extents.encodePayload(context, format, into: &bytes, at: format.headerSize)
+            }
         }
     }
 }

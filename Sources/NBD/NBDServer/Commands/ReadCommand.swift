@@ -6,45 +6,32 @@ import StrataBase
 // Three ways to answer a read: at once into the send queue; large ones from a file by the kernel, or in chunks; and by a worker.
 
 extension ServerConnection {
-    /// The size of what stands before a read's data.
-    private var dataHeaderSize: Int { isStructured ? StructuredReply.dataHeaderSize : SimpleReply.encodedSize }
-
     func read(_ frame: RequestFrame) {
         let range = frame.range
         if range.byteCount >= ConnectionLimits.largeRead { return readLarge(frame, range) }
-        if range.isEmpty, isStructured {
-            // A data chunk holds at least one byte.
-            sendQueue.append(StructuredReply.headerSize) {
-                StructuredReply.encodeHeader(.none, flags: .done, cookie: frame.cookie, payloadByteCount: 0, into: &$0)
-            }
-            return
-        }
+        // A data chunk holds at least one byte.
+        if range.isEmpty, format != .simple { return replyEmpty(to: frame.reference) }
         if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
     }
 
     /// Reads straight into the send queue. False when the backend cannot answer at once; nothing was added then.
     private func appendAtOnce(_ range: GuestRange, of frame: RequestFrame, isLast: Bool) -> Bool {
-        let header = dataHeaderSize
+        let header = format.dataHeaderSize
         sendQueue.reserve(header + range.byteCount)
         guard backend.tryRead(sendQueue.reserved(at: header, byteCount: range.byteCount), at: range.start) else { return false }
-        sendQueue.withReserved(header) { encodeDataHeader(range, cookie: frame.cookie, isLast: isLast, into: &$0) }
+        sendQueue.withReserved(header) { encodeDataHeader(range, frame.reference, isLast: isLast, into: &$0) }
         sendQueue.commit(header + range.byteCount)
         return true
     }
 
-    private func encodeDataHeader(_ range: GuestRange, cookie: UInt64, isLast: Bool, into bytes: inout MutableRawSpan) {
-        if isStructured {
-            StructuredReply.encodeDataHeader(
-                flags: isLast ? .done : [], cookie: cookie, offset: UInt64(range.start.rawValue), byteCount: range.byteCount, into: &bytes)
-        } else {
-            SimpleReply.encode(cookie: cookie, into: &bytes)
-        }
+    private func encodeDataHeader(_ range: GuestRange, _ reference: ReplyFormat.Reference, isLast: Bool, into bytes: inout MutableRawSpan) {
+        format.encodeDataHeader(flags: isLast ? .done : [], reference, offset: UInt64(range.start.rawValue), byteCount: range.byteCount, into: &bytes)
     }
 
     private func readLarge(_ frame: RequestFrame, _ range: GuestRange) {
         prepareForLargeReads()
         if appendFromFiles(range, of: frame) { return send() }
-        guard isStructured, !frame.flags.contains(.dontFragment) else {
+        guard format != .simple, !frame.flags.contains(.dontFragment) else {
             if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
             return
         }
@@ -56,7 +43,7 @@ extension ServerConnection {
                 var remainder = frame
                 remainder.offset = UInt64(rest.start.rawValue)
                 remainder.byteCount = UInt64(rest.byteCount)
-                return submitRead(remainder)
+                return submitRead(remainder, frame.reference)
             }
             rest = GuestRange(piece.end, byteCount: rest.byteCount - piece.byteCount)
             send()
@@ -72,7 +59,7 @@ extension ServerConnection {
             var rest = range
             while let piece = rest.takeFilePiece() { if backend.hostFileRange(of: piece) == nil { return false } }
         }
-        sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
+        sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, frame.reference, isLast: true, into: &$0) }
         if isOnePiece {
             sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
         } else {
@@ -82,17 +69,20 @@ extension ServerConnection {
         return true
     }
 
-    private func submitRead(_ frame: RequestFrame) {
-        submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: frame.range.byteCount))
+    /// - Parameter reference: that of the request that `frame` is the rest of, if it is not the whole.
+    private func submitRead(_ frame: RequestFrame, _ reference: ReplyFormat.Reference? = nil) {
+        var request = QueuedRequest(frame, heldByteCount: frame.range.byteCount)
+        if let reference { request.reference = reference }
+        submit(request)
     }
 
-    func readSlowly(_ frame: RequestFrame) async throws(BlockError) {
-        let range = frame.range
+    func readSlowly(_ request: QueuedRequest) async throws(BlockError) {
+        let range = request.frame.range
         let buffer = IOBuffer(byteCount: range.byteCount)
         defer { withExtendedLifetime(buffer) {} }
         try await backend.read(buffer.vector, at: range.start, flags: [])
         guard phase != .closed else { return }
-        sendQueue.append(dataHeaderSize) { encodeDataHeader(range, cookie: frame.cookie, isLast: true, into: &$0) }
+        sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, request.reference, isLast: true, into: &$0) }
         if range.byteCount <= ConnectionLimits.copiedReply {
             buffer.withBytes { sendQueue.append($0) }
         } else {

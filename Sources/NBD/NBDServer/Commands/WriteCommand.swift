@@ -9,21 +9,21 @@ extension ServerConnection {
     func write(_ frame: RequestFrame) -> Bool {
         let count = frame.range.byteCount
         if count > ConnectionLimits.inPlacePayload {
-            receiveBuffer.consume(RequestFrame.encodedSize)
+            receiveBuffer.consume(requestHeaderSize)
             incoming = .payload(frame, IOBuffer(byteCount: count), received: 0)
             return true
         }
-        guard receiveBuffer.unreadByteCount >= RequestFrame.encodedSize + count else { return false }
-        let payload = receiveBuffer.unread(at: RequestFrame.encodedSize, byteCount: count)
+        guard receiveBuffer.unreadByteCount >= requestHeaderSize + count else { return false }
+        let payload = receiveBuffer.unread(at: requestHeaderSize, byteCount: count)
         if backend.tryWrite(payload, at: frame.range.start, flags: writeFlags(frame)) {
             replyDone(to: frame)
         } else {
             // The receive buffer is needed for what comes next.
             let copy = IOBuffer(byteCount: count)
             copy.vector.copy(from: payload)
-            submit(QueuedRequest(frame: frame, payload: copy, heldByteCount: count))
+            submit(QueuedRequest(frame, payload: copy, heldByteCount: count))
         }
-        receiveBuffer.consume(RequestFrame.encodedSize + count)
+        receiveBuffer.consume(requestHeaderSize + count)
         return true
     }
 
@@ -32,7 +32,7 @@ extension ServerConnection {
         if backend.tryWrite(payload.vector, at: frame.range.start, flags: writeFlags(frame)) {
             replyDone(to: frame)
         } else {
-            submit(QueuedRequest(frame: frame, payload: payload, heldByteCount: payload.byteCount))
+            submit(QueuedRequest(frame, payload: payload, heldByteCount: payload.byteCount))
         }
         withExtendedLifetime(payload) {}
     }

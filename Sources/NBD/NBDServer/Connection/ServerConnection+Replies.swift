@@ -5,19 +5,22 @@ import StrataBase
 // Answers that carry no data. They only go into the send queue; the turn sends them.
 
 extension ServerConnection {
-    /// Success of anything but a read or a block status request. Simple replies are allowed for these whatever was negotiated, and are shortest.
+    /// Success of anything but a read or a block status request. Simple replies are allowed for these unless extended headers were agreed on, and
+    /// are shortest.
     func replyDone(to frame: RequestFrame) {
         guard phase != .closed else { return }
+        if format == .extended { return replyEmpty(to: frame.reference) }
         sendQueue.append(SimpleReply.encodedSize) { SimpleReply.encode(cookie: frame.cookie, into: &$0) }
     }
 
+    /// A chunk without a payload that ends its reply.
+    func replyEmpty(to reference: ReplyFormat.Reference) {
+        sendQueue.append(format.headerSize) { format.encodeHeader(.none, flags: .done, reference, payloadByteCount: 0, into: &$0) }
+    }
+
     /// - Parameter text: for people; sent where the negotiated replies have room for it.
-    func replyError(to frame: RequestFrame, _ code: NBDErrorCode, _ text: String) {
+    func replyError(to reference: ReplyFormat.Reference, _ code: NBDErrorCode, _ text: String) {
         guard phase != .closed else { return }
-        if isStructured {
-            sendQueue.append(StructuredReply.errorSize(text)) { StructuredReply.encodeError(code, text, cookie: frame.cookie, into: &$0) }
-        } else {
-            sendQueue.append(SimpleReply.encodedSize) { SimpleReply.encode(cookie: frame.cookie, error: code, into: &$0) }
-        }
+        sendQueue.append(format.errorSize(text)) { format.encodeError(code, text, reference, into: &$0) }
     }
 }

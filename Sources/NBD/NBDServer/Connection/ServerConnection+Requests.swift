@@ -24,42 +24,80 @@ extension ServerConnection {
                 finishLongWrite(frame, complete)
             case .header:
                 if sendQueue.byteCount > ConnectionLimits.unsent { send() }
-                guard phase == .running, receiveBuffer.unreadByteCount >= RequestFrame.encodedSize, mayAccept else { return true }
-                guard let frame = receiveBuffer.withUnread({ RequestFrame(decoding: $0) }) else { return false }
-                guard act(on: frame) else { return true }
+                guard phase == .running, receiveBuffer.unreadByteCount >= requestHeaderSize, mayAccept else { return true }
+                guard let frame = receiveBuffer.withUnread({ RequestFrame(decoding: $0, isExtended: format == .extended) }) else { return false }
+                switch act(on: frame) {
+                case .done: break
+                case .needsMore: return true
+                case .hopeless: return false
+                }
             }
         }
         return true
     }
 
-    /// - Returns: false when more bytes must come before the request can be acted on; nothing was consumed then.
-    private func act(on frame: RequestFrame) -> Bool {
-        if let refusal = rules.refusal(of: frame) {
-            receiveBuffer.consume(RequestFrame.encodedSize)
-            requestCount &+= 1
-            // The payload comes whether we want it or not. The length has 32 bits: dropping it is bounded.
-            if frame.payloadByteCount > 0 { incoming = .skipping(Int(frame.payloadByteCount)) }
-            replyError(to: frame, refusal.code, refusal.text)
-            return true
-        }
+    private enum Action {
+        case done
+        /// More bytes must come before the request can be acted on; nothing was consumed.
+        case needsMore
+        /// A payload that has no end.
+        case hopeless
+    }
+
+    private func act(on frame: RequestFrame) -> Action {
+        if format == .extended, frame.command == .blockStatus, frame.flags.contains(.payloadLength) { return actOnFiltered(frame) }
+        if let refusal = rules.refusal(of: frame) { return refuse(frame, refusal) }
         switch frame.command {
         case .read:
-            receiveBuffer.consume(RequestFrame.encodedSize)
+            receiveBuffer.consume(requestHeaderSize)
             read(frame)
         case .write:
-            guard write(frame) else { return false }
+            guard write(frame) else { return .needsMore }
         case .disconnect:
-            receiveBuffer.consume(RequestFrame.encodedSize)
+            receiveBuffer.consume(requestHeaderSize)
             phase = .draining
         case .blockStatus:
-            receiveBuffer.consume(RequestFrame.encodedSize)
-            blockStatus(frame)
+            receiveBuffer.consume(requestHeaderSize)
+            blockStatus(frame, metaContexts)
         default:
-            receiveBuffer.consume(RequestFrame.encodedSize)
-            submit(QueuedRequest(frame: frame, payload: nil, heldByteCount: 0))
+            receiveBuffer.consume(requestHeaderSize)
+            submit(QueuedRequest(frame))
         }
         requestCount &+= 1
-        return true
+        return .done
+    }
+
+    private func refuse(_ frame: RequestFrame, _ refusal: Refusal) -> Action {
+        receiveBuffer.consume(requestHeaderSize)
+        requestCount &+= 1
+        // The payload comes whether we want it or not. Dropping it is bounded, as it is where lengths have 32 bits.
+        let payload = frame.payloadByteCount(isExtended: format == .extended)
+        if payload > UInt32.max { return .hopeless }
+        if payload > 0 { incoming = .skipping(Int(payload)) }
+        replyError(to: frame.reference, refusal.code, refusal.text)
+        return .done
+    }
+
+    /// A block status request whose payload names the contexts that it is about.
+    private func actOnFiltered(_ frame: RequestFrame) -> Action {
+        let most = BlockStatusFilter.encodedSize(identifierCount: metaContexts.count)
+        guard frame.byteCount >= 8, frame.byteCount <= most else { return refuse(frame, Refusal(.invalid, "a block status payload of \(frame.byteCount) bytes")) }
+        let size = Int(frame.byteCount)
+        guard receiveBuffer.unreadByteCount >= requestHeaderSize + size else { return .needsMore }
+        let header = requestHeaderSize
+        guard let filter = receiveBuffer.withUnread({ try? BlockStatusFilter(decoding: $0.extracting(header..<header + size)) }) else {
+            return refuse(frame, Refusal(.invalid, "a block status payload of \(size) bytes"))
+        }
+        let chosen = metaContexts.filter { filter.identifiers.contains($0.identifier) }
+        guard !chosen.isEmpty, chosen.count == filter.identifiers.count else { return refuse(frame, Refusal(.invalid, "block status for contexts that were not agreed on")) }
+        var plain = frame
+        plain.flags.remove(.payloadLength)
+        plain.byteCount = filter.byteCount
+        if let refusal = rules.refusal(of: plain) { return refuse(frame, refusal) }
+        receiveBuffer.consume(requestHeaderSize + size)
+        requestCount &+= 1
+        blockStatus(plain, chosen)
+        return .done
     }
 
     /// Moves what has already arrived of a long payload to its place.

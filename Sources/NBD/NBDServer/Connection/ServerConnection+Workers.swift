@@ -54,17 +54,17 @@ extension ServerConnection {
     private func perform(_ request: QueuedRequest) async {
         do throws(BlockError) {
             switch request.frame.command {
-            case .read: try await readSlowly(request.frame)
+            case .read: try await readSlowly(request)
             case .write: try await writeSlowly(request)
             case .flush: try await flush(request.frame)
             case .trim: try await trim(request.frame)
             case .writeZeroes: try await writeZeroes(request.frame)
             case .cache: try await cache(request.frame)
-            case .blockStatus: try await blockStatusSlowly(request.frame)
-            default: replyError(to: request.frame, .invalid, "\(request.frame.command) is not supported")
+            case .blockStatus: try await blockStatusSlowly(request.frame, request.metaContexts)
+            default: replyError(to: request.reference, .invalid, "\(request.frame.command) is not supported")
             }
         } catch {
-            replyError(to: request.frame, NBDErrorCode(error), error.description)
+            replyError(to: request.reference, NBDErrorCode(error), error.description)
         }
     }
 }

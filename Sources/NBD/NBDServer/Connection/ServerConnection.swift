@@ -33,10 +33,21 @@ package actor ServerConnection: ContextActor, SpinningSource {
     /// A request that could not be answered within its turn.
     struct QueuedRequest {
         var frame: RequestFrame
+        /// What its replies repeat. Not the frame's own when that is the rest of a longer request.
+        var reference: ReplyFormat.Reference
+        /// The contexts that a block status request is about.
+        var metaContexts: [MetaContext] = []
         /// A write's data.
         var payload: IOBuffer?
         /// Counts against `ConnectionLimits.bytesInFlight`.
         var heldByteCount: Int
+
+        init(_ frame: RequestFrame, payload: IOBuffer? = nil, heldByteCount: Int = 0) {
+            self.frame = frame
+            reference = frame.reference
+            self.payload = payload
+            self.heldByteCount = heldByteCount
+        }
     }
 
     package nonisolated let context: IOContext
@@ -45,7 +56,9 @@ package actor ServerConnection: ContextActor, SpinningSource {
     let writesThrough: Bool
     let rules: RequestRules
     let metaContexts: [MetaContext]
-    let isStructured: Bool
+    let format: ReplyFormat
+    /// Bytes before a request's payload.
+    let requestHeaderSize: Int
 
     let socket: ConnectedSocket
     private var watchToken: WatchToken?
@@ -91,7 +104,8 @@ package actor ServerConnection: ContextActor, SpinningSource {
         self.onClosed = onClosed
         rules = RequestRules(session)
         metaContexts = session.metaContexts
-        isStructured = session.replyStyle != .simple
+        format = session.replyStyle
+        requestHeaderSize = session.replyStyle == .extended ? RequestFrame.extendedSize : RequestFrame.encodedSize
         receiveBuffer = ReceiveBuffer(byteCount: ConnectionLimits.receiveBufferByteCount)
         receiveBuffer.append(received)
     }

@@ -1,5 +1,6 @@
 package import BlockGraph
 package import IOCore
+import NBDProtocol
 package import StorageSchema
 package import StrataBase
 
@@ -11,7 +12,7 @@ extension NBDServer {
     package func addExport(_ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext]) async throws(BlockError) -> NBDExport {
         guard case .nbd(let own) = options.branch else { throw BlockError(.invalidArgument, "block export '\(options.id)' is not an NBD export") }
         if own.bitmaps?.isEmpty == false { throw BlockError(.unsupported, "Dirty bitmaps of NBD exports are not supported yet") }
-        if own.allocationDepth == true { throw BlockError(.unsupported, "'allocation-depth' of NBD exports is not supported yet") }
+        let metaContexts: [MetaContext] = own.allocationDepth == true ? [.baseAllocation, MetaContext(.allocationDepth, identifier: 1)] : [.baseAllocation]
         let isWritable = options.writable ?? false
         // A client knows the size from its handshake: nobody may change it.
         let grant = PermissionGrant(
@@ -19,7 +20,7 @@ extension NBDServer {
         let backend = try await graph.makeBackend(named: "block export '\(options.id)'", on: options.nodeName, grant)
         let export = NBDExport(
             id: options.id, nodeName: options.nodeName, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
-            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, release: { await graph.release(backend) })
+            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts, release: { await graph.release(backend) })
         do throws(BlockError) {
             try await offer(export)
         } catch {
