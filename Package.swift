@@ -74,6 +74,7 @@ let package = Package(
         module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("NBDClient", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses"]),
+        module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 7: the NBD export.
@@ -84,7 +85,7 @@ let package = Package(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient",
+                "BlockExports", "NBDServer", "NBDClient", "TestDrivers",
             ]),
 
         // Floor 9: what embedders import, and what the tools share.

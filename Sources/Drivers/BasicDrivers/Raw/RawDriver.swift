@@ -54,21 +54,28 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     package var children: [BlockChild] { [file] }
     package var supportedWriteFlags: RequestFlags { file.node.driver.supportedWriteFlags.subtracting(.compressed) }
 
-    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset + start) }
+    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        !file.observesFaultPoints && file.tryRead(target, at: offset + start)
+    }
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        file.reached(.readAio)
         try await file.read(target, at: offset + start, flags: flags)
     }
 
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
-        file.tryWrite(source, at: offset + start, flags: flags)
+        !file.observesFaultPoints && file.tryWrite(source, at: offset + start, flags: flags)
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        file.reached(.writeAio)
         try await file.write(source, at: offset + start, flags: flags)
     }
 
-    package func flush() async throws(BlockError) { try await file.flush() }
+    package func flush() async throws(BlockError) {
+        file.reached(.flushToDisk)
+        try await file.flush()
+    }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         try await file.writeZeroes(shifted(range), flags: flags)

@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 
 // What surrounds a guest's data in its new clusters.
@@ -48,6 +49,7 @@ extension QCOW2Driver {
         }
         parts.append(data)
         if case .bytes(let buffer) = tail { parts.append(buffer.vector) }
+        file.reached(parts.count == 1 ? .writeAio : .cowWrite)
         if parts.count == 1 { return try await file.write(data, at: start.asGuest) }
         let joined = VectorList(parts)
         try await file.write(joined.vector, at: start.asGuest)
@@ -68,6 +70,7 @@ extension QCOW2Driver {
             return range.byteCount >= Self.longZeroes ? .longZeroes : .bytes(IOBuffer(zeroed: range.byteCount))
         }
         let buffer = IOBuffer(byteCount: range.byteCount)
+        file.reached(.cowRead)
         switch old.meaning(in: geometry, version: opened.header.version) {
         case .zero: buffer.vector.zero()
         case .unallocated: try await readBacking(buffer.vector, at: range.start)

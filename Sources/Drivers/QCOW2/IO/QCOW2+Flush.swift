@@ -1,10 +1,14 @@
 package import BlockGraph
 import IOCore
+import StorageSchema
 package import StrataBase
 import Synchronization
 
 extension QCOW2Driver: Flushing {
-    package func flush() async throws(BlockError) { try await commit(.durable) }
+    package func flush() async throws(BlockError) {
+        file.reached(.flushToOs)
+        try await commit(.durable)
+    }
 
     /// Nothing is left to do for a flush but to flush the file: true for an image that has not been written to.
     package func close() async throws(BlockError) {

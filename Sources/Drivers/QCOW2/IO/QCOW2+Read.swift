@@ -1,11 +1,13 @@
 package import BlockGraph
 package import IOCore
+import StorageSchema
 package import StrataBase
 import Synchronization
 
 extension QCOW2Driver {
     /// Reads what can be had without waiting: mapping in memory, data in the page cache (or wherever the file below finds it at once).
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        if file.observesFaultPoints { return false }
         let total = target.byteCount
         var done = 0
         while done < total {
@@ -56,10 +58,16 @@ extension QCOW2Driver {
             defer { if ticket >= 0 { inFlight.leave(ticket) } }
             let part = target.slice(at: done, byteCount: extent.byteCount)
             switch extent.kind {
-            case .normal: try await file.read(part, at: extent.host.asGuest)
+            case .normal:
+                file.reached(.readAio)
+                try await file.read(part, at: extent.host.asGuest)
             case .zero, .zeroAllocated: part.zero()
-            case .unallocated: try await readBacking(part, at: position)
-            case .compressed: try await readCompressed(extent.entry, part, at: position)
+            case .unallocated:
+                file.reached(.readBackingAio)
+                try await readBacking(part, at: position)
+            case .compressed:
+                file.reached(.readCompressed)
+                try await readCompressed(extent.entry, part, at: position)
             }
             done += extent.byteCount
         }

@@ -67,6 +67,7 @@ extension QCOW2Driver: Resizing {
         if needed <= present { return }
         guard needed * 8 <= ClusterGeometry.maximumL1Bytes else { throw BlockError(.tooLarge, "The new size is too large for the image's L1 table") }
         let clusters = geometry.clusters(needed * 8)
+        file.reached(.l1GrowAllocTable)
         let run = try await step { state throws(Obstacle) in try state.refcounts.allocateContiguous(clusters, &state.metadataClusters) }
         state.withLock { state in
             for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
@@ -80,9 +81,11 @@ extension QCOW2Driver: Resizing {
             for (index, entry) in entries.enumerated() { bytes.setBigEndian(entry, at: index * 8) }
         }
         do {
+            file.reached(.l1GrowWriteTable)
             try await file.write(buffer.vector, at: run.start.asGuest)
             try await writeRefcounts()
             try await file.flush()
+            file.reached(.l1GrowActivateTable)
             try await writeHeaderBytes(at: QCOW2Header.Field.l1Size, UInt32(needed), UInt64(run.start.rawValue))
             try await file.flush()
         } catch { throw error.during("moving the L1 table to \(run.start)") }

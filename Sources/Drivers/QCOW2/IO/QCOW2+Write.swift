@@ -1,11 +1,13 @@
 package import BlockGraph
 package import IOCore
+import StorageSchema
 package import StrataBase
 import Synchronization
 
 extension QCOW2Driver {
     /// Writes what needs no waiting: over clusters of the image's own, or into fresh clusters where nothing has to be copied.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        if file.observesFaultPoints { return false }
         let total = source.byteCount
         var done = 0
         while done < total {
@@ -78,10 +80,12 @@ extension QCOW2Driver {
             switch plan {
             case .inPlace(let host, let byteCount, let ticket):
                 defer { inFlight.leave(ticket) }
+                file.reached(.writeAio)
                 try await file.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, position, left, geometry)
+                file.reached(.clusterAlloc)
                 do {
                     try await fill(reservation, shape, source.slice(at: done, byteCount: shape.byteCount))
                     let waiters = try await step { state throws(Obstacle) in try state.publish(reservation) }

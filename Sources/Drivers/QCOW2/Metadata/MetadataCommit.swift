@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -69,6 +70,7 @@ extension QCOW2Driver {
     /// A flush of the file below. If it fails, what was written may be lost although later flushes succeed: all of it is written again.
     private func flushFile() async throws(BlockError) {
         let wanted = state.withLock { $0.barrierWanted }
+        file.reached(.flushToDisk)
         do { try await file.flush() } catch {
             state.withLock { state in
                 state.l2.markAllDirty()
@@ -124,6 +126,7 @@ extension QCOW2Driver {
             var end = first + 1
             while end < copies.count, copies[end].host == copies[end - 1].host + sliceBytes { end += 1 }
             let host = copies[first].host
+            file.reached(.l2Update)
             do {
                 try await file.write(buffer.vector(at: first * sliceBytes, byteCount: (end - first) * sliceBytes), at: host.asGuest)
             } catch { throw error.during("writing the L2 table at \(host)") }
@@ -145,6 +148,7 @@ extension QCOW2Driver {
                 for (position, entry) in run.enumerated() { bytes.setBigEndian(entry.bits, at: position * 8) }
             }
             let table = state.withLock { $0.l1Offset }
+            file.reached(.l1Update)
             do { try await file.write(buffer.vector, at: (table + entries[first].index * 8).asGuest) } catch {
                 throw error.during("writing the L1 table")
             }

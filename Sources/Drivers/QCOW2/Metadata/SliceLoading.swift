@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -65,6 +66,7 @@ extension QCOW2Driver {
             }
         case .read(let slot, let offset, let ticket):
             let buffer = IOBuffer(byteCount: sliceBytes)
+            file.reached(.l2Load)
             do {
                 try await file.read(buffer.vector, at: offset.asGuest)
             } catch {

@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -42,9 +43,12 @@ extension QCOW2Driver {
     private func writeInitialTable(_ run: ClusterRun, copying old: L1Entry) async throws(BlockError) {
         if old.tableOffset != 0 {
             let copy = IOBuffer(byteCount: geometry.clusterSize)
+            file.reached(.l2AllocCowRead)
             try await file.read(copy.vector, at: GuestOffset(old.tableOffset))
+            file.reached(.l2AllocWrite)
             try await file.write(copy.vector, at: run.start.asGuest)
         } else if !run.isKnownZero {
+            file.reached(.l2AllocWrite)
             try await file.writeZeroes(GuestRange(run.start.asGuest, byteCount: geometry.clusterSize))
         }
     }

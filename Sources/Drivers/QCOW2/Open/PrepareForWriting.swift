@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -42,6 +43,7 @@ extension QCOW2Driver {
     func readRefcountTable() async throws(BlockError) -> [UInt64] {
         let byteCount = Int(opened.header.refcountTableClusters) << geometry.clusterBits
         let buffer = IOBuffer(byteCount: byteCount)
+        file.reached(.reftableLoad)
         do { try await file.read(buffer.vector, at: GuestOffset(Int(opened.header.refcountTableOffset))) } catch {
             throw error.during("Could not read the refcount table")
         }

@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -28,6 +29,7 @@ extension QCOW2Driver {
 
     /// Frees a run; `run` is what is left of it, also when an error is thrown.
     private func free(_ run: inout FreedRun) async throws(BlockError) {
+        file.reached(.clusterFree)
         while run.clusterCount > 0 {
             guard run.isPunched else {
                 try await lower(&run, run.clusterCount)

@@ -1,5 +1,6 @@
 import BlockGraph
 import IOCore
+import StorageSchema
 import StrataBase
 import Synchronization
 
@@ -22,6 +23,7 @@ extension QCOW2Driver {
         case .failure: return
         }
         let buffer = IOBuffer(byteCount: geometry.clusterSize)
+        file.reached(.refblockLoad)
         do { try await file.read(buffer.vector, at: offset.asGuest) } catch { throw error.during("reading the refcount block at \(offset)") }
         let block = RefcountBlock(bytes: buffer.copyToArray(), order: geometry.refcountOrder)
         while true {
@@ -47,6 +49,7 @@ extension QCOW2Driver {
             }
             guard let snapshot else { continue }
             let buffer = IOBuffer(copying: snapshot.block.bytes)
+            file.reached(.refblockUpdate)
             do { try await file.write(buffer.vector, at: snapshot.offset.asGuest) } catch {
                 throw error.during("writing the refcount block at \(snapshot.offset)")
             }
@@ -69,6 +72,7 @@ extension QCOW2Driver {
         if let move = cut.move { return try await writeMovedTable(move) }
         guard !cut.entries.isEmpty else { return }
         try await file.flush()
+        file.reached(.reftableUpdate)
         for (index, bits) in cut.entries {
             let buffer = IOBuffer(byteCount: 8)
             buffer.withMutableBytes { $0.setBigEndian(bits, at: 0) }
@@ -111,8 +115,10 @@ extension QCOW2Driver {
             for (index, entry) in move.entries.enumerated() { bytes.setBigEndian(entry, at: index * 8) }
         }
         do {
+            file.reached(.refblockAllocWriteTable)
             try await file.write(buffer.vector, at: move.offset.asGuest)
             try await file.flush()
+            file.reached(.refblockAllocSwitchTable)
             try await writeHeaderBytes(
                 at: QCOW2Header.Field.refcountTableOffset, UInt64(move.offset.rawValue), UInt32(truncatingIfNeeded: move.clusters))
             try await file.flush()
@@ -168,6 +174,7 @@ extension QCOW2Driver {
             let missing = clusters * entriesPerCluster - state.refcounts.table.count
             if missing > 0 { state.refcounts.table += [UInt64](repeating: 0, count: missing) }
         }
+        file.reached(.reftableGrow)
         let run = try await step { state throws(Obstacle) in try state.refcounts.allocateContiguous(clusters, &state.metadataClusters) }
         state.withLock { state in
             for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }

@@ -17,6 +17,8 @@ package actor BlockGraph {
     package nonisolated let objects: ObjectRegistry
     /// The open files that were passed to this process for the nodes of this graph.
     package nonisolated let descriptorSets = DescriptorSets()
+    /// Where nodes send their events.
+    package nonisolated let events: GraphEvents
     var state = GraphState()
     let changes = AsyncMutex()
     /// Sections during which requests are kept away from some nodes, whatever becomes of the graph meanwhile.
@@ -29,10 +31,12 @@ package actor BlockGraph {
     /// - Parameters:
     ///   - context: runs the graph's control plane. Requests run wherever their backends are used.
     ///   - objects: what the options of nodes refer to by id.
-    package init(context: IOContext, drivers: DriverRegistry, objects: ObjectRegistry = ObjectRegistry()) {
+    ///   - events: takes what nodes have to say.
+    package init(context: IOContext, drivers: DriverRegistry, objects: ObjectRegistry = ObjectRegistry(), events: GraphEvents = .unheard) {
         self.context = context
         self.drivers = drivers
         self.objects = objects
+        self.events = events
     }
 
     /// Makes up names for nodes that got none.
@@ -47,7 +51,7 @@ package actor BlockGraph {
     /// What the root of a tree is opened with.
     private nonisolated func opener(_ transaction: OpenTransaction, opensChain: Bool) -> NodeOpener {
         NodeOpener(
-            options: NodeOptions(), nodeName: "", opensChain: opensChain, descriptorSets: descriptorSets, registry: drivers, objects: objects,
+            options: NodeOptions(), nodeName: "", opensChain: opensChain, descriptorSets: descriptorSets, registry: drivers, objects: objects, events: events,
             transaction: transaction, makeName: { [nameCounter] in nameCounter.make() })
     }
 

@@ -21,6 +21,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     let resizing: (any Resizing)?
     let statusReporting: (any StatusReporting)?
     let hostFileBacked: (any HostFileBacked)?
+    let faultObserving: (any FaultObserving)?
     package let checking: (any Checking)?
     package let imageDescribing: (any ImageDescribing)?
 
@@ -44,6 +45,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         resizing = driver as? any Resizing
         statusReporting = driver as? any StatusReporting
         hostFileBacked = driver as? any HostFileBacked
+        faultObserving = driver as? any FaultObserving
         checking = driver as? any Checking
         imageDescribing = driver as? any ImageDescribing
         limits = driver.limits

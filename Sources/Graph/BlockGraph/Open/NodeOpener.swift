@@ -17,6 +17,8 @@ package struct NodeOpener: Sendable {
     let registry: DriverRegistry
     /// What the options may refer to by id. A driver keeps an `ObjectUse` of what it needs for as long as it is open.
     package let objects: ObjectRegistry
+    /// Where the node sends its events.
+    package let events: GraphEvents
     let transaction: OpenTransaction
     let makeName: @Sendable () -> String
 
@@ -82,6 +84,7 @@ package struct NodeOpener: Sendable {
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         let opener = NodeOpener(
             options: nodeOptions, nodeName: name, opensChain: opensChain, descriptorSets: descriptorSets, registry: registry, objects: objects,
+            events: events,
             transaction: transaction, makeName: makeName)
         Trace.graphNodeOpenBegin(node: name, driver: driverName)
         let instance = try await driver.open(options, opener)

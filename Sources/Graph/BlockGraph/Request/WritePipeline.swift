@@ -1,4 +1,5 @@
 import IOCore
+import StorageSchema
 import StrataBase
 
 /// The way of a write that could not be done at once. Callers have checked the range and the permission.
@@ -15,8 +16,10 @@ enum WritePipeline {
         if node.requestAlignment > 1 {
             try await writeAligned(node, source, at: offset, flags: passed)
         } else {
+            node.faultObserving?.reached(.pwritev)
             try await writeSplit(node, source, at: offset, flags: passed)
         }
+        node.faultObserving?.reached(.pwritevDone)
         try await emulateForceUnitAccess(node, flags, passed)
     }
 
@@ -47,17 +50,30 @@ enum WritePipeline {
         Trace.bdrvSerialiseEnd(node: node.name, offset: start.rawValue, bytes: end - start)
         defer { node.serializer.leave(id) }
         if end - start == source.byteCount, source.isAligned(to: node.limits.memoryAlignment) {
+            node.faultObserving?.reached(.pwritev)
             return try await writeSplit(node, source, at: offset, flags: flags)
         }
         Trace.bdrvWritePadded(node: node.name, offset: offset.rawValue, bytes: source.byteCount, alignment: alignment)
         let bounce = IOBuffer(byteCount: end - start)
         defer { withExtendedLifetime(bounce) {} }
-        if start < offset { try await readUnit(node, bounce.vector(at: 0, byteCount: alignment), at: start) }
         let last = end - alignment
-        if offset + source.byteCount < end, last > start || start == offset {
+        let (padsHead, padsTail) = (start < offset, offset + source.byteCount < end)
+        // One unit at both ends is read once and counts as both.
+        let isOneUnit = padsHead && padsTail && last == start
+        if padsHead {
+            node.faultObserving?.reached(.pwritevRmwHead)
+            if isOneUnit { node.faultObserving?.reached(.pwritevRmwTail) }
+            try await readUnit(node, bounce.vector(at: 0, byteCount: alignment), at: start)
+            node.faultObserving?.reached(.pwritevRmwAfterHead)
+            if isOneUnit { node.faultObserving?.reached(.pwritevRmwAfterTail) }
+        }
+        if padsTail, !isOneUnit {
+            node.faultObserving?.reached(.pwritevRmwTail)
             try await readUnit(node, bounce.vector(at: last - start, byteCount: alignment), at: last)
+            node.faultObserving?.reached(.pwritevRmwAfterTail)
         }
         bounce.vector(at: offset - start, byteCount: source.byteCount).copy(from: source)
+        node.faultObserving?.reached(.pwritev)
         try await writeSplit(node, bounce.vector, at: start, flags: flags)
     }
 
@@ -83,6 +99,7 @@ enum WritePipeline {
         let passed = flags.intersection(node.driver.supportedWriteFlags.union([.mayUnmap, .noFallback]))
         var zeroFlags = passed
         if !node.options.discardsUnmap { zeroFlags.remove(.mayUnmap) }
+        node.faultObserving?.reached(.pwritevZero)
         try await forEachPiece(of: range, alignment: node.limits.zeroAlignment, limit: node.limits.maxZero) { piece throws(BlockError) in
             // What is not made of whole units is written as data, with what surrounds it, like any write; that is little, so that it counts as fast.
             let isAligned = piece.isAligned(to: node.requestAlignment)
@@ -92,6 +109,7 @@ enum WritePipeline {
             }
             try await writeZeroBuffer(node, piece, flags: passed.subtracting([.mayUnmap, .noFallback]))
         }
+        node.faultObserving?.reached(.pwritevDone)
         try await emulateForceUnitAccess(node, flags, passed)
     }
 

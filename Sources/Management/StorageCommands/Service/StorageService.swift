@@ -33,7 +33,7 @@ package actor StorageService: ContextActor {
         self.context = context
         let objects = ObjectRegistry()
         self.objects = objects
-        graph = BlockGraph(context: context, drivers: drivers, objects: objects)
+        graph = BlockGraph(context: context, drivers: drivers, objects: objects, events: GraphEvents(onEvent))
         let threads = IOThreadTable(objects)
         self.threads = threads
         exports = BlockExportRegistry(onDeleted: { id in

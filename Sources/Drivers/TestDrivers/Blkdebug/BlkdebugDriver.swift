@@ -1,0 +1,130 @@
+package import BlockGraph
+package import IOCore
+package import StorageSchema
+package import StrataBase
+import Synchronization
+
+/// Shows its image unchanged and makes chosen requests fail (`driver=blkdebug`), or makes the image look as if it had other limits.
+///
+/// Rules come from the options and from a file, and are armed by the points of a request that the parent reports (`FaultObserving`). Nothing is
+/// answered at once here: the parent's report and the request that follows it must come in pairs.
+package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting {
+    package static let formatName = "blkdebug"
+    package static let kind = DriverKind.filter
+
+    private let image: BlockChild
+    private let nodeName: String
+    private let sizes: BlkdebugLimits
+    private let rules: Mutex<BlkdebugRules>
+    private let taken: BlockPermissions
+    private let unshared: BlockPermissions
+    package let limits: BlockLimits
+
+    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .blkdebug(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'blkdebug'") }
+        var injections: [BlkdebugInjectErrorOptions] = []
+        var changes: [BlkdebugSetStateOptions] = []
+        if let path = own.config, !path.isEmpty {
+            let file = try BlkdebugConfigFile(reading: path)
+            (injections, changes) = (file.injections, file.changes)
+        }
+        injections += own.injectError ?? []
+        changes += own.setState ?? []
+        let sizes = try BlkdebugLimits(own)
+        let rules = try BlkdebugRules(injections, changes)
+        let image = try await opener.openChild(own.image, as: "image", role: [.filtered, .primary])
+        return BlkdebugDriver(image, opener.nodeName, sizes, rules, own)
+    }
+
+    private init(_ image: BlockChild, _ nodeName: String, _ sizes: BlkdebugLimits, _ rules: BlkdebugRules, _ options: BlockdevOptionsBlkdebug) {
+        self.image = image
+        self.nodeName = nodeName
+        self.sizes = sizes
+        self.rules = Mutex(rules)
+        taken = BlockPermissions(options.takeChildPerms ?? [])
+        unshared = BlockPermissions(options.unshareChildPerms ?? [])
+        limits = sizes.blockLimits
+    }
+
+    package var length: Int { image.length }
+    package var children: [BlockChild] { [image] }
+    package var supportedWriteFlags: RequestFlags { image.node.driver.supportedWriteFlags }
+
+    package func reached(_ point: BlkdebugEvent) { rules.withLock { $0.reach(point) } }
+
+    /// Throws what an armed rule wants a request to fail with.
+    private func check(_ kind: BlkdebugRules.RequestKinds, at offset: GuestOffset, byteCount: Int) throws(BlockError) {
+        guard let number = rules.withLock({ $0.failure(of: kind, at: offset.rawValue, byteCount: byteCount) }) else { return }
+        var error = BlockError(errno: number, "A rule of blkdebug node '\(nodeName)' failed the request")
+        // Whoever asked for a certain number gets it.
+        if error.errno != number { error.code = .system(number) }
+        throw error
+    }
+
+    // MARK: Requests
+
+    package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        try check(.read, at: offset, byteCount: target.byteCount)
+        try await image.read(target, at: offset, flags: flags.subtracting(.alreadyTried))
+    }
+
+    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        try check(.write, at: offset, byteCount: source.byteCount)
+        try await image.write(source, at: offset, flags: flags.subtracting(.alreadyTried))
+    }
+
+    package func flush() async throws(BlockError) {
+        try check(.flush, at: GuestOffset(0), byteCount: 0)
+        image.reached(.flushToDisk)
+        try await image.flush()
+    }
+
+    package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        if range.byteCount < sizes.zeroUnit { return .unsupported }
+        try check(.writeZeroes, at: range.start, byteCount: range.byteCount)
+        try await image.writeZeroes(range, flags: flags)
+        return .done
+    }
+
+    package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
+        if range.byteCount < sizes.discardUnit { return .unsupported }
+        try check(.discard, at: range.start, byteCount: range.byteCount)
+        try await image.discard(range)
+        return .done
+    }
+
+    package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
+        try await image.resize(to: byteCount, exact: exact, preallocation: preallocation)
+    }
+
+    package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        try check(.blockStatus, at: range.start, byteCount: range.byteCount)
+        return try await image.statusOfSameBytes(range, precise: precise)
+    }
+
+    // MARK: Permissions
+
+    package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
+        PermissionGrant(used: parents.used.union(taken), shared: parents.shared.subtracting(unshared))
+    }
+
+    package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
+        guard grant.used.contains(.write), !grant.used.contains(.resize), length % limits.requestAlignment != 0 else { return }
+        // The last unit could not be written without the image becoming longer.
+        throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
+    }
+}
+
+extension BlockPermissions {
+    fileprivate init(_ names: [BlockPermission]) {
+        self = []
+        for name in names {
+            switch name {
+            case .consistentRead: insert(.consistentRead)
+            case .write: insert(.write)
+            case .writeUnchanged: insert(.writeUnchanged)
+            case .resize: insert(.resize)
+            }
+        }
+    }
+}
