@@ -112,6 +112,7 @@ let package = Package(
             name: "DriverTesting", dependencies: ["StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
             swiftSettings: settings),
         tests("DriverConformanceTests", ["DriverTesting", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
+        tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),
         tests("TraceRuntimeTests", ["TraceRuntime"]),

@@ -3,12 +3,20 @@
 /// A row's definition stands in a file of its own beside this one.
 enum DriverTable {
     static let rows: [DriverUnderTest] = [
+        .blkdebug,
+        .blkdebugAligned,
+        .blklogwrites,
+        .blklogwritesInLargeSectors,
+        .blkverify,
         .file,
         .fileDirect,
         .nbd,
         .nullCo,
         .qcow2,
         .qcow2OverBacking,
+        .quorum,
+        .quorumReadingFirst,
+        .quorumRewriting,
         .raw,
         .rawWindow,
     ]

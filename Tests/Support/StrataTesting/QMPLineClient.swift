@@ -65,6 +65,12 @@ package final class QMPLineClient {
         }
     }
 
+    /// The events that came while something else was awaited, oldest first; they are not kept any longer.
+    package func takeEvents() -> [JSON] {
+        defer { events = [] }
+        return events
+    }
+
     /// Runs a command and gives back what it returns.
     /// - Parameter files: open files that go along with the message.
     @discardableResult

@@ -6,13 +6,16 @@ package import StrataBase
 /// Writes to two nodes and compares everything that is read from them (`driver=blkverify`): `test` is what somebody doubts, `raw` a plain copy.
 ///
 /// A difference in data or in success ends the program, with the words of QEMU 10.0.2. Zeroes are written as data, so that both sides see the same
-/// request; discards, whose result is undefined, do not come here. A flush goes to `test` alone: the copy need not survive.
+/// request; discards, whose result is undefined, do not come here. A flush goes to `test` alone: the copy need not survive. Requests go one at a
+/// time: two that overlap have to take effect in the same order on both sides.
 package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
     package static let formatName = "blkverify"
     package static let kind = DriverKind.filter
 
     private let raw: BlockChild
     private let test: BlockChild
+    /// Held across a request to both; nothing else is locked under it.
+    private let order = AsyncMutex()
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .blkverify(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'blkverify'") }
@@ -35,6 +38,8 @@ package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
         let copy = IOBuffer(byteCount: target.byteCount)
         defer { withExtendedLifetime(copy) {} }
         let flags = flags.subtracting(.alreadyTried)
+        await order.lock()
+        defer { order.unlock() }
         let tested = await outcome { () async throws(BlockError) in try await test.read(target, at: offset, flags: flags) }
         let expected = await outcome { () async throws(BlockError) in try await raw.read(copy.vector, at: offset, flags: flags) }
         try compare(tested, expected, "read", offset, target.byteCount)
@@ -44,6 +49,8 @@ package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let flags = flags.subtracting(.alreadyTried)
+        await order.lock()
+        defer { order.unlock() }
         let tested = await outcome { () async throws(BlockError) in try await test.write(source, at: offset, flags: flags) }
         let expected = await outcome { () async throws(BlockError) in try await raw.write(source, at: offset, flags: flags) }
         try compare(tested, expected, "write", offset, source.byteCount)
