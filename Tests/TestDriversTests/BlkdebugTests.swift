@@ -53,10 +53,10 @@ struct BlkdebugTests {
         Rules("pwritev_done", ["inject-error": [["event": "pwritev_done", "iotype": "write", "once": true]]], ["write 0 512", "write 0 512", "write 0 512"]),
         Rules("pwritev_zero", ["inject-error": [["event": "pwritev_zero", "once": true]]], ["write 0 512", "write -z 0 4k", "write -z 0 4k"]),
         Rules(
-            "the beginning of a unit", ["align": 4096, "inject-error": [["event": "pwritev_rmw_head", "once": true]]],
+            "the beginning of a unit", ["align": 4096, "inject-error": [["event": "pwritev_rmw_head", "iotype": "write", "once": true]]],
             ["write 0 4k", "write 512 512", "write 512 512", "read 0 4k"]),
         Rules(
-            "the end of a unit", ["align": 4096, "inject-error": [["event": "pwritev_rmw_tail", "once": true]]],
+            "the end of a unit", ["align": 4096, "inject-error": [["event": "pwritev_rmw_tail", "iotype": "write", "once": true]]],
             ["write 0 4k", "write 0 512", "write 0 512", "write 4k 4k"]),
         Rules(
             "after the beginning of a unit", ["align": 4096, "inject-error": [["event": "pwritev_rmw_after_head", "once": true]]],
@@ -107,7 +107,7 @@ struct BlkdebugTests {
                 nodes: [["driver": "blkdebug", "node-name": "top", "config": .string(name), "image": ["driver": "file", "filename": "disk"]]])
             try session.expectSame(name)
         }
-        let rules = "# rules\n\n[inject-error \"first\"]\n  event = \"read_aio\"\n  errno = \"28\"\n  once = \"on\"\n\n[set-state]\nevent = \"write_aio\"\nnew_state = \"7\"\n[inject-error]\nevent = \"read_aio\"\nstate = \"7\"\n"
+        let rules = "# rules\n\n[inject-error \"first\"]\n  event = \"read_aio\"\n  errno = \"5\"\n  once = \"on\"\n\n[set-state]\nevent = \"write_aio\"\nnew_state = \"7\"\n[inject-error]\nevent = \"read_aio\"\nstate = \"7\"\n"
         let session = TwinSession(
             files: ["disk": [UInt8](repeating: 0, count: 4096), "rules": Array(rules.utf8)],
             nodes: [["driver": "raw", "node-name": "top", "file": ["driver": "blkdebug", "config": "rules", "image": ["driver": "file", "filename": "disk"]]]],
@@ -159,14 +159,15 @@ struct BlkdebugTests {
         try QEMU.img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", "base", "-F", "raw", "disk", "3M", in: folder)
         try QEMU.io("disk", ["write -P 1 0 300k", "write -P 2 2500k 64k"], in: folder)
         let daemon = try StorageDaemon(.ours, in: folder)
-        // The state shows that the point was reached; the first request after it fails.
+        // The first request after the point fails. A reading client's leave is a flush: where the point is one of reads that must not use the rule up.
+        var rule: [String: JSON] = ["event": .string(point), "once": true]
+        if point == "read_backing_aio" { rule["iotype"] = "write" }
         try #require(
             try daemon.add([
                 "driver": "qcow2", "node-name": "top", "discard": "unmap",
                 "backing": ["driver": "raw", "read-only": true, "file": ["driver": "file", "filename": "base", "read-only": true]],
                 "file": [
-                    "driver": "blkdebug", "inject-error": [["event": .string(point), "once": true]],
-                    "image": ["driver": "file", "filename": "disk", "discard": "unmap"],
+                    "driver": "blkdebug", "inject-error": [.object(rule)], "image": ["driver": "file", "filename": "disk", "discard": "unmap"],
                 ],
             ]) == nil)
         try daemon.export("top")

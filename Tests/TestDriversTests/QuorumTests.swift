@@ -27,7 +27,7 @@ struct QuorumTests {
         Scenario(testDescription: "more votes than one", contents: [1, 2, 2, 3], options: ["vote-threshold": 2], io: ["read -P 2 0 4k"]),
         Scenario(testDescription: "one cannot be read", rules: [2: failing("read", 5)], io: ["read -P 1 0 4k"]),
         Scenario(testDescription: "the first cannot be read", rules: [0: failing("read", 5)], io: ["read -P 1 0 4k"]),
-        Scenario(testDescription: "two cannot be read", rules: [1: failing("read", 28), 2: failing("read", 28)], io: ["read 0 4k"]),
+        Scenario(testDescription: "two cannot be read", rules: [1: failing("read", 5), 2: failing("read", 5)], io: ["read 0 4k"]),
         Scenario(testDescription: "one cannot be written", rules: [2: failing("write", 28)], io: ["write -P 9 0 4k"]),
         Scenario(testDescription: "two cannot be written", rules: [1: failing("write", 28), 2: failing("write", 28)], io: ["write -P 9 0 4k"]),
         Scenario(testDescription: "two reasons", rules: [1: failing("write", 28), 2: failing("write", 5)], io: ["write -P 9 0 4k"]),
@@ -40,7 +40,7 @@ struct QuorumTests {
             testDescription: "fifo, the first fails", contents: [1, 2, 1], rules: [0: failing("read", 28)],
             options: ["vote-threshold": 2, "read-pattern": "fifo"], io: ["read -P 2 0 4k"]),
         Scenario(
-            testDescription: "fifo, all fail", rules: [0: failing("read", 28), 1: failing("read", 5), 2: failing("read", 28)],
+            testDescription: "fifo, all fail", rules: [0: failing("read", 28), 1: failing("read", 28), 2: failing("read", 5)],
             options: ["vote-threshold": 2, "read-pattern": "fifo"], io: ["read 0 4k"]),
         Scenario(testDescription: "one child", contents: [1], options: ["vote-threshold": 1], io: ["read -P 1 0 4k", "write -P 3 0 4k", "map"]),
         Scenario(testDescription: "what cannot work: no votes", options: ["vote-threshold": 0], io: []),

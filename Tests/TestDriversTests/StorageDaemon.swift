@@ -9,6 +9,8 @@ final class StorageDaemon {
     let folder: TemporaryFolder
     let process: ChildProcess
     let monitor: QMPLineClient
+    /// Nodes whose first event has been seen, with the event's name.
+    private var reporters: Set<String> = []
 
     init(_ maker: Maker, in folder: TemporaryFolder) throws {
         self.folder = folder
@@ -58,11 +60,15 @@ final class StorageDaemon {
         return (finished.text + finished.errorText).split(separator: "\n").filter { !$0.contains("ops/sec") }.joined(separator: "; ")
     }
 
-    /// Events of quorums since the last call, without their times, in an order that does not depend on who was faster.
+    /// Events of quorums since the last call, without their times, in an order that does not depend on who was faster. Monitors hold back what
+    /// comes more than once a second for one node, so that only its first event counts.
     func quorumEvents() throws -> [String] {
         // An answer comes after the events that were raised before the question.
         try monitor.execute("query-block-exports")
-        return try monitor.takeEvents().filter { $0["event"]?.string?.hasPrefix("QUORUM") == true }.map { event in
+        return try monitor.takeEvents().filter { event in
+            let node = event["data"]?["node-name"]?.string ?? event["data"]?["reference"]?.string
+            return event["event"]?.string?.hasPrefix("QUORUM") == true && reporters.insert("\(event["event"]?.string ?? "") \(node ?? "")").inserted
+        }.map { event in
             let members = event["data"]?.object ?? [:]
             let texts = try members.map { "\($0.key)=\(String(decoding: try $0.value.encoded(), as: UTF8.self))" }
             return "\(event["event"]?.string ?? "?") \(texts.sorted().joined(separator: " "))"

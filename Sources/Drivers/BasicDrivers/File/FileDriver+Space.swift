@@ -8,6 +8,12 @@ import Synchronization
 
 extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        let outcome = try await zero(range, flags)
+        if outcome == .done, flags.contains(.forceUnitAccess) { try await flush() }
+        return outcome
+    }
+
+    private func zero(_ range: GuestRange, _ flags: RequestFlags) async throws(BlockError) -> Support {
         defer { forgetKnownData() }
         let fileSize = try file.status().size
         if range.start.rawValue >= fileSize, file.isRegularFile, flags.contains(.mayUnmap) {

@@ -79,6 +79,7 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
 
     package var length: Int { size.load(ordering: .relaxed) }
     package var filename: String? { path }
+    package var supportedWriteFlags: RequestFlags { .forceUnitAccess }
     /// What `img info` reports as "disk size": bytes on disk.
     package var allocatedSize: Int { get throws(BlockError) { try file.status().allocatedSize } }
 
@@ -99,6 +100,7 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         try await file.write(source, at: offset.asHost)
         grow(to: offset + source.byteCount)
+        if flags.contains(.forceUnitAccess) { try await flush() }
     }
 
     func grow(to end: GuestOffset) {

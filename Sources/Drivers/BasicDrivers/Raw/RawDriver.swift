@@ -40,10 +40,10 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     /// Those of the file, whichever that is now. A window that begins or ends between two of the file's units cannot promise them: the file's own
-    /// edge pads such requests.
+    /// edge pads such requests. So it does where the file listens for fault points, which padding is among.
     package var limits: BlockLimits {
         let limits = file.node.limits
-        return (start | (fixedSize ?? 0)).isAligned(to: limits.requestAlignment) ? limits : BlockLimits()
+        return (start | (fixedSize ?? 0)).isAligned(to: limits.requestAlignment) && !file.observesFaultPoints ? limits : BlockLimits()
     }
 
     /// A window that goes on to the end of the file has whole sectors, even where the last one is not all there: its rest reads as zeroes.

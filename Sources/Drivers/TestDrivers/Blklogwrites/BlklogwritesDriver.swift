@@ -52,7 +52,8 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
 
     package var length: Int { file.length }
     package var children: [BlockChild] { [file, logNode] }
-    package var supportedWriteFlags: RequestFlags { file.node.driver.supportedWriteFlags.intersection([.forceUnitAccess, .mayUnmap]) }
+    // Without FUA: a log has a flush in its place, as QEMU's.
+    package var supportedWriteFlags: RequestFlags { [] }
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { !file.observesFaultPoints && file.tryRead(target, at: offset) }
 
@@ -62,7 +63,7 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let flags = flags.subtracting(.alreadyTried)
-        try await record(GuestRange(offset, byteCount: source.byteCount), flags.contains(.forceUnitAccess) ? .forceUnitAccess : [], data: source) {
+        try await record(GuestRange(offset, byteCount: source.byteCount), [], data: source) {
             () async throws(BlockError) in try await file.write(source, at: offset, flags: flags)
         }
     }
@@ -71,7 +72,7 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         // What is no whole unit comes again as data, padded.
         guard range.isAligned(to: limits.requestAlignment) else { return .unsupported }
-        try await record(range, flags.contains(.forceUnitAccess) ? .forceUnitAccess : [], data: nil) {
+        try await record(range, [], data: nil) {
             () async throws(BlockError) in try await file.writeZeroes(range, flags: flags)
         }
         return .done

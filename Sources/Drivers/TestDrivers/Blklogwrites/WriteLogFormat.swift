@@ -46,7 +46,6 @@ struct WriteLogEntry: Hashable {
     struct Flags: OptionSet, Hashable {
         let rawValue: UInt64
         static let flush = Flags(rawValue: 1 << 0)
-        static let forceUnitAccess = Flags(rawValue: 1 << 1)
         /// Without data, whatever `sectorCount` says.
         static let discard = Flags(rawValue: 1 << 2)
     }

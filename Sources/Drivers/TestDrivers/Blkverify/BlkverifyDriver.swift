@@ -6,7 +6,8 @@ package import StrataBase
 /// Writes to two nodes and compares everything that is read from them (`driver=blkverify`): `test` is what somebody doubts, `raw` a plain copy.
 ///
 /// A difference in data or in success ends the program, with the words of QEMU 10.0.2. Zeroes are written as data, so that both sides see the same
-/// request; discards, whose result is undefined, do not come here. A flush goes to `test` alone: the copy need not survive. Requests go one at a
+/// request; discards, whose result is undefined, do not come here. Whether a flush succeeds is for
+/// `test` alone to say: the copy need not survive. Requests go one at a
 /// time: two that overlap have to take effect in the same order on both sides.
 package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
     package static let formatName = "blkverify"
@@ -58,6 +59,7 @@ package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
 
     package func flush() async throws(BlockError) {
         try await test.flush()
+        _ = await outcome { () async throws(BlockError) in try await raw.flush() }
     }
 
     package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {

@@ -7,12 +7,14 @@ package import StrataBase
 ///
 /// A request succeeds when at least `vote-threshold` children have done it, and read the same. Who failed or disagreed is reported by QMP events.
 /// Requests go to all children at once; a read with `read-pattern=fifo` goes to one after the other until one can answer.
-package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting {
+package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting, ChildChanging, @unchecked Sendable {
+    // unchecked: `children` changes only while no request runs on the node.
+
     package static let formatName = "quorum"
     package static let kind = DriverKind.format
 
     let nodeName: String
-    package let children: [BlockChild]
+    package private(set) var children: [BlockChild]
     let threshold: Int
     private let isVerifying: Bool
     private let rewrites: Bool
@@ -26,12 +28,16 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         for (index, reference) in own.children.enumerated() {
             children.append(try await opener.openChild(reference, as: "children.\(index)", role: .data))
         }
+        try checkLengths(children)
+        return QuorumDriver(children, own, opener)
+    }
+
+    private static func checkLengths(_ children: [BlockChild]) throws(BlockError) {
         for child in children where child.length != children[0].length {
             throw BlockError(
                 .invalidArgument,
                 "Children of a quorum have one length, but node '\(children[0].node.name)' has \(children[0].length) bytes and node '\(child.node.name)' \(child.length)")
         }
-        return QuorumDriver(children, own, opener)
     }
 
     private static func check(_ own: BlockdevOptionsQuorum) throws(BlockError) {
@@ -61,9 +67,6 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
     package var length: Int { children[0].length }
     /// Several files are behind it; none of them names it.
     package var filename: String? { nil }
-    package var supportedWriteFlags: RequestFlags {
-        children.reduce([.forceUnitAccess, .mayUnmap]) { $0.intersection($1.node.driver.supportedWriteFlags) }
-    }
 
     // MARK: Reading
 
@@ -164,6 +167,17 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         }
         return data > 0 ? BlockStatus(byteCount: data, flags: [.data, .allocated]) : BlockStatus(byteCount: zeroes, flags: [.zero, .allocated])
     }
+
+    // MARK: Children that come and go
+
+    package func check(children: [BlockChild]) async throws(BlockError) {
+        guard children.count >= threshold else {
+            throw BlockError(.invalidArgument, "The number of children cannot be lower than the vote threshold \(threshold)")
+        }
+        try Self.checkLengths(children)
+    }
+
+    package func adopt(children: [BlockChild]) { self.children = children }
 
     // MARK: Permissions
 

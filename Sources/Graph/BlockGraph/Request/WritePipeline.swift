@@ -9,7 +9,7 @@ enum WritePipeline {
 
     static func write(_ node: BlockNode, _ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         // A flag that the driver does not know is kept from it; FUA becomes a flush at the end.
-        let passed = flags.intersection(node.driver.supportedWriteFlags.union(.alreadyTried))
+        let passed = flags.intersection(supportedFlags(node).union(.alreadyTried))
         if flags.contains(.compressed), !passed.contains(.compressed) {
             throw BlockError(.unsupported, "Block node '\(node.name)' (\(node.formatName)) does not support compressed writes")
         }
@@ -21,6 +21,11 @@ enum WritePipeline {
         }
         node.faultObserving?.reached(.pwritevDone)
         try await emulateForceUnitAccess(node, flags, passed)
+    }
+
+    /// A node that ignores flushes has no use for FUA either.
+    private static func supportedFlags(_ node: BlockNode) -> RequestFlags {
+        node.options.ignoresFlushes ? node.driver.supportedWriteFlags.subtracting(.forceUnitAccess) : node.driver.supportedWriteFlags
     }
 
     private static func emulateForceUnitAccess(_ node: BlockNode, _ flags: RequestFlags, _ passed: RequestFlags) async throws(BlockError) {
@@ -96,7 +101,7 @@ enum WritePipeline {
     // MARK: Zeroes
 
     static func writeZeroes(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
-        let passed = flags.intersection(node.driver.supportedWriteFlags.union([.mayUnmap, .noFallback]))
+        let passed = flags.intersection(supportedFlags(node).union([.mayUnmap, .noFallback]))
         var zeroFlags = passed
         if !node.options.discardsUnmap { zeroFlags.remove(.mayUnmap) }
         node.faultObserving?.reached(.pwritevZero)
