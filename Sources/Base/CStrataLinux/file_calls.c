@@ -100,6 +100,11 @@ int strata_status(int fd, strata_file_status *status) {
     return 0;
 }
 
+int strata_device_is_read_only(int fd) {
+    int answer = 0;
+    return ioctl(fd, BLKROGET, &answer) == 0 && answer;
+}
+
 ssize_t strata_preadv(int fd, const struct iovec *vector, int count, int64_t offset) {
     ssize_t result;
     do result = count == 1 ? pread(fd, vector->iov_base, vector->iov_len, offset) : preadv(fd, vector, count, offset);

@@ -14,7 +14,9 @@ import Synchronization
 /// **Locks**, outermost first; each is held only while taking those below it:
 /// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,
 /// never guest data), and innermost `state`, which spans nothing.
-package final class QCOW2Driver: BlockDriver, ChildChanging {
+package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
+    // unchecked: `options` and `candidate` change only while no request runs (Reopening).
+
     package static let formatName = "qcow2"
     package static let kind = DriverKind.format
     package static let supportsBacking = true
@@ -26,7 +28,9 @@ package final class QCOW2Driver: BlockDriver, ChildChanging {
     /// As found when the image was opened. Fields that change live in `state`.
     let opened: ValidatedHeader
     let geometry: ClusterGeometry
-    let options: QCOW2OpenOptions
+    var options: QCOW2OpenOptions
+    /// What a reopen prepares.
+    var candidate: ReopenCandidate?
 
     let state: Mutex<ImageState>
     let inFlight = InFlightIO()

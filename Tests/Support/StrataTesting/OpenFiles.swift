@@ -17,6 +17,8 @@ package struct OpenFiles: Equatable, Sendable, CustomStringConvertible {
         return "\(modes.isEmpty ? "closed" : modes.joined(separator: "+")) \(held.isEmpty ? "-" : held.joined(separator: ","))"
     }
 
+    package init() {}
+
     /// - Parameter path: the file as the links in `/proc/PID/fd` name it.
     package init(of process: pid_t, path: String) throws {
         let folder = "/proc/\(process)/fdinfo"

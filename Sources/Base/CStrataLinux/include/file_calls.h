@@ -26,6 +26,8 @@ typedef struct {
     int is_memory;            // tmpfs or ramfs: plain reads never wait for a disk
 } strata_file_status;
 int strata_status(int fd, strata_file_status *status);
+// Whether a block device refuses writes although it can be opened for them (BLKROGET).
+int strata_device_is_read_only(int fd);
 // What O_DIRECT offsets and lengths have to be multiples of, in bytes; 0 if the kernel does not tell.
 int strata_direct_alignment(int fd);
 

@@ -98,6 +98,11 @@ package final class HostFile: Sendable {
             _ = strata_close(descriptor)
             throw BlockError(.invalidArgument, "'\(path)' is neither a regular file nor a block device")
         }
+        // The kernel lets a privileged process open a read-only device for writing, and then fails every write.
+        if status.is_block_device != 0, options.writable, strata_device_is_read_only(descriptor) != 0 {
+            _ = strata_close(descriptor)
+            throw BlockError(errno: EACCES, "Could not open '\(path)' for writing, because the device is read-only")
+        }
         self.descriptor = descriptor
         self.path = path
         self.options = options

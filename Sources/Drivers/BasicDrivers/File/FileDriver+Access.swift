@@ -1,5 +1,6 @@
 package import BlockGraph
 import IOCore
+import StorageSchema
 package import StrataBase
 import Synchronization
 
@@ -73,4 +74,29 @@ extension FileDriver {
         if !change.file.sharesLocks(with: file) { change.file.release(change.locks) }
         file.release(change.locks.subtracting(held))
     }
+}
+
+extension FileDriver: Reopening {
+    package static let changeableOptions: Set<String> = ["aio", "aio-max-batch", "locking", "drop-cache", "x-check-cache-dropped"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard let own = Self.ownOptions(request.options) else { throw BlockError(.invalidArgument, "options of another driver were given to '\(path)'") }
+        candidate = try Configuration(own, request.nodeOptions)
+    }
+
+    /// The file itself was made ready by `preparePermissions`, which looks at the candidate.
+    package func commitReopen() async {
+        guard let new = candidate else { return }
+        candidate = nil
+        configuration = new
+        await commitPermissions()
+        // O_DIRECT has larger units.
+        do throws(BlockError) {
+            size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
+        } catch {
+            // The size as it was is within a unit of the truth.
+        }
+    }
+
+    package func abortReopen() async { candidate = nil }
 }

@@ -37,8 +37,13 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
     /// A change that has been prepared and waits to be put into force.
     var prepared: PreparedAccess?
 
+    /// The branch of the options that is this driver's.
+    static func ownOptions(_ options: BlockdevOptions) -> BlockdevOptionsFile? {
+        if case .file(let own) = options.branch { own } else { nil }
+    }
+
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
-        guard case .file(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'file'") }
+        guard let own = ownOptions(options) else { throw BlockError(.invalidArgument, "options of another driver were given to 'file'") }
         return try await FileDriver(own, opener)
     }
 

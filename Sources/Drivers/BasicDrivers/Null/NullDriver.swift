@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// Reads are zeroes. With `read-zeroes=off` they leave the target as it is, which measures a little less of the memory and shows whoever reads what
 /// was there before: never export a node like that to somebody else.
-package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting {
+package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting, Reopening {
     package static let formatName = "null-co"
     package static let kind = DriverKind.protocol
 

@@ -4,15 +4,20 @@ package import StorageSchema
 package import StrataBase
 
 /// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
-package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing {
+package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing, Reopening,
+    @unchecked Sendable
+{
+    // unchecked: `window` and `candidate` change only while no request runs (Reopening).
+
     package static let formatName = "raw"
     package static let kind = DriverKind.format
 
     private let file: BlockChild
-    /// Where the window begins in the file, in bytes.
-    private let start: Int
-    /// The window's size in bytes, when the options fix it.
-    private let fixedSize: Int?
+    private var window: Window
+    /// The window that a reopen prepares.
+    private var candidate: Window?
+    private var start: Int { window.start }
+    private var fixedSize: Int? { window.fixedSize }
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .raw(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'raw'") }
@@ -23,20 +28,35 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     private init(_ file: BlockChild, offset: Int?, size: Int?) throws(BlockError) {
-        let start = offset ?? 0
-        guard start >= 0 else { throw BlockError(.invalidArgument, "Value '\(start)' is out of range for parameter 'offset'") }
-        if let size, size < 0 { throw BlockError(.invalidArgument, "Value '\(size)' is out of range for parameter 'size'") }
-        guard start <= file.length else {
-            throw BlockError(.invalidArgument, "Offset (\(start)) cannot be greater than size of the containing file (\(file.length))")
-        }
-        if let size, size > file.length - start {
-            throw BlockError(
-                .invalidArgument, "The sum of offset (\(start)) and size (\(size)) has to be smaller or equal to the actual size of the containing file (\(file.length))")
-        }
-        if let size, !size.isAligned(to: 512) { throw BlockError(.invalidArgument, "Specified size is not multiple of 512") }
         self.file = file
-        self.start = start
-        fixedSize = size
+        window = try Window(offset: offset, size: size, fileLength: file.length)
+    }
+
+    /// The part of the file that is the disk.
+    private struct Window {
+        /// Where it begins in the file, in bytes.
+        var start: Int
+        /// Its size in bytes, when the options fix it.
+        var fixedSize: Int?
+        /// Whether the options speak of a window at all; without one every request reaches the file unchanged, as through a filter.
+        var isGiven: Bool
+
+        init(offset: Int?, size: Int?, fileLength: Int) throws(BlockError) {
+            let start = offset ?? 0
+            guard start >= 0 else { throw BlockError(.invalidArgument, "Value '\(start)' is out of range for parameter 'offset'") }
+            if let size, size < 0 { throw BlockError(.invalidArgument, "Value '\(size)' is out of range for parameter 'size'") }
+            guard start <= fileLength else {
+                throw BlockError(.invalidArgument, "Offset (\(start)) cannot be greater than size of the containing file (\(fileLength))")
+            }
+            if let size, size > fileLength - start {
+                throw BlockError(
+                    .invalidArgument, "The sum of offset (\(start)) and size (\(size)) has to be smaller or equal to the actual size of the containing file (\(fileLength))")
+            }
+            if let size, !size.isAligned(to: 512) { throw BlockError(.invalidArgument, "Specified size is not multiple of 512") }
+            self.start = start
+            fixedSize = size
+            isGiven = offset != nil || size != nil
+        }
     }
 
     /// Those of the file, whichever that is now. A window that begins or ends between two of the file's units cannot promise them: the file's own
@@ -124,4 +144,26 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     private func shifted(_ range: GuestRange) -> GuestRange { GuestRange(range.start + start, byteCount: range.byteCount) }
 
     package func describeImage() async throws(BlockError) -> ImageDescription { ImageDescription() }
+
+    // MARK: Reopening
+
+    /// A raw node with a window is an ordinary format to its file, one without is like a filter.
+    package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
+        let role: ChildRole = (candidate ?? window).isGiven ? [.data, .primary] : [.filtered, .primary]
+        return DefaultPermissions.grant(kind: Self.kind, role: role, parents: parents, isReadOnly: isReadOnly)
+    }
+
+    package static let changeableOptions: Set<String> = ["offset", "size"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard case .raw(let own) = request.options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'raw'") }
+        candidate = try Window(offset: own.offset, size: own.size, fileLength: (request.replaced["file"] ?? file).length)
+    }
+
+    package func commitReopen() async {
+        if let candidate { window = candidate }
+        candidate = nil
+    }
+
+    package func abortReopen() async { candidate = nil }
 }

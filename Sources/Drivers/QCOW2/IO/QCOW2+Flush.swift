@@ -45,6 +45,11 @@ extension QCOW2Driver: Flushing {
         }
     }
 
+    /// Brings everything to the file, if the image was written to at all. Afterwards nothing in the caches differs from it.
+    func settleIfWritten() async throws(BlockError) {
+        if state.withLock({ $0.isReadyForWrites }) { try await settle() }
+    }
+
     /// A parent gives up writing: everything goes to disk while the file below may still be written.
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
         if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]), state.withLock({ $0.isReadyForWrites }) {

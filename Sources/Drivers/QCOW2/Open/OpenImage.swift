@@ -55,14 +55,7 @@ extension QCOW2Driver {
 
     private static func refuseDamaged(_ header: ValidatedHeader, _ opener: NodeOpener) throws(BlockError) {
         if opener.options.isReadOnly || !opener.opensChain { return }
-        if header.header.incompatible.contains(.corrupt) {
-            throw BlockError(.accessDenied, "qcow2: Image is corrupt; cannot be opened read/write")
-        }
-        if header.header.incompatible.contains(.dirty) {
-            throw BlockError(
-                .accessDenied, "qcow2: Image was not closed properly and its reference counts are out of date; cannot be opened read/write",
-                hint: "Repair it (qemu-img check -r all) or open it read-only.")
-        }
+        try header.refuseWriting()
     }
 
     private static func openBacking(
@@ -100,6 +93,20 @@ extension IOBuffer {
             words.reserveCapacity(count)
             for index in 0..<count { words.append(bytes.checkedBigEndian(at: index * 8)) }
             return words
+        }
+    }
+}
+
+extension ValidatedHeader {
+    /// - Throws: why the image must not be written to as it is.
+    func refuseWriting() throws(BlockError) {
+        if header.incompatible.contains(.corrupt) {
+            throw BlockError(.accessDenied, "qcow2: Image is corrupt; cannot be opened read/write")
+        }
+        if header.incompatible.contains(.dirty) {
+            throw BlockError(
+                .accessDenied, "qcow2: Image was not closed properly and its reference counts are out of date; cannot be opened read/write",
+                hint: "Repair it (qemu-img check -r all) or open it read-only.")
         }
     }
 }

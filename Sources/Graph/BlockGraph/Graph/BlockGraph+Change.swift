@@ -82,7 +82,8 @@ extension BlockGraph {
     /// Nodes of which something else is wanted than before, children first: what a parent needs to follow is ready when it is asked.
     private func regranted(_ next: GraphState) -> [BlockNode] {
         next.touchedBelow.reversed().compactMap { name in
-            guard let record = next.nodes[name], record.cumulative != state.nodes[name]?.cumulative else { return nil }
+            guard let record = next.nodes[name] else { return nil }
+            guard record.cumulative != state.nodes[name]?.cumulative || next.reconfigured.contains(name) else { return nil }
             return record.node
         }
     }

@@ -48,6 +48,8 @@ package struct GraphState: Sendable {
     private(set) var touched: Set<String> = []
     /// Nodes below whose backends no request may run while the change is committed, because it could see it.
     private(set) var disturbed: Set<String> = []
+    /// Nodes whose options change, so that their drivers get ready anew whatever is wanted of them.
+    private(set) var reconfigured: Set<String> = []
 
     // MARK: Building
 
@@ -104,6 +106,7 @@ package struct GraphState: Sendable {
         guard nodes[name] != nil else { return }
         nodes[name]?.options = options
         touched.insert(name)
+        reconfigured.insert(name)
         disturbed.insert(name)
     }
 
@@ -119,6 +122,7 @@ package struct GraphState: Sendable {
     /// Called when this has become the state: the next copy has changed nothing yet.
     mutating func settle() {
         touched = []
+        reconfigured = []
         disturbed = []
     }
 

@@ -1,3 +1,4 @@
+package import StorageSchema
 package import StrataBase
 import Synchronization
 
@@ -10,6 +11,10 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package let name: String
     package let driver: any BlockDriver
     package private(set) var options: NodeOptions
+    /// The options as a user gave them, or as they were made up for an image's backing file.
+    package private(set) var definition: BlockdevOptions?
+    /// The node in whose definition this one was defined, and from which it takes what its own does not say.
+    package let inheritsFrom: String?
     /// The driver's name, which the driver's type knows.
     package let formatName: String
     package let kind: DriverKind
@@ -33,8 +38,10 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
 
-    package init(name: String, driver: any BlockDriver, options: NodeOptions) {
+    package init(name: String, driver: any BlockDriver, options: NodeOptions, definition: BlockdevOptions? = nil, inheritsFrom: String? = nil) {
         self.name = name
+        self.definition = definition
+        self.inheritsFrom = inheritsFrom
         self.driver = driver
         self.options = options
         formatName = type(of: driver).formatName
@@ -51,6 +58,9 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         limits = driver.limits
         alignment = Atomic(limits.requestAlignment)
     }
+
+    /// Takes over the options that the node was reopened with.
+    func redefine(_ definition: BlockdevOptions) { self.definition = definition }
 
     /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
     func refresh(_ options: NodeOptions) {

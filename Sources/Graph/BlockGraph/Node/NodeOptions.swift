@@ -18,7 +18,15 @@ package struct NodeOptions: Sendable, Hashable {
     /// Open although another process uses the image; for looking only.
     package var forceShare = false
 
+    /// The node may be used: it holds permissions and locks. An inactive one belongs to somebody else for the moment (migration).
+    package var isActive = true
+
     package init() {}
+
+    /// - Throws: `.invalidArgument` for options that contradict each other.
+    func refuseContradictions() throws(BlockError) {
+        if forceShare, !isReadOnly { throw BlockError(.invalidArgument, "force-share=on can only be used with read-only images") }
+    }
 
     /// The refusal of somebody who wants to write to the node with these options.
     func readOnlyError(ofNode name: String) -> BlockError {

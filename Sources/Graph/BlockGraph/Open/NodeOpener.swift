@@ -41,7 +41,7 @@ package struct NodeOpener: Sendable {
             }
             node = found
         case .definition(let options):
-            node = try await open(options, inheriting: self.options, role: role)
+            node = try await open(options, inheriting: self.options, from: nodeName, role: role)
         }
         return attach(node, as: name, role: role)
     }
@@ -69,7 +69,7 @@ package struct NodeOpener: Sendable {
     }
 
     /// Opens a node and everything below it.
-    func open(_ options: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole) async throws(BlockError) -> BlockNode {
+    func open(_ options: BlockdevOptions, inheriting parent: NodeOptions?, from owner: String? = nil, role: ChildRole) async throws(BlockError) -> BlockNode {
         let driverName = options.driver.rawValue
         let driver = try registry.driver(named: driverName)
         let name = try chooseName(options.nodeName)
@@ -82,6 +82,7 @@ package struct NodeOpener: Sendable {
             throw BlockError(.tooLarge, "Node '\(name)' lies more than \(Self.maximumDepth) layers deep")
         }
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
+        try nodeOptions.refuseContradictions()
         let opener = NodeOpener(
             options: nodeOptions, nodeName: name, opensChain: opensChain, descriptorSets: descriptorSets, registry: registry, objects: objects,
             events: events,
@@ -94,7 +95,7 @@ package struct NodeOpener: Sendable {
             final.isReadOnly = true
             final.readOnlyCause = cause
         }
-        let node = BlockNode(name: name, driver: instance, options: final)
+        let node = BlockNode(name: name, driver: instance, options: final, definition: options, inheritsFrom: owner)
         transaction.contents.withLock { $0.nodes.append(node) }
         return node
     }
