@@ -32,6 +32,20 @@ struct KeyValueTests {
         #expect(error?.message == message)
     }
 
+    @Test(
+        "a parameter `help` without a value asks, wherever it stands",
+        arguments: [
+            ("help", [:], true), ("?", [:], true), ("raw,help", ["driver": "raw"], true), ("help,a=1", ["a": "1"], true),
+            ("a=1,?", ["a": "1"], true), ("a=help", ["a": "help"], false), ("helpful", ["driver": "helpful"], false),
+            ("help=1", ["help": "1"], false),
+        ] as [(String, JSONValue, Bool)])
+    func help(text: String, value: JSONValue, asks: Bool) throws {
+        let result = try KeyValueParser.parseWithHelp(text, impliedKey: "driver")
+        #expect(result.value == value)
+        #expect(result.asksForHelp == asks)
+        if text == "a=1,?" { #expect(throws: QMPError("Expected '=' after parameter '?'")) { try KeyValueParser.parse(text) } }
+    }
+
     @Test("a key of a thousand parts is refused")
     func deepKey() {
         #expect(throws: QMPError.self) { try KeyValueParser.parse(Array(repeating: "a", count: 1000).joined(separator: ".") + "=1") }

@@ -50,7 +50,7 @@ package struct MarkdownEmitter {
         for (heading, keyword) in [("Commands", "command"), ("Events", "event")] {
             text += "\n## \(heading)\n\n"
             for definition in schema.definitions where definition.keyword == keyword {
-                text += "- \(link(definition.name, from: "README.md")): \(Self.sentence(definition))\n"
+                text += "- \(link(definition.name, from: "README.md")): \(sentence(definition))\n"
             }
         }
         text += "\n## Modules\n\n"
@@ -59,46 +59,63 @@ package struct MarkdownEmitter {
     }
 
     /// The first paragraph of a definition's text on one line.
-    private static func sentence(_ definition: Definition) -> String {
+    private func sentence(_ definition: Definition) -> String {
         let body = definition.documentation?.body.drop { $0.isEmpty } ?? []
-        return body.prefix { !$0.isEmpty }.joined(separator: " ")
+        return references(body.prefix { !$0.isEmpty }.joined(separator: " "), from: "README.md")
     }
 
     private func text(of module: Schema.Module) -> String {
         let page = Self.page(module)
         var text = "# \(Self.stem(module))\n"
+        for block in module.freeForm {
+            let body = paragraphs(block.body.map { line in
+                let depth = line.prefix { $0 == "=" }.count
+                return depth > 0 && line.dropFirst(depth).hasPrefix(" ") ? "**\(line.dropFirst(depth + 1))**" : line
+            }, from: page)
+            if !body.isEmpty { text += "\n\(body)\n" }
+        }
         for name in module.definitions { if let definition = schema[name] { text += "\n" + section(definition, page) } }
         return text
     }
 
     private func section(_ definition: Definition, _ page: String) -> String {
-        var text = "## \(definition.name)\n\n*\(definition.keyword)*"
-        if let condition = definition.condition { text += " if `\(condition)`" }
-        text += "\n"
-        let body = Self.paragraphs(definition.documentation?.body ?? [])
+        var text = "## \(definition.name)\n\n*\(definition.keyword)*\(Self.remarks(definition.condition, definition.features))\n"
+        let body = paragraphs(definition.documentation?.body ?? [], from: page)
         if !body.isEmpty { text += "\n\(body)\n" }
         text += parts(definition, page)
         for section in definition.documentation?.features ?? [] {
-            text += "\nFeature `\(section.name)`: \(Self.line(section.text))\n"
+            text += "\nFeature `\(section.name)`: \(line(section.text, from: page))\n"
         }
-        for section in definition.documentation?.tagged ?? [] where section.name != "TODO" {
-            text += "\n\(section.name): \(Self.line(section.text))\n"
+        for section in definition.documentation?.tagged ?? [] where section.name != "TODO" && section.name != "Returns" {
+            text += "\n\(section.name): \(line(section.text, from: page))\n"
         }
         return text
     }
 
-    /// `@name` in running text refers to a member.
-    private static func references(_ text: String) -> String {
+    /// When a part exists and what is special about it.
+    private static func remarks(_ condition: Condition?, _ features: [Feature], separator: String = "; ") -> String {
+        var remarks = features.map { feature in "`\(feature.name)`" + (feature.condition.map { " if `\($0)`" } ?? "") }
+        if let condition { remarks.append("if `\(condition)`") }
+        return remarks.map { separator + $0 }.joined()
+    }
+
+    /// `@name` in running text refers to a definition or to a member.
+    private func references(_ text: String, from page: String) -> String {
         text.split(separator: " ", omittingEmptySubsequences: false).map { word -> String in
-            guard word.hasPrefix("@"), word.count > 1 else { return String(word) }
-            let name = word.dropFirst().prefix { $0.isLetter || $0.isNumber || $0 == "-" || $0 == "_" }
-            return "`\(name)`\(word.dropFirst(1 + name.count))"
+            guard let at = word.firstIndex(of: "@"), word[..<at].allSatisfy({ "(\"'".contains($0) }) else { return String(word) }
+            let rest = word[at...].dropFirst()
+            let name = String(rest.prefix { $0.isLetter || $0.isNumber || $0 == "-" || $0 == "_" })
+            return name.isEmpty ? String(word) : "\(word[..<at])\(link(name, from: page))\(rest.dropFirst(name.count))"
         }.joined(separator: " ")
     }
 
-    private static func line(_ lines: [String]) -> String { references(lines.filter { !$0.isEmpty }.joined(separator: " ")) }
+    /// Text inside a list: paragraphs after the first are indented.
+    private func line(_ lines: [String], from page: String) -> String {
+        let paragraphs = lines.split { $0.isEmpty }.map { $0.map { String($0.drop { $0 == " " }) }.joined(separator: " ") }
+        return references(paragraphs.joined(separator: "\n\n  "), from: page)
+    }
 
-    private static func paragraphs(_ lines: [String]) -> String {
+    private func paragraphs(_ lines: [String], from page: String) -> String {
         var lines = lines[...]
         while lines.first?.isEmpty == true { lines.removeFirst() }
         while lines.last?.isEmpty == true { lines.removeLast() }
@@ -106,19 +123,21 @@ package struct MarkdownEmitter {
         for line in lines {
             // Sections between paragraphs of text leave several empty lines behind.
             if line.isEmpty, paragraphs.last?.isEmpty == true { continue }
-            paragraphs.append(references(line))
+            paragraphs.append(references(line, from: page))
         }
         return paragraphs.joined(separator: "\n")
     }
 
     private func parts(_ definition: Definition, _ page: String) -> String {
         func described(_ name: String) -> String {
-            let text = Self.line(definition.documentation?.text(ofMember: name) ?? [])
+            let text = line(definition.documentation?.text(ofMember: name) ?? [], from: page)
             return text.isEmpty ? "" : ": \(text)"
         }
         func rows(_ members: [Member]) -> String {
             members.map { member in
-                "- `\(member.name)` (\(link(member.type, from: page))\(member.isOptional ? ", optional" : ""))\(described(member.name))\n"
+                let optional = member.isOptional ? ", optional" : ""
+                let remarks = Self.remarks(member.condition, member.features, separator: ", ")
+                return "- `\(member.name)` (\(link(member.type, from: page))\(optional)\(remarks))\(described(member.name))\n"
             }.joined()
         }
         func source(_ source: MemberSource, _ what: String) -> String {
@@ -129,19 +148,42 @@ package struct MarkdownEmitter {
             }
         }
         switch definition.kind {
-        case .enumeration(let values, _): return "\n" + values.map { "- `\($0.name)`\(described($0.name))\n" }.joined()
+        case .enumeration(let values, _):
+            return values.isEmpty ? "" : "\n" + values.map { value in
+                let remarks = Self.remarks(value.condition, value.features, separator: ", ").dropFirst(2)
+                return "- `\(value.name)`\(remarks.isEmpty ? "" : " (\(remarks))")\(described(value.name))\n"
+            }.joined()
         case .structure(let base, let members):
             return (base.map { "\nThe members of \(link($0, from: page))\(members.isEmpty ? "." : " and:")\n" } ?? "")
                 + (members.isEmpty ? "" : "\n" + rows(members))
         case .union(let base, let discriminator, let branches):
-            return source(base, "The members of") + "\nBy `\(discriminator)`, the members of:\n\n"
-                + branches.map { "- `\($0.name)`: \(link($0.type, from: page))\n" }.joined()
+            let cases = branches.map { "- `\($0.name)`\(Self.remarks($0.condition, [], separator: " ")): \(link($0.type, from: page))\n" }
+            return source(base, "The members of")
+                + (cases.isEmpty ? "" : "\nBy `\(discriminator)`, the members of:\n\n" + cases.joined())
         case .alternate(let branches):
-            return "\nOne of:\n\n" + branches.map { "- \(link($0.type, from: page))\(described($0.name))\n" }.joined()
-        case .command(let details):
-            let result = details.returns.map { "\nReturns \(link($0, from: page)).\n" } ?? ""
-            return source(details.arguments, "Arguments: the members of") + result
+            return "\nOne of:\n\n"
+                + branches.map { branch in
+                    "- \(link(branch.type, from: page))\(Self.remarks(branch.condition, [], separator: " "))\(described(branch.name))\n"
+                }.joined()
+        case .command(let details): return source(details.arguments, "Arguments: the members of") + result(details, of: definition, page)
         case .event(let data, _): return source(data, "Data: the members of")
         }
+    }
+
+    /// What a command gives back, and how it may be run.
+    private func result(_ details: CommandDetails, of definition: Definition, _ page: String) -> String {
+        var text = ""
+        if let returns = details.returns {
+            let section = definition.documentation?.tagged.first { $0.name == "Returns" }
+            let description = section.map { ": \(line($0.text, from: page))" } ?? "."
+            text += "\nReturns \(link(returns, from: page))\(description)\n"
+        }
+        let flags = [
+            details.allowsOutOfBand ? "It may be executed out of band." : nil,
+            details.allowsPreconfig ? "It may be executed before the program is set up." : nil,
+            details.answersSuccess ? nil : "Success is not answered.",
+        ].compactMap { $0 }
+        if !flags.isEmpty { text += "\n\(flags.joined(separator: " "))\n" }
+        return text
     }
 }

@@ -21,7 +21,7 @@ package enum SwiftNames {
     /// The public types of the runtime, for the same reason; a test compares the list with the sources.
     package static let runtimeTypes: Set<String> = [
         "Boxed", "CommandEntry", "CompatPolicy", "DecodingContext", "DecodingPath", "JSONError", "JSONLimits", "JSONObject",
-        "JSONStreamParser", "JSONValue", "KeyValueParser", "ObjectDecoder", "ObjectEncoder", "QAPIEmpty", "QAPIEnum", "QAPIEvent",
+        "JSONStreamParser", "JSONValue", "KeyValueParser", "ObjectDecoder", "ObjectEncoder", "OptionTextParser", "QAPIEmpty", "QAPIEnum", "QAPIEvent",
         "QAPIInteger", "QAPINull", "QAPIObject", "QAPIValue", "QMPError", "QMPErrorClass", "QType", "SpecialFeatures",
     ]
 

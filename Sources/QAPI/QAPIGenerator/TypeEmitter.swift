@@ -194,7 +194,7 @@ struct TypeEmitter {
                     if let null = branches.first(where: isNull) {
                         // Text has no other way to write null.
                         printer.line("case .null: self = .\(names[null.name] ?? "")")
-                        printer.line("case .string(\"\") where context.mode == .keyValue: self = .\(names[null.name] ?? "")")
+                        printer.line("case .string(\"\") where context.mode.isText: self = .\(names[null.name] ?? "")")
                     }
                     for (branch, kind) in kinds where !isNull(branch) {
                         let type = SwiftNames.type(of: branch.type)
@@ -206,7 +206,7 @@ struct TypeEmitter {
                     {
                         let type = SwiftNames.type(of: branch.type)
                         let payload = "try \(type)(decoding: value, context)"
-                        printer.line("case .string where context.mode == .keyValue: self = .\(names[branch.name] ?? "")(\(payload))")
+                        printer.line("case .string where context.mode.isText: self = .\(names[branch.name] ?? "")(\(payload))")
                     }
                     printer.line("default: throw context.wrongType(expected: \"\(definition.name)\")")
                 }

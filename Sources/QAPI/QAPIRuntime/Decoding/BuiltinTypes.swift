@@ -12,7 +12,7 @@ extension Bool: QAPIValue {
     public init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError) {
         switch value {
         case .bool(let bool): self = bool
-        case .string(let word) where context.mode == .keyValue:
+        case .string(let word) where context.mode.isText:
             switch word {
             case "on", "yes", "true", "y": self = true
             case "off", "no", "false", "n": self = false
@@ -38,8 +38,8 @@ extension QAPIInteger {
             // A 64-bit signed parameter has no word for its range: the number is not an integer to it.
             if Self.bitWidth == 64 && Self.isSigned { throw context.wrongType(expected: "integer") }
             exact = Self(exactly: integer)
-        case .string(let text) where context.mode == .keyValue:
-            exact = Self.parse(text)
+        case .string(let text) where context.mode.isText:
+            exact = Self.parsing(text)
             if exact == nil { throw context.unacceptable(expected: "integer") }
         default: throw context.wrongType(expected: "integer")
         }
@@ -48,7 +48,7 @@ extension QAPIInteger {
     }
 
     /// Digits, or `0x` and hexadecimal digits, behind an optional minus sign.
-    private static func parse(_ text: String) -> Self? {
+    static func parsing(_ text: String) -> Self? {
         let isNegative = text.hasPrefix("-")
         let digits = isNegative ? text.dropFirst() : text[...]
         guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else { return nil }
@@ -81,7 +81,7 @@ extension Double: QAPIValue {
         case .number(let number): self = number
         case .integer(let integer): self = Double(integer)
         case .unsigned(let integer): self = Double(integer)
-        case .string(let text) where context.mode == .keyValue:
+        case .string(let text) where context.mode.isText:
             guard let number = Double(text), number.isFinite else { throw context.unacceptable(expected: "number") }
             self = number
         default: throw context.wrongType(expected: "number")
@@ -101,9 +101,25 @@ extension Array: QAPIValue where Element: QAPIValue {
         guard case .array(let values) = value else { throw context.wrongType(expected: "array") }
         self = []
         reserveCapacity(values.count)
+        if context.mode == .optionText, let integer = Element.self as? any QAPIInteger.Type {
+            self = try Self.ranges(of: integer, values, context)
+            return
+        }
         for (index, value) in values.enumerated() { append(try Element(decoding: value, context.element(index))) }
     }
     public func json(_ policy: CompatPolicy) -> JSONValue { .array(map { $0.json(policy) }) }
+    public static var takesEveryValue: Bool { true }
+
+    private static func ranges<Integer: QAPIInteger>(
+        of _: Integer.Type, _ values: [JSONValue], _ context: DecodingContext
+    ) throws(QMPError) -> Self {
+        var integers: [Integer] = []
+        for value in values {
+            guard case .string(let text) = value else { throw context.wrongType(expected: "array") }
+            try IntegerRanges.parse(text, into: &integers, context)
+        }
+        return integers as? Self ?? []
+    }
 }
 
 /// The type `null`, whose one value is JSON's null. Text writes it as nothing at all.
@@ -112,7 +128,7 @@ public struct QAPINull: QAPIValue {
     public init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError) {
         switch value {
         case .null: break
-        case .string("") where context.mode == .keyValue: break
+        case .string("") where context.mode.isText: break
         default: throw context.wrongType(expected: "null")
         }
     }

@@ -5,6 +5,11 @@ public struct DecodingContext: Hashable, Sendable {
         case json
         /// Dotted `key=value` text, where every scalar is a string: numbers in digits, booleans `on` and `off`, sizes with suffixes.
         case keyValue
+        /// Flat option text: scalars as in `keyValue`, each option with all values that it was given.
+        case optionText
+
+        /// Whether scalars are strings.
+        public var isText: Bool { self != .json }
     }
 
     public let mode: Mode

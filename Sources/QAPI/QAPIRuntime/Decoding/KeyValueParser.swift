@@ -12,15 +12,43 @@ public enum KeyValueParser {
     /// - Parameter impliedKey: the key of a first parameter that has no `=`.
     /// - Throws: an error that names the parameter.
     public static func parse(_ text: String, impliedKey: String? = nil) throws(QMPError) -> JSONValue {
+        try parse(text, impliedKey: impliedKey, asksForHelp: nil).value
+    }
+
+    /// Text in which a parameter `help` or `?` without a value asks what there is: `driver=qcow2,help`.
+    public static func parseWithHelp(
+        _ text: String, impliedKey: String? = nil
+    ) throws(QMPError) -> (value: JSONValue, asksForHelp: Bool) {
+        try parse(text, impliedKey: impliedKey, asksForHelp: false)
+    }
+
+    /// - Parameter asksForHelp: nil where help is not offered.
+    private static func parse(
+        _ text: String, impliedKey: String?, asksForHelp: Bool?
+    ) throws(QMPError) -> (value: JSONValue, asksForHelp: Bool) {
         var root = Tree()
         var rest = Array(text.utf8)[...]
         var isFirst = true
+        var asks = asksForHelp
         while !rest.isEmpty {
+            if asks != nil, let word = ["help", "?"].first(where: { isWord($0, at: rest) }) {
+                asks = true
+                rest = rest.dropFirst(word.utf8.count + 1)
+                isFirst = false
+                continue
+            }
             let (key, value) = try parameter(&rest, impliedKey: isFirst ? impliedKey : nil)
             isFirst = false
             try root.set(value, at: try fragments(of: key)[...], of: "")
         }
-        return try root.json(at: "")
+        return (try root.json(at: ""), asks ?? false)
+    }
+
+    /// Whether `rest` begins with a parameter that is nothing but this word.
+    private static func isWord(_ word: String, at rest: ArraySlice<UInt8>) -> Bool {
+        guard rest.starts(with: word.utf8) else { return false }
+        let after = rest.dropFirst(word.utf8.count).first
+        return after == nil || after == UInt8(ascii: ",")
     }
 
     /// A command-line argument that is either JSON, when it starts with a brace, or dotted text.

@@ -5,14 +5,20 @@ public struct ObjectDecoder {
     private let object: JSONObject
     private var taken: Set<String> = []
     public let context: DecodingContext
+    /// The names of members in the object, where they are not those that are asked for.
+    private let names: [String: String]
 
+    /// - Parameter names: from names that are asked for to those in `value`.
     /// - Throws: if `value` is not an object.
-    public init(_ value: JSONValue, _ context: DecodingContext) throws(QMPError) {
+    public init(_ value: JSONValue, _ context: DecodingContext, renaming names: [String: String] = [:]) throws(QMPError) {
         try context.checkDepth()
         guard case .object(let object) = value else { throw context.wrongType(expected: "object") }
         self.object = object
         self.context = context
+        self.names = names
     }
+
+    private func name(_ key: String) -> String { names.isEmpty ? key : names[key] ?? key }
 
     private mutating func take(_ key: String, _ features: SpecialFeatures) throws(QMPError) -> JSONValue? {
         guard let value = object[key] else { return nil }
@@ -25,29 +31,42 @@ public struct ObjectDecoder {
         QMPError("Parameter '\(context.member(key).path)' is missing")
     }
 
+    private func decode<T: QAPIValue>(_ value: JSONValue, _ key: String) throws(QMPError) -> T {
+        try T(decoding: T.takesEveryValue ? value : last(of: value), context.member(key))
+    }
+
+    /// Of an option that was given several times the last one counts.
+    private func last(of value: JSONValue) -> JSONValue {
+        if context.mode == .optionText, case .array(let values) = value, let last = values.last { last } else { value }
+    }
+
     public mutating func required<T: QAPIValue>(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> T {
+        let key = name(key)
         guard let value = try take(key, features) else { throw missing(key) }
-        return try T(decoding: value, context.member(key))
+        return try decode(value, key)
     }
 
     public mutating func optional<T: QAPIValue>(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> T? {
+        let key = name(key)
         guard let value = try take(key, features) else { return nil }
-        return try T(decoding: value, context.member(key))
+        return try decode(value, key)
     }
 
-    /// A number of bytes, which `key=value` text may write with a suffix (`64k`).
+    /// A number of bytes, which text may write with a suffix (`64k`).
     public mutating func requiredSize(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> Int {
+        let key = name(key)
         guard let value = try take(key, features) else { throw missing(key) }
-        return try Self.size(value, context.member(key))
+        return try Self.size(last(of: value), context.member(key))
     }
 
     public mutating func optionalSize(_ key: String, _ features: SpecialFeatures = []) throws(QMPError) -> Int? {
+        let key = name(key)
         guard let value = try take(key, features) else { return nil }
-        return try Self.size(value, context.member(key))
+        return try Self.size(last(of: value), context.member(key))
     }
 
     private static func size(_ value: JSONValue, _ context: DecodingContext) throws(QMPError) -> Int {
-        if context.mode == .keyValue, case .string(let text) = value {
+        if context.mode.isText, case .string(let text) = value {
             guard let size = ByteSize.parse(text) else {
                 throw context.unacceptable(expected: "a size in bytes, optionally with a suffix such as k, M or G")
             }
@@ -69,18 +88,23 @@ public struct ObjectDecoder {
 public struct ObjectEncoder {
     public private(set) var object = JSONObject()
     private let policy: CompatPolicy
+    private let names: [String: String]
 
-    /// - Parameter policy: which members to leave out.
-    public init(_ policy: CompatPolicy = CompatPolicy()) { self.policy = policy }
+    /// - Parameters:
+    ///   - policy: which members to leave out.
+    ///   - names: from names that are set to those in the object.
+    public init(_ policy: CompatPolicy = CompatPolicy(), renaming names: [String: String] = [:]) {
+        self.policy = policy
+        self.names = names
+    }
 
     public mutating func set(_ key: String, _ value: some QAPIValue, _ features: SpecialFeatures = []) {
         if policy.hides(features) { return }
-        object[key] = value.json(policy)
+        object[names.isEmpty ? key : names[key] ?? key] = value.json(policy)
     }
 
     /// An absent member is not written at all.
     public mutating func set(_ key: String, _ value: (some QAPIValue)?, _ features: SpecialFeatures = []) {
-        guard let value, !policy.hides(features) else { return }
-        object[key] = value.json(policy)
+        if let value { set(key, value, features) }
     }
 }

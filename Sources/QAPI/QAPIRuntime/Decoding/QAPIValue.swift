@@ -4,6 +4,8 @@ public protocol QAPIValue: Hashable, Sendable {
     init(decoding value: JSONValue, _ context: DecodingContext) throws(QMPError)
     /// The value as JSON, without the members that the policy hides.
     func json(_ policy: CompatPolicy) -> JSONValue
+    /// Whether an option that is given several times means all of its values; otherwise the last one counts.
+    static var takesEveryValue: Bool { get }
 }
 
 extension QAPIValue {
@@ -13,6 +15,8 @@ extension QAPIValue {
     ) throws(QMPError) {
         try self.init(decoding: value, DecodingContext(mode, policy: policy))
     }
+
+    public static var takesEveryValue: Bool { false }
 
     /// The whole value as JSON.
     public var json: JSONValue { json(CompatPolicy()) }
@@ -51,6 +55,24 @@ extension QAPIObject {
 
     public func json(_ policy: CompatPolicy) -> JSONValue {
         var encoder = ObjectEncoder(policy)
+        encodeMembers(into: &encoder)
+        return .object(encoder.object)
+    }
+}
+
+extension QAPIObject {
+    /// Decodes an object some of whose members go by other names, as where a command passes a part of its own arguments on to a type that
+    /// calls it differently. Errors say the name that the sender used.
+    /// - Parameter names: from names of this type's members to those in `value`.
+    public init(decoding value: JSONValue, _ context: DecodingContext = DecodingContext(), renaming names: [String: String]) throws(QMPError) {
+        var decoder = try ObjectDecoder(value, context, renaming: names)
+        try self.init(members: &decoder)
+        try decoder.finish()
+    }
+
+    /// The object with some members under other names.
+    public func json(_ policy: CompatPolicy = CompatPolicy(), renaming names: [String: String]) -> JSONValue {
+        var encoder = ObjectEncoder(policy, renaming: names)
         encodeMembers(into: &encoder)
         return .object(encoder.object)
     }

@@ -13,6 +13,9 @@ public struct JSONStreamParser: Sendable {
     /// Whether a message has begun and not ended.
     public var isInsideMessage: Bool { !tokens.isEmpty || lexer.isInsideToken }
 
+    /// Bytes that the parser holds between calls: the text of the unfinished message and its tokens.
+    package var heldByteCount: Int { lexer.buffer.capacity + tokens.capacity * MemoryLayout<JSONToken>.stride }
+
     /// Takes more bytes and appends what they complete, values and errors in the order of the stream.
     public mutating func feed(_ bytes: some Sequence<UInt8>, into output: inout [Result<JSONValue, JSONError>]) {
         withLexer { parser, lexer in

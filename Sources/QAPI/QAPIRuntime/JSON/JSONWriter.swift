@@ -100,7 +100,7 @@ struct JSONWriter {
 
     /// The shortest text that reads back as the same number; whole numbers go without a fraction.
     private static func text(of number: Double) -> String {
-        if let whole = Int(exactly: number), whole.magnitude < 1 << 53 { return String(whole) }
+        if let whole = Int(exactly: number), whole.magnitude < 1 << 53, whole != 0 || number.sign == .plus { return String(whole) }
         return number.isFinite ? "\(number)" : "null"
     }
 }

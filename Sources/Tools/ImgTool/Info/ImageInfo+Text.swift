@@ -31,7 +31,7 @@ extension ImageInfo {
         }
         if let formatSpecific, !formatSpecific.isEmpty {
             line("Format specific information:")
-            text += Self.text(of: formatSpecific, indentation: indentation + 4)
+            text += formatSpecific.plainText(indentation: indentation + 4)
         }
         for child in children {
             let childPath = "\(path)\(child.name)"
@@ -48,24 +48,4 @@ extension ImageInfo {
         case nil: " (cannot determine actual path)"
         }
     }
-
-    private static func text(of object: JSONObject, indentation: Int) -> String {
-        object.members.map { text(of: $0.value, named: plain($0.key), indentation: indentation) }.joined()
-    }
-
-    /// One entry: a scalar on the line of its name, the members of a container below it.
-    private static func text(of value: JSONValue, named name: String, indentation: Int) -> String {
-        let start = String(repeating: " ", count: indentation) + name + ":"
-        switch value {
-        case .object(let object): return start + "\n" + text(of: object, indentation: indentation + 4)
-        case .array(let elements):
-            let lines = elements.enumerated().map { text(of: $0.element, named: "[\($0.offset)]", indentation: indentation + 4) }
-            return start + "\n" + lines.joined()
-        case .string(let string): return "\(start) \(string)\n"
-        default: return "\(start) \(value.text())\n"
-        }
-    }
-
-    /// Names are words for people here: blanks instead of dashes.
-    private static func plain(_ key: String) -> String { String(key.map { $0 == "-" ? " " : $0 }) }
 }
