@@ -72,6 +72,7 @@ let package = Package(
 
         // Floor 6: drivers and exports.
         module("BasicDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
+        module("BlockFilters", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("NBDClient", in: "NBD", ["StrataBase", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses"]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
@@ -84,7 +85,7 @@ let package = Package(
         module(
             "StorageCommands", in: "Management",
             [
-                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "QCOW2",
+                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "BlockFilters", "QCOW2",
                 "BlockExports", "NBDServer", "NBDClient", "TestDrivers",
             ]),
 
@@ -111,7 +112,10 @@ let package = Package(
         .target(
             name: "DriverTesting", dependencies: ["StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
             swiftSettings: settings),
-        tests("DriverConformanceTests", ["DriverTesting", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
+        tests(
+            "BlockFiltersTests",
+            ["DriverTesting", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema", "StorageCommands", "IOCore", "StrataBase"]),
+        tests("DriverConformanceTests", ["DriverTesting", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
         tests("StrataBaseTests", ["StrataBase"]),
         tests("PackageTests", []),

@@ -1,4 +1,5 @@
 import BasicDrivers
+import BlockFilters
 package import BlockGraph
 import NBDClient
 import QCOW2
@@ -10,11 +11,16 @@ package enum DriverCatalog {
         BlkdebugDriver.self,
         BlklogwritesDriver.self,
         BlkverifyDriver.self,
+        CompressDriver.self,
+        CopyOnReadDriver.self,
         FileDriver.self,
         NBDDriver.self,
+        NullAIODriver.self,
         NullDriver.self,
+        PreallocateDriver.self,
         QCOW2Driver.self,
         QuorumDriver.self,
         RawDriver.self,
+        ThrottleDriver.self,
     ])
 }

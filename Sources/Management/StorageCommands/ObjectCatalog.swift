@@ -1,3 +1,4 @@
+import BlockFilters
 package import ManagedObjects
 package import StorageSchema
 package import StrataBase
@@ -11,6 +12,7 @@ package enum ObjectCatalog {
         ListAuthorization.self,
         Secret.self,
         SimpleAuthorization.self,
+        ThrottleGroup.self,
     ]
 
     package static let types = ObjectTypeTable(userCreatable: userCreatable)
@@ -30,6 +32,7 @@ package enum ObjectCatalog {
         case .authzSimple(let properties): SimpleAuthorization(properties)
         case .iothread(let properties): try IOThread(properties, id: options.id)
         case .secret(let properties): try Secret(properties, in: registry)
+        case .throttleGroup(let properties): try ThrottleGroup(properties)
         }
     }
 }

@@ -5,7 +5,7 @@ import StorageSchema
 
 extension DriverUnderTest {
     /// Makes an empty image on a new disk.
-    private static func makeImage(_ bench: ConformanceBench, _ byteCount: Int, clusterSize: Int) async throws -> SimulatedDisk {
+    static func makeImage(_ bench: ConformanceBench, _ byteCount: Int, clusterSize: Int) async throws -> SimulatedDisk {
         let disk = bench.disk(0)
         try await bench.graph.add(disk.options(named: "creation"))
         let backend = try await bench.graph.makeBackend(named: "create", on: "creation", PermissionGrant(used: .all, shared: .all))

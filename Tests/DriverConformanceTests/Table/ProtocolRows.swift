@@ -32,6 +32,10 @@ extension DriverUnderTest {
         return BlockdevOptions(.nbd(BlockdevOptionsNbd(server: SocketAddress(.unix(UnixSocketAddress(path: socket))))))
     }
 
+    static let nullAio = DriverUnderTest(driver: "null-aio", keepsData: false, canResize: false, hasSimulatedDisks: false) { _, byteCount in
+        BlockdevOptions(.nullAio(BlockdevOptionsNull(size: byteCount, latencyNs: 1000)))
+    }
+
     static let nullCo = DriverUnderTest(driver: "null-co", keepsData: false, canResize: false, hasSimulatedDisks: false) { _, byteCount in
         BlockdevOptions(.nullCo(BlockdevOptionsNull(size: byteCount)))
     }

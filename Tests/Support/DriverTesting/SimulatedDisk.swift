@@ -20,6 +20,8 @@ package final class SimulatedDisk: Sendable {
         /// Writes zeroes itself; otherwise the graph has to write them as data.
         package var writesZeroes = true
         package var longestTransfer = Int.max
+        /// Takes compressed writes of whole units of so many bytes; they are noted with their flag, and stored as they are.
+        package var compressionUnit: Int?
         /// Every request suspends a random number of times, so that requests overtake each other.
         package var suspends = false
         /// For the suspensions.
@@ -146,6 +148,10 @@ package final class SimulatedDisk: Sendable {
             state.requests.append(Request(operation: operation, range: range, flags: flags))
             let isData = operation == .read || operation == .write
             if isData, !range.isAligned(to: properties.alignment) { state.violations.append("\(operation) of \(range) is not aligned to \(properties.alignment)") }
+            if operation == .write, flags.contains(.compressed), let unit = properties.compressionUnit,
+                range.start.rawValue % unit != 0 || (range.byteCount % unit != 0 && range.end.rawValue != state.bytes.count) {
+                state.violations.append("compressed \(operation) of \(range) is not whole units of \(unit)")
+            }
             if isData, range.byteCount > properties.longestTransfer { state.violations.append("\(operation) of \(range) is longer than \(properties.longestTransfer)") }
             if isData, range.isEmpty { state.violations.append("\(operation) of no bytes at \(range.start)") }
             if operation == .read || operation == .blockStatus, range.end.rawValue > state.bytes.count { state.violations.append("\(operation) of \(range) lies beyond the end") }

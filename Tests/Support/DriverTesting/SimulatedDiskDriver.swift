@@ -5,7 +5,7 @@ package import StrataBase
 import Synchronization
 
 /// The driver of a `SimulatedDisk`. Give it to a registry in place of `null-co`.
-package final class SimulatedDiskDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting {
+package final class SimulatedDiskDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, CompressedWriting {
     package static let formatName = "null-co"
     package static let kind = DriverKind.protocol
 
@@ -29,8 +29,13 @@ package final class SimulatedDiskDriver: BlockDriver, Flushing, ZeroWriting, Dis
     }
 
     package var supportedWriteFlags: RequestFlags {
-        disk.properties.honoursForceUnitAccess ? [.forceUnitAccess, .writeUnchanged] : .writeUnchanged
+        var flags: RequestFlags = .writeUnchanged
+        if disk.properties.honoursForceUnitAccess { flags.insert(.forceUnitAccess) }
+        if disk.properties.compressionUnit != nil { flags.insert(.compressed) }
+        return flags
     }
+
+    package var compressionUnit: Int? { disk.properties.compressionUnit }
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
         guard disk.isImmediate, target.byteCount > 0, target.byteCount <= disk.properties.longestTransfer else { return false }

@@ -2,36 +2,68 @@ package import BlockGraph
 package import IOCore
 package import StorageSchema
 package import StrataBase
-import Synchronization
 
 /// A disk that forgets what is written to it (`driver=null-co`): for measuring everything above it.
 ///
 /// Reads are zeroes. With `read-zeroes=off` they leave the target as it is, which measures a little less of the memory and shows whoever reads what
 /// was there before: never export a node like that to somebody else.
-package final class NullDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting, Reopening {
+package final class NullDriver: NullDisk {
     package static let formatName = "null-co"
-    package static let kind = DriverKind.protocol
+    package let settings: NullSettings
 
+    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .nullCo(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'null-co'") }
+        return NullDriver(try NullSettings(own))
+    }
+
+    private init(_ settings: NullSettings) { self.settings = settings }
+}
+
+/// The same under the name of QEMU's second implementation (`driver=null-aio`), whose requests are callbacks instead of coroutines: we have one way
+/// of making requests, so that there is no difference here.
+package final class NullAIODriver: NullDisk {
+    package static let formatName = "null-aio"
+    package let settings: NullSettings
+
+    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+        guard case .nullAio(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'null-aio'") }
+        return NullAIODriver(try NullSettings(own))
+    }
+
+    private init(_ settings: NullSettings) { self.settings = settings }
+}
+
+package struct NullSettings: Sendable {
+    /// Bytes.
     package let length: Int
-    private let readsZeroes: Bool
-    private let latency: Duration?
+    let readsZeroes: Bool
+    let latency: Duration?
 
     /// Bytes, when the options do not say: a gibibyte.
     package static let defaultSize = 1 << 30
 
-    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
-        guard case .nullCo(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'null-co'") }
-        let size = own.size ?? defaultSize
-        guard size >= 0 else { throw BlockError(.invalidArgument, "The size \(size) of a null-co node is negative") }
+    init(_ own: BlockdevOptionsNull) throws(BlockError) {
+        let size = own.size ?? Self.defaultSize
+        guard size >= 0 else { throw BlockError(.invalidArgument, "Value '\(size)' is out of range for parameter 'size'") }
         let nanoseconds = own.latencyNs ?? 0
-        return NullDriver(size: size, readsZeroes: own.readZeroes ?? true, latency: nanoseconds == 0 ? nil : .nanoseconds(nanoseconds))
-    }
-
-    private init(size: Int, readsZeroes: Bool, latency: Duration?) {
+        guard nanoseconds <= Int64.max else { throw BlockError(.invalidArgument, "latency-ns is invalid") }
         length = size
-        self.readsZeroes = readsZeroes
-        self.latency = latency
+        readsZeroes = own.readZeroes ?? true
+        latency = nanoseconds == 0 ? nil : .nanoseconds(Int64(nanoseconds))
     }
+}
+
+/// What both drivers are.
+package protocol NullDisk: Flushing, ZeroWriting, Discarding, StatusReporting, Reopening {
+    var settings: NullSettings { get }
+}
+
+extension NullDisk {
+    package static var kind: DriverKind { .protocol }
+
+    package var length: Int { settings.length }
+    private var readsZeroes: Bool { settings.readsZeroes }
+    private var latency: Duration? { settings.latency }
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
         if latency != nil { return false }

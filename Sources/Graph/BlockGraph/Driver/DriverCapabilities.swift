@@ -40,6 +40,21 @@ extension StatusReporting {
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? { nil }
 }
 
+/// Can store data compressed: writes with `.compressed`, which is then one of its `supportedWriteFlags`.
+package protocol CompressedWriting: BlockDriver {
+    /// How many bytes are compressed together: compressed writes start at and are multiples of it, except at the end of the node. Nil when
+    /// this node cannot (a filter over a format that cannot).
+    var compressionUnit: Int? { get }
+}
+
+/// Holds requests back by itself, for a time that may be long.
+package protocol Draining: BlockDriver {
+    /// Somebody waits until no request is on the node: from now on none is held back, those that wait already go on. Nests.
+    func beginDrain()
+    /// The waiting is over.
+    func endDrain()
+}
+
 /// Can tell which part of a host file holds a range, byte for byte, so that the kernel can move the data by itself.
 package protocol HostFileBacked: BlockDriver {
     /// Nil when the range does not lie in one piece of one file, or must not be read behind the driver's back. Valid for the current turn.

@@ -107,7 +107,7 @@ package actor BlockGraph {
     /// Detaches a backend. Its requests must be over; those still running are waited for.
     package func release(_ backend: BlockBackend) async {
         await changes.withLock { () async in
-            await backend.waitUntilIdle()
+            await DrainedSection.waitUntilIdle([backend])
             Trace.graphReleaseBackend(backend: backend.name, node: backend.node.name)
             guard state.edges[backend.root.id] != nil else { return }
             await giveUp { change in change.detach(backend) }

@@ -27,6 +27,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     let statusReporting: (any StatusReporting)?
     let hostFileBacked: (any HostFileBacked)?
     let faultObserving: (any FaultObserving)?
+    let draining: (any Draining)?
+    private let compressedWriting: (any CompressedWriting)?
     package let checking: (any Checking)?
     package let imageDescribing: (any ImageDescribing)?
 
@@ -53,6 +55,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         statusReporting = driver as? any StatusReporting
         hostFileBacked = driver as? any HostFileBacked
         faultObserving = driver as? any FaultObserving
+        draining = driver as? any Draining
+        compressedWriting = driver as? any CompressedWriting
         checking = driver as? any Checking
         imageDescribing = driver as? any ImageDescribing
         limits = driver.limits
@@ -71,8 +75,16 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         alignment.store(limits.requestAlignment, ordering: .relaxed)
     }
 
+    /// What the node itself knows about the beginning of a range, for drivers that look further down than at their own children. They keep
+    /// the range inside the node and not empty.
+    package func status(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        try await BlockStatusPipeline.status(self, range, precise: precise)
+    }
+
     /// The size in bytes.
     package var length: Int { driver.length }
+    /// How many bytes the node compresses together; nil when it cannot compress.
+    package var compressionUnit: Int? { compressedWriting?.compressionUnit }
     package var isReadOnly: Bool { options.isReadOnly }
     /// The refusal of somebody who wants to write.
     package var readOnlyError: BlockError { options.readOnlyError(ofNode: name) }

@@ -25,6 +25,9 @@ package struct NodeOpener: Sendable {
     /// Trees deeper than this are refused: a chain of so many layers is either a mistake or an attack.
     static let maximumDepth = 200
 
+    /// A node that exists, or that this opening has made so far.
+    package func node(named name: String) -> BlockNode? { transaction.node(named: name) }
+
     /// Opens or looks up a child.
     /// - Parameters:
     ///   - reference: the name of an existing node, or the options of a new one.

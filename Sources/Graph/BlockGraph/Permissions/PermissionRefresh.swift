@@ -14,7 +14,7 @@ extension GraphState {
             for id in record.parents {
                 if let grant = edges[id]?.grant { cumulative = cumulative.combined(with: grant) }
             }
-            if record.options.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .resize]) {
+            if record.options.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) {
                 throw record.options.readOnlyError(ofNode: name)
             }
             setCumulative(cumulative, of: name)

@@ -10,8 +10,8 @@ package enum NodeNaming {
         // A format over such a node adds nothing that the name below does not say.
         if let primary = node.primaryChild { return filename(of: primary.node) }
         var options: JSONValue = ["driver": .string(node.formatName)]
-        if node.driver is NullDriver {
-            if node.length == NullDriver.defaultSize { return "\(node.formatName)://" }
+        if node.driver is any NullDisk {
+            if node.length == NullSettings.defaultSize { return "\(node.formatName)://" }
             options = ["driver": .string(node.formatName), "size": .integer(node.length)]
         }
         return "json:\(options.text())"

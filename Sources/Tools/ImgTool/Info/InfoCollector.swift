@@ -72,7 +72,7 @@ struct InfoCollector {
     /// Bytes that the node's files take on the host, without the backing file's; nil when nobody can tell.
     private static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
         if let file = node.driver as? FileDriver { return try file.allocatedSize }
-        if node.driver is NullDriver { return 0 }
+        if node.driver is any NullDisk { return 0 }
         var total: Int?
         for child in node.children where !child.role.contains(.copyOnWrite) {
             if let size = try allocatedSize(of: child.node) { total = (total ?? 0) + size }

@@ -1,0 +1,47 @@
+import BlockFilters
+import BlockGraph
+import DriverTesting
+import ManagedObjects
+import StorageSchema
+
+extension DriverUnderTest {
+    static let compress = DriverUnderTest(driver: "compress", resizeUnit: 4096, sizeUnit: 4096) { bench, byteCount in
+        let disk = bench.disk(byteCount) { $0.compressionUnit = 4096 }
+        return BlockdevOptions(.compress(BlockdevOptionsGenericFormat(file: .definition(disk.options()))))
+    }
+
+    static let copyOnRead = DriverUnderTest(driver: "copy-on-read", resizeUnit: 4096) { bench, byteCount in
+        BlockdevOptions(.copyOnRead(BlockdevOptionsCor(file: bench.child(byteCount))))
+    }
+
+    /// Over an image with a shorter one below it, so that there is something to copy.
+    static let copyOnReadOverChain = DriverUnderTest(driver: "copy-on-read", variant: "over a chain", resizeUnit: 512) { bench, byteCount in
+        let top = try await makeImage(bench, byteCount, clusterSize: 65536)
+        let bottom = try await makeImage(bench, byteCount / 2 / 512 * 512, clusterSize: 512)
+        let backing = BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(bottom.options()), backing: .null)))
+        let image = BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(top.options()), backing: .definition(backing))))
+        return BlockdevOptions(.copyOnRead(BlockdevOptionsCor(file: .definition(image))))
+    }
+
+    static let preallocate = DriverUnderTest(driver: "preallocate", resizeUnit: 4096) { bench, byteCount in
+        BlockdevOptions(.preallocate(BlockdevOptionsPreallocate(file: bench.child(byteCount), preallocSize: 1 << 20)))
+    }
+
+    static let preallocateSmall = DriverUnderTest(driver: "preallocate", variant: "little", resizeUnit: 4096) { bench, byteCount in
+        BlockdevOptions(.preallocate(BlockdevOptionsPreallocate(file: bench.child(byteCount), preallocAlign: 512, preallocSize: 0)))
+    }
+
+    private static func throttle(_ bench: ConformanceBench, _ byteCount: Int, _ limits: ThrottleLimits) throws -> BlockdevOptions {
+        try bench.graph.objects.add(try ThrottleGroup(ThrottleGroupProperties(limits: limits)), id: "group")
+        return BlockdevOptions(.throttle(BlockdevOptionsThrottle(throttleGroup: "group", file: bench.child(byteCount))))
+    }
+
+    static let throttle = DriverUnderTest(driver: "throttle", resizeUnit: 4096) { bench, byteCount in
+        try throttle(bench, byteCount, ThrottleLimits())
+    }
+
+    /// Limits that are reached, and high enough for a test.
+    static let throttleLimited = DriverUnderTest(driver: "throttle", variant: "limited", resizeUnit: 4096) { bench, byteCount in
+        try throttle(bench, byteCount, ThrottleLimits(iopsTotal: 20_000, bpsTotal: 100 << 20))
+    }
+}
