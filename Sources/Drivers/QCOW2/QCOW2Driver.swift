@@ -15,7 +15,7 @@ import Synchronization
 /// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,
 /// never guest data), and innermost `state`, which spans nothing.
 package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
-    // unchecked: `options` and `candidate` change only while no request runs (Reopening).
+    // unchecked: `options`, `candidate` and `opened` change only while no request runs (Reopening, Activating).
 
     package static let formatName = "qcow2"
     package static let kind = DriverKind.format
@@ -26,7 +26,7 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     private let backingSlot: ChildSlot
     var backing: BlockChild? { backingSlot.child }
     /// As found when the image was opened. Fields that change live in `state`.
-    let opened: ValidatedHeader
+    var opened: ValidatedHeader
     let geometry: ClusterGeometry
     var options: QCOW2OpenOptions
     /// What a reopen prepares.
@@ -53,7 +53,7 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     /// Whether the file below has refused to write new clusters without waiting: then trying first would only cost.
     let fileRefusesTries = Atomic<Bool>(false)
     /// The length of the file when the image was opened: what `close` does not cut off.
-    let initialFileLength: Int
+    var initialFileLength: Int
 
     init(file: BlockChild, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
         self.file = file

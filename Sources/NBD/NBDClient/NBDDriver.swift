@@ -203,11 +203,14 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
 
     // MARK: Permissions and the end
 
-    package func canBecomeWritable() async -> Bool { !flags.contains(.readOnly) }
+    package func obstacleToWriting() async -> BlockError? {
+        guard flags.contains(.readOnly) else { return nil }
+        return BlockError(.readOnly, "NBD server \(address) offers export '\(exportName)' read-only, so that it cannot be written to")
+    }
 
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
-        guard flags.contains(.readOnly), !grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) else { return }
-        throw BlockError(.readOnly, "NBD server \(address) offers export '\(exportName)' read-only, so that it cannot be written to")
+        if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) { return }
+        if let obstacle = await obstacleToWriting() { throw obstacle }
     }
 
     package func close() async throws(BlockError) {

@@ -100,3 +100,13 @@ extension FileDriver: Reopening {
 
     package func abortReopen() async { candidate = nil }
 }
+
+extension FileDriver: Activating {
+    package func inactivate() async throws(BlockError) { try await file.flush() }
+
+    /// The size may be another one.
+    package func activate() async throws(BlockError) {
+        size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
+        knownData.withLock { $0 = 0..<0 }
+    }
+}

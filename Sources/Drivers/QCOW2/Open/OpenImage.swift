@@ -54,7 +54,7 @@ extension QCOW2Driver {
     }
 
     private static func refuseDamaged(_ header: ValidatedHeader, _ opener: NodeOpener) throws(BlockError) {
-        if opener.options.isReadOnly || !opener.opensChain { return }
+        if opener.options.isReadOnly || !opener.opensChain || !opener.options.isActive { return }
         try header.refuseWriting()
     }
 
@@ -73,7 +73,7 @@ extension QCOW2Driver {
         }
     }
 
-    private static func readL1(of file: BlockChild, _ header: ValidatedHeader) async throws(BlockError) -> [UInt64] {
+    static func readL1(of file: BlockChild, _ header: ValidatedHeader) async throws(BlockError) -> [UInt64] {
         let count = Int(header.header.l1Size)
         if count == 0 { return [] }
         let buffer = IOBuffer(byteCount: count * 8)

@@ -1,3 +1,4 @@
+import Glibc
 package import IOCore
 package import StorageSchema
 package import StrataBase
@@ -15,10 +16,15 @@ package final class BlockBackend: Sendable {
     package let name: String
     /// The edge to the root node.
     package let root: BlockChild
+    /// The holder can live with an inactive node, whose requests fail.
+    package let allowsInactive: Bool
     private let gate = RequestGate()
+    /// Whether requests may enter and the node serves them.
+    private var isServing: Bool { gate.isOpen && root.node.isActive }
 
-    init(name: String, root: BlockChild) {
+    init(name: String, root: BlockChild, allowsInactive: Bool = false) {
         self.name = name
+        self.allowsInactive = allowsInactive
         self.root = root
     }
 
@@ -30,24 +36,24 @@ package final class BlockBackend: Sendable {
     // MARK: Requests that are answered at once (on an I/O context)
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        let isDone = gate.isOpen && root.tryRead(target, at: offset)
+        let isDone = isServing && root.tryRead(target, at: offset)
         Trace.blkTryRead(backend: name, offset: offset.rawValue, bytes: target.byteCount, done: isDone)
         return isDone
     }
 
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
-        let isDone = gate.isOpen && root.tryWrite(source, at: offset, flags: flags)
+        let isDone = isServing && root.tryWrite(source, at: offset, flags: flags)
         Trace.blkTryWrite(backend: name, offset: offset.rawValue, bytes: source.byteCount, done: isDone)
         return isDone
     }
 
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
-        gate.isOpen ? root.tryBlockStatus(of: range, precise: precise) : nil
+        isServing ? root.tryBlockStatus(of: range, precise: precise) : nil
     }
 
     /// Where the range lies in a host file; valid until the end of the current turn.
     package func hostFileRange(of range: GuestRange) -> HostFileRange? {
-        gate.isOpen ? root.hostFileRange(of: range) : nil
+        isServing ? root.hostFileRange(of: range) : nil
     }
 
     // MARK: Requests that may take time
@@ -59,6 +65,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         try check(GuestRange(offset, byteCount: target.byteCount))
         try await root.read(target, at: offset, flags: flags)
     }
@@ -69,6 +76,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         if !root.permissions.contains(.resize) { try check(GuestRange(offset, byteCount: source.byteCount)) }
         try await root.write(source, at: offset, flags: flags)
     }
@@ -79,6 +87,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         if !root.permissions.contains(.resize) { try check(range) }
         try await root.writeZeroes(range, flags: flags)
     }
@@ -89,6 +98,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         try check(range)
         try await root.discard(range)
     }
@@ -99,6 +109,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         try await root.flush()
     }
 
@@ -108,6 +119,7 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         try await root.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }
 
@@ -119,8 +131,13 @@ package final class BlockBackend: Sendable {
         await gate.enter()
         defer { gate.leave() }
         trace.enter()
+        try checkActive()
         try check(range)
         return try await BlockStatusPipeline.statusThroughChain(root.node, range, precise: precise)
+    }
+
+    private func checkActive() throws(BlockError) {
+        if !root.node.isActive { throw BlockError(errno: EPERM, "Block node '\(node.name)' is inactive") }
     }
 
     private func check(_ range: GuestRange) throws(BlockError) {

@@ -111,7 +111,7 @@ extension BlockGraph {
             if let record = next.nodes[name] { record.node.refresh(record.options) }
         }
         for name in next.touchedBelow {
-            for id in next.nodes[name]?.parents ?? [] { if let edge = next.edges[id] { edge.child.grant(edge.grant.used) } }
+            for id in next.nodes[name]?.parents ?? [] { if let edge = next.edges[id] { edge.child.grant(next.nodes[name]?.options.isActive == true ? edge.grant.used : []) } }
         }
         for node in regranted { await node.driver.commitPermissions() }
         for (id, edge) in state.edges where next.edges[id] == nil { edge.child.grant([]) }

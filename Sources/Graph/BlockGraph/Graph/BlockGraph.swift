@@ -88,14 +88,17 @@ package actor BlockGraph {
     /// - Parameters:
     ///   - name: how the holder is called in messages, `block export 'x'`.
     ///   - grant: what it is going to do and what it tolerates.
+    ///   - allowsInactive: the holder can live with an inactive node, and with one that becomes inactive.
     /// - Throws: `.notFound`, `.permissionConflict`, `.readOnly`.
-    package func makeBackend(named name: String, on nodeName: String, _ grant: PermissionGrant) async throws(BlockError) -> BlockBackend {
+    package func makeBackend(
+        named name: String, on nodeName: String, _ grant: PermissionGrant, allowsInactive: Bool = false
+    ) async throws(BlockError) -> BlockBackend {
         try await change { change async throws(BlockError) -> BlockBackend in
             guard let record = change.state.nodes[nodeName] else {
                 throw BlockError(.notFound, "Cannot find device='' nor node-name='\(nodeName)'")
             }
             Trace.graphAttachBackend(backend: name, node: nodeName)
-            return change.makeBackend(named: name, on: record.node, grant)
+            return change.makeBackend(named: name, on: record.node, grant, allowsInactive: allowsInactive)
         }
     }
 

@@ -81,6 +81,7 @@ package final class GraphChange {
         let (below, above) = (try record(target), try record(parent))
         try refuseLoop(from: parent, to: target, name)
         guard above.node.driver is any ChildChanging else { throw BlockError(.unsupported, "The node \(parent) does not support adding a child") }
+        if above.options.isActive { try below.node.refuseInactive(as: name, of: parent) }
         let child = BlockChild(name: name, role: role, node: below.node)
         state.attach(child, owner: .node(parent))
         state.disturb(parent)
@@ -107,15 +108,18 @@ package final class GraphChange {
     /// - Throws: `.invalidArgument` when a node would become its own descendant.
     package func retarget(_ id: GraphState.EdgeID, to target: String) throws(BlockError) {
         guard let edge = state.edges[id], edge.target != target else { return }
-        _ = try record(target)
-        if case .node(let parent) = edge.owner { try refuseLoop(from: parent, to: target, edge.child.name) }
+        let below = try record(target)
+        if case .node(let parent) = edge.owner {
+            try refuseLoop(from: parent, to: target, edge.child.name)
+            if state.nodes[parent]?.options.isActive == true { try below.node.refuseInactive(as: edge.child.name, of: parent) }
+        }
         state.retarget(id, to: target)
         releasedNodes.append(edge.target)
     }
 
     /// Attaches a backend, which may be used when the change is in force.
-    package func makeBackend(named name: String, on node: BlockNode, _ grant: PermissionGrant) -> BlockBackend {
-        let backend = BlockBackend(name: name, root: BlockChild(name: "root", role: [.filtered, .primary], node: node))
+    package func makeBackend(named name: String, on node: BlockNode, _ grant: PermissionGrant, allowsInactive: Bool = false) -> BlockBackend {
+        let backend = BlockBackend(name: name, root: BlockChild(name: "root", role: [.filtered, .primary], node: node), allowsInactive: allowsInactive)
         state.attach(backend.root, owner: .backend(backend), grant: grant)
         return backend
     }

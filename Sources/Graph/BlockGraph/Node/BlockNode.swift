@@ -46,6 +46,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         self.inheritsFrom = inheritsFrom
         self.driver = driver
         self.options = options
+        isActive = options.isActive
         formatName = type(of: driver).formatName
         kind = type(of: driver).kind
         flushing = driver as? any Flushing
@@ -69,6 +70,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
     func refresh(_ options: NodeOptions) {
         if options != self.options { self.options = options }
+        isActive = options.isActive
         let limits = driver.limits
         if limits == self.limits { return }
         self.limits = limits
@@ -86,6 +88,13 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// How many bytes the node compresses together; nil when it cannot compress.
     package var compressionUnit: Int? { compressedWriting?.compressionUnit }
     package var isReadOnly: Bool { options.isReadOnly }
+    /// The node serves requests. Kept apart from the options because every request asks.
+    package private(set) var isActive: Bool
+
+    /// - Throws: for an inactive node that is to be the child of an active one.
+    func refuseInactive(as child: String, of parent: String) throws(BlockError) {
+        if !options.isActive { throw BlockError(.invalidArgument, "Inactive '\(name)' can't be a \(child) child of active '\(parent)'") }
+    }
     /// The refusal of somebody who wants to write.
     package var readOnlyError: BlockError { options.readOnlyError(ofNode: name) }
     package var filename: String? { driver.filename }

@@ -15,5 +15,7 @@ extension NodeOptions {
         // A format passes on exactly the discards that it wants its file to see.
         discardsUnmap = options.discard.map { $0 == .unmap } ?? (parent != nil && !isBacking)
         detectZeroes = options.detectZeroes ?? .off
+        // Not inherited: a child that nobody active uses holds nothing anyway.
+        isActive = options.active ?? true
     }
 }

@@ -46,6 +46,7 @@ package struct NodeOpener: Sendable {
         case .definition(let options):
             node = try await open(options, inheriting: self.options, from: nodeName, role: role)
         }
+        if options.isActive { try node.refuseInactive(as: name, of: nodeName) }
         return attach(node, as: name, role: role)
     }
 

@@ -9,6 +9,12 @@ extension GraphState {
     mutating func refreshPermissions() throws(BlockError) {
         for name in touchedBelow {
             guard let record = nodes[name] else { continue }
+            if !record.options.isActive {
+                try refuseWriters(ofInactive: record)
+                setCumulative(.none, of: name)
+                for id in record.children { setComputedGrant(.none, of: id) }
+                continue
+            }
             try refuseConflicts(at: record)
             var cumulative = PermissionGrant.none
             for id in record.parents {
@@ -25,6 +31,15 @@ extension GraphState {
                 guard let edge = edges[id] else { continue }
                 setComputedGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: isReadOnly), of: id)
             }
+        }
+    }
+
+    /// Nobody holds permissions on an inactive node. Who can live with that gets what it wants when the node is active again.
+    private func refuseWriters(ofInactive record: NodeRecord) throws(BlockError) {
+        for id in record.parents {
+            guard let edge = edges[id], case .backend(let backend) = edge.owner, !backend.allowsInactive else { continue }
+            let writing = edge.grant.used.intersection([.write, .writeUnchanged, .resize])
+            if !writing.isEmpty { throw BlockError(.permissionConflict, "Permission '\(writing)' unavailable on inactive node") }
         }
     }
 

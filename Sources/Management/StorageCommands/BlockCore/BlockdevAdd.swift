@@ -7,7 +7,6 @@ extension StorageService {
     package func blockdevAdd(_ arguments: BlockdevOptions) async throws {
         try checkNotShuttingDown()
         guard arguments.nodeName != nil else { throw BlockError(.invalidArgument, "'node-name' must be specified for the root node") }
-        if arguments.active == false { throw BlockError(.unsupported, "Inactive block nodes ('active': false) are not supported") }
         try await graph.add(arguments)
     }
 }

@@ -10,13 +10,13 @@ extension StorageService {
         try await changes.withLock { () async throws(BlockError) in
             try checkNotShuttingDown()
             try await exports.checkNewID(arguments.id)
-            if arguments.allowInactive == true { throw BlockError(.unsupported, "Inactive block nodes ('allow-inactive') are not supported") }
             guard let node = await graph.node(named: arguments.nodeName) else {
                 throw BlockError(.notFound, "Cannot find device='' nor node-name='\(arguments.nodeName)'")
             }
             if arguments.writable == true, node.isReadOnly {
                 throw BlockError(.readOnly, "Cannot export read-only node '\(node.name)' as writable")
             }
+            if arguments.allowInactive != true { try await graph.setActive(true, nodeNamed: node.name) }
             var served = context
             if let thread = arguments.iothread { served = try threads.use(thread, by: arguments.id) }
             do throws(BlockError) {

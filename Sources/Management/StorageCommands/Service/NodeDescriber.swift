@@ -18,7 +18,7 @@ package enum NodeDescriber {
         }
         return BlockDeviceInfo(
             file: image.filename, nodeName: node.name, ro: node.isReadOnly, drv: node.formatName,
-            backingFile: node.backingChild.map { NodeNaming.filename(of: $0.node) }, backingFileDepth: chain.count - 1, active: true,
+            backingFile: node.backingChild.map { NodeNaming.filename(of: $0.node) }, backingFileDepth: chain.count - 1, active: node.isActive,
             encrypted: image.encrypted ?? false, detectZeroes: node.options.detectZeroes, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
             image: image,
             cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: 0)

@@ -1,0 +1,24 @@
+import BlockGraph
+import IOCore
+package import StrataBase
+import Synchronization
+
+extension QCOW2Driver: Activating {
+    package func inactivate() async throws(BlockError) { try await settleIfWritten() }
+
+    /// Somebody else may have written to the image: everything known of it is read anew. Its clusters must still be of the same size.
+    package func activate() async throws(BlockError) {
+        let header = try await Self.readHeader(of: file)
+        try header.requireServable()
+        guard header.geometry == geometry, header.header.version == opened.header.version else {
+            throw BlockError(.corruptImage, "qcow2: the image in node '\(file.node.name)' has become another one while it was inactive")
+        }
+        let l1 = try await Self.readL1(of: file, header)
+        opened = header
+        // What the other has added stays when the image is closed.
+        initialFileLength = file.length
+        setLength(header.virtualSize)
+        state.withLock { $0 = Self.initialState(header, options, l1) }
+        lastDecompressed.withLock { $0 = nil }
+    }
+}
