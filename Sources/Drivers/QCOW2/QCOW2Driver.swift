@@ -92,6 +92,8 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
             do {
                 return try state.withLock { state throws(Obstacle) in try body(&state) }
             } catch { obstacle = error }
+            Trace.qcow2ObstacleBegin(file: file.node.name, obstacle: "\(obstacle)")
+            defer { Trace.qcow2ObstacleEnd(file: file.node.name, obstacle: "\(obstacle)") }
             try await remove(obstacle)
         }
     }

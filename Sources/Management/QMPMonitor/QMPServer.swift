@@ -88,6 +88,7 @@ package final class QMPServer: Sendable {
     /// Of events that come faster than their rule allows, the first goes at once and the last when its period ends (`EventRateRule`).
     package func send(_ event: some QAPIEvent) {
         if policy.hides(type(of: event).specialFeatures) { return }
+        Trace.qmpEvent(event: type(of: event).eventName)
         let message = QMPMessage.event(event, at: .now, policy: policy)
         let now = clock.now()
         let (isAdmitted, connections) = state.withLock { state in

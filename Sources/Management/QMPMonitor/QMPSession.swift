@@ -11,6 +11,8 @@ package struct QMPCall: Sendable {
     /// Runs the handler.
     /// - Returns: the answer, nil when the command has none.
     package func run() async -> JSONValue? {
+        Trace.qmpCommandBegin(command: entry.name, id: id?.text() ?? "none")
+        defer { Trace.qmpCommandEnd(command: entry.name, id: id?.text() ?? "none") }
         do {
             let value = try await entry.run(arguments, policy: policy)
             return entry.answersSuccess ? QMPMessage.success(value, id: id) : nil

@@ -1,10 +1,20 @@
+import BasicDrivers
 import BlockGraph
+import NBDClient
+import NBDServer
+import QCOW2
+import QMPMonitor
 package import TraceRuntime
 
 /// The modules that have trace points. One line for each.
 package enum TraceCatalog {
     package static let modules: [TraceModule] = [
-        BlockGraphTraceEvents.module
+        BlockGraphTraceEvents.module,
+        BasicDriversTraceEvents.module,
+        QCOW2TraceEvents.module,
+        NBDServerTraceEvents.module,
+        NBDClientTraceEvents.module,
+        QMPMonitorTraceEvents.module,
     ]
 
     /// Makes them known, once.

@@ -100,11 +100,13 @@ final class ServerLink: Sendable {
             await connection.close()
             throw BlockError(.cancelled, "The node is being closed")
         }
+        Trace.nbdClientConnected(server: "\(address)")
         return result.session
     }
 
     /// On the context: the connection broke.
     private func lost(_ error: BlockError) {
+        Trace.nbdClientLost(server: "\(settings.address)", reason: error.description)
         let delay = settings.reconnectDelay
         let loss: Int? = state.update { state in
             guard case .up = state.phase else { return nil }
@@ -160,6 +162,8 @@ final class ServerLink: Sendable {
     /// Sends a request, again if need be, and waits for its answer.
     /// - Throws: `.connection` when the server is gone for longer than the delay. An answer that says no is an outcome.
     func perform(_ request: ClientRequest) async throws(BlockError) -> ClientOutcome {
+        Trace.nbdClientRequestBegin(server: "\(settings.address)", command: "\(request.command)", offset: request.offset, bytes: request.byteCount)
+        defer { Trace.nbdClientRequestEnd(server: "\(settings.address)", command: "\(request.command)", offset: request.offset, bytes: request.byteCount) }
         while true {
             let connection: ClientConnection
             if let up = state.withLock({ $0.connection }) { connection = up } else { connection = try await nextConnection() }

@@ -62,6 +62,7 @@ extension FileDriver {
         // Explicitly, because a member of a descriptor set stays open without us.
         file.release(change.file.sharesLocks(with: file) ? held.subtracting(change.locks) : held.union(change.locks))
         if change.file !== file {
+            Trace.fileReopen(path: path, writable: change.file.options.writable)
             file = change.file
             (unit, limits) = Self.geometry(of: file)
         }

@@ -14,6 +14,8 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
     }
 
     private func zero(_ range: GuestRange, _ flags: RequestFlags) async throws(BlockError) -> Support {
+        Trace.fileZeroesBegin(path: path, offset: range.start.rawValue, bytes: range.byteCount, mayUnmap: flags.contains(.mayUnmap))
+        defer { Trace.fileZeroesEnd(path: path, offset: range.start.rawValue, bytes: range.byteCount) }
         defer { forgetKnownData() }
         let fileSize = try file.status().size
         if range.start.rawValue >= fileSize, file.isRegularFile, flags.contains(.mayUnmap) {
@@ -28,17 +30,23 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         var outcome = HostFile.SpaceOutcome.unsupported
         if flags.contains(.mayUnmap), range.end.rawValue <= fileSize { outcome = try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount) }
         if outcome == .unsupported { outcome = try await file.zeroRange(at: range.start.asHost, byteCount: range.byteCount) }
+        if outcome == .unsupported { Trace.fileZeroesFallback(path: path, refused: "zeroed ranges") }
         // Some file systems (tmpfs) know holes but not zeroed ranges: a hole with its space reserved again is the same to a reader.
         if outcome == .unsupported, range.end.rawValue <= fileSize {
             outcome = try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount)
             if outcome == .done { _ = try await file.allocate(at: range.start.asHost, byteCount: range.byteCount) }
         }
-        if outcome == .unsupported { return .unsupported }
+        if outcome == .unsupported {
+            Trace.fileZeroesFallback(path: path, refused: "holes")
+            return .unsupported
+        }
         grow(to: range.end)
         return .done
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
+        Trace.fileDiscardBegin(path: path, offset: range.start.rawValue, bytes: range.byteCount)
+        defer { Trace.fileDiscardEnd(path: path, offset: range.start.rawValue, bytes: range.byteCount) }
         defer { forgetKnownData() }
         return try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount) == .done ? .done : .unsupported
     }

@@ -93,6 +93,8 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset.asHost) }
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        Trace.fileReadBegin(path: path, offset: offset.rawValue, bytes: target.byteCount)
+        defer { Trace.fileReadEnd(path: path, offset: offset.rawValue, bytes: target.byteCount) }
         try await file.read(target, at: offset.asHost)
     }
 
@@ -103,6 +105,8 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        Trace.fileWriteBegin(path: path, offset: offset.rawValue, bytes: source.byteCount)
+        defer { Trace.fileWriteEnd(path: path, offset: offset.rawValue, bytes: source.byteCount) }
         try await file.write(source, at: offset.asHost)
         grow(to: offset + source.byteCount)
         if flags.contains(.forceUnitAccess) { try await flush() }
@@ -112,7 +116,11 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
         if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: unit), ordering: .relaxed) }
     }
 
-    package func flush() async throws(BlockError) { try await file.flush() }
+    package func flush() async throws(BlockError) {
+        Trace.fileFlushBegin(path: path)
+        defer { Trace.fileFlushEnd(path: path) }
+        try await file.flush()
+    }
 
     package func hostFileRange(of range: GuestRange) -> HostFileRange? {
         configuration.bypassesCache ? nil : HostFileRange(descriptor: file.descriptor, offset: range.start.rawValue)

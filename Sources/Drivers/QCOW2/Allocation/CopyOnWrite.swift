@@ -35,6 +35,8 @@ extension QCOW2Driver {
 
     /// Writes the guest's data and what surrounds it to the reserved clusters; in one write, unless the rest is long and zero.
     func fill(_ reservation: Reservation, _ shape: WriteShape, _ data: IOVector) async throws(BlockError) {
+        Trace.qcow2FillBegin(file: file.node.name, guest: reservation.guest.rawValue, head: shape.head, tail: shape.tail)
+        defer { Trace.qcow2FillEnd(file: file.node.name, guest: reservation.guest.rawValue) }
         let head = try await surrounding(headRange(reservation, shape), reservation.firstOld, reservation)
         let tail = try await surrounding(tailRange(reservation, shape), reservation.lastOld, reservation)
         let dataStart = reservation.host + shape.head

@@ -56,6 +56,7 @@ extension QCOW2Driver {
                 return (extent, usesHost ? inFlight.enter(epoch: state.epoch) : -1)
             }
             defer { if ticket >= 0 { inFlight.leave(ticket) } }
+            Trace.qcow2ReadExtent(file: file.node.name, guest: position.rawValue, kind: "\(extent.kind)", bytes: extent.byteCount, host: extent.host.rawValue)
             let part = target.slice(at: done, byteCount: extent.byteCount)
             switch extent.kind {
             case .normal:

@@ -18,9 +18,11 @@ extension QCOW2Driver {
                 let isWritten = file.tryWrite(part, at: host.asGuest)
                 inFlight.leave(ticket)
                 if !isWritten { return false }
+                Trace.qcow2WriteInPlace(file: file.node.name, guest: (offset + done).rawValue, host: host.rawValue, bytes: byteCount)
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, offset + done, total - done, geometry)
+                Trace.qcow2Allocate(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 var isWritten = false
                 if !needsSurroundings(reservation, shape) {
                     let part = source.slice(at: done, byteCount: shape.byteCount)
@@ -29,6 +31,7 @@ extension QCOW2Driver {
                     if !isWritten { fileRefusesTries.store(true, ordering: .relaxed) }
                 }
                 if !isWritten || !tryPublish(reservation) {
+                    Trace.qcow2Cancel(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     return false
                 }
@@ -61,6 +64,7 @@ extension QCOW2Driver {
         let waiters = try? state.withLock { state throws(Obstacle) in try state.publish(reservation) }
         guard let waiters else { return false }
         finish(reservation, waiters)
+        Trace.qcow2Publish(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
         return true
     }
 
@@ -81,16 +85,20 @@ extension QCOW2Driver {
             case .inPlace(let host, let byteCount, let ticket):
                 defer { inFlight.leave(ticket) }
                 file.reached(.writeAio)
+                Trace.qcow2WriteInPlace(file: file.node.name, guest: position.rawValue, host: host.rawValue, bytes: byteCount)
                 try await file.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, position, left, geometry)
                 file.reached(.clusterAlloc)
+                Trace.qcow2Allocate(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 do {
                     try await fill(reservation, shape, source.slice(at: done, byteCount: shape.byteCount))
                     let waiters = try await step { state throws(Obstacle) in try state.publish(reservation) }
                     finish(reservation, waiters)
+                    Trace.qcow2Publish(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 } catch {
+                    Trace.qcow2Cancel(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     throw error
                 }

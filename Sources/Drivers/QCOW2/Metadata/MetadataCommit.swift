@@ -39,6 +39,8 @@ extension QCOW2Driver {
     }
 
     func commit(_ scope: CommitScope) async throws(BlockError) {
+        Trace.qcow2CommitBegin(file: file.node.name, scope: "\(scope)")
+        defer { Trace.qcow2CommitEnd(file: file.node.name, scope: "\(scope)") }
         let begunBefore = flushCounter.withLock { $0.begun }
         await commits.lock()
         defer { commits.unlock() }
@@ -71,6 +73,8 @@ extension QCOW2Driver {
     private func flushFile() async throws(BlockError) {
         let wanted = state.withLock { $0.barrierWanted }
         file.reached(.flushToDisk)
+        Trace.qcow2FlushBegin(file: file.node.name)
+        defer { Trace.qcow2FlushEnd(file: file.node.name) }
         do { try await file.flush() } catch {
             state.withLock { state in
                 state.l2.markAllDirty()
@@ -127,6 +131,7 @@ extension QCOW2Driver {
             while end < copies.count, copies[end].host == copies[end - 1].host + sliceBytes { end += 1 }
             let host = copies[first].host
             file.reached(.l2Update)
+            Trace.qcow2L2Write(file: file.node.name, host: host.rawValue, slices: end - first)
             do {
                 try await file.write(buffer.vector(at: first * sliceBytes, byteCount: (end - first) * sliceBytes), at: host.asGuest)
             } catch { throw error.during("writing the L2 table at \(host)") }
@@ -143,6 +148,7 @@ extension QCOW2Driver {
             var end = first + 1
             while end < entries.count, entries[end].index == entries[end - 1].index + 1 { end += 1 }
             let run = entries[first..<end]
+            Trace.qcow2L1Write(file: file.node.name, index: entries[first].index, entries: run.count)
             let buffer = IOBuffer(byteCount: run.count * 8)
             buffer.withMutableBytes { bytes in
                 for (position, entry) in run.enumerated() { bytes.setBigEndian(entry.bits, at: position * 8) }

@@ -65,6 +65,7 @@ extension QCOW2Driver {
                 if !waits { continuation.resume() }
             }
         case .read(let slot, let offset, let ticket):
+            Trace.qcow2L2Read(file: file.node.name, slice: slice, host: offset.rawValue)
             let buffer = IOBuffer(byteCount: sliceBytes)
             file.reached(.l2Load)
             do {
@@ -85,6 +86,7 @@ extension QCOW2Driver {
             if case .nothingToDo = start { return true }
             return false
         }
+        Trace.qcow2L2Read(file: file.node.name, slice: slice, host: offset.rawValue)
         let buffer = IOBuffer(byteCount: sliceBytes)
         let isRead = file.tryRead(buffer.vector, at: offset.asGuest)
         finish(slot, isRead ? buffer : nil, ticket)

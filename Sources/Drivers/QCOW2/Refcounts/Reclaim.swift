@@ -75,6 +75,7 @@ extension QCOW2Driver {
                 }
                 return (wanted, nil)
             }
+            Trace.qcow2Free(file: file.node.name, host: run.start.rawValue, clusters: done)
             if let found { _ = await signalCorruption(found) }
             run.start += done << geometry.clusterBits
             run.clusterCount -= done

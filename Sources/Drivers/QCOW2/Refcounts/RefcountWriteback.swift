@@ -22,6 +22,7 @@ extension QCOW2Driver {
         case .failure(.corrupt(let contradiction)): throw await signalCorruption(contradiction)
         case .failure: return
         }
+        Trace.qcow2RefcountBlockRead(file: file.node.name, block: index, host: offset.rawValue)
         let buffer = IOBuffer(byteCount: geometry.clusterSize)
         file.reached(.refblockLoad)
         do { try await file.read(buffer.vector, at: offset.asGuest) } catch { throw error.during("reading the refcount block at \(offset)") }
@@ -48,6 +49,7 @@ extension QCOW2Driver {
                 return (block, offset)
             }
             guard let snapshot else { continue }
+            Trace.qcow2RefcountBlockWrite(file: file.node.name, block: snapshot.block.blockIndex, host: snapshot.offset.rawValue)
             let buffer = IOBuffer(copying: snapshot.block.bytes)
             file.reached(.refblockUpdate)
             do { try await file.write(buffer.vector, at: snapshot.offset.asGuest) } catch {
@@ -74,6 +76,7 @@ extension QCOW2Driver {
         try await file.flush()
         file.reached(.reftableUpdate)
         for (index, bits) in cut.entries {
+            Trace.qcow2RefcountTableWrite(file: file.node.name, index: index, entry: bits)
             let buffer = IOBuffer(byteCount: 8)
             buffer.withMutableBytes { $0.setBigEndian(bits, at: 0) }
             do { try await file.write(buffer.vector, at: (cut.offset + index * 8).asGuest) } catch { throw error.during("writing the refcount table") }

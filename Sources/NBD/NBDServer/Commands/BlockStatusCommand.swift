@@ -58,6 +58,7 @@ extension ServerConnection {
 
     /// One chunk for each context.
     private func reply(_ all: [BlockStatusExtents], _ contexts: [MetaContext], to frame: RequestFrame) {
+        Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0)
         guard phase != .closed else { return }
         for (index, (extents, context)) in zip(all, contexts).enumerated() {
             let payload = extents.payloadByteCount(format)

@@ -10,7 +10,10 @@ extension ServerConnection {
         let range = frame.range
         if range.byteCount >= ConnectionLimits.largeRead { return readLarge(frame, range) }
         // A data chunk holds at least one byte.
-        if range.isEmpty, format != .simple { return replyEmpty(to: frame.reference) }
+        if range.isEmpty, format != .simple {
+            Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0)
+            return replyEmpty(to: frame.reference)
+        }
         if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
     }
 
@@ -21,6 +24,7 @@ extension ServerConnection {
         guard backend.tryRead(sendQueue.reserved(at: header, byteCount: range.byteCount), at: range.start) else { return false }
         sendQueue.withReserved(header) { encodeDataHeader(range, frame.reference, isLast: isLast, into: &$0) }
         sendQueue.commit(header + range.byteCount)
+        if isLast { Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0) }
         return true
     }
 
@@ -60,6 +64,7 @@ extension ServerConnection {
             while let piece = rest.takeFilePiece() { if backend.hostFileRange(of: piece) == nil { return false } }
         }
         sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, frame.reference, isLast: true, into: &$0) }
+        Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0)
         if isOnePiece {
             sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
         } else {
@@ -81,6 +86,7 @@ extension ServerConnection {
         let buffer = IOBuffer(byteCount: range.byteCount)
         defer { withExtendedLifetime(buffer) {} }
         try await backend.read(buffer.vector, at: range.start, flags: [])
+        Trace.nbdRequestEnd(client: self, cookie: request.reference.cookie, error: 0)
         guard phase != .closed else { return }
         sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, request.reference, isLast: true, into: &$0) }
         if range.byteCount <= ConnectionLimits.copiedReply {

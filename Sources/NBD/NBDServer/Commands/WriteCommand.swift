@@ -10,10 +10,12 @@ extension ServerConnection {
         let count = frame.range.byteCount
         if count > ConnectionLimits.inPlacePayload {
             receiveBuffer.consume(requestHeaderSize)
+            traceBegin(frame)
             incoming = .payload(frame, IOBuffer(byteCount: count), received: 0)
             return true
         }
         guard receiveBuffer.unreadByteCount >= requestHeaderSize + count else { return false }
+        traceBegin(frame)
         let payload = receiveBuffer.unread(at: requestHeaderSize, byteCount: count)
         if backend.tryWrite(payload, at: frame.range.start, flags: writeFlags(frame)) {
             replyDone(to: frame)

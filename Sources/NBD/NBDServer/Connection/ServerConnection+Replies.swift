@@ -8,6 +8,7 @@ extension ServerConnection {
     /// Success of anything but a read or a block status request. Simple replies are allowed for these unless extended headers were agreed on, and
     /// are shortest.
     func replyDone(to frame: RequestFrame) {
+        Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0)
         guard phase != .closed else { return }
         if format == .extended { return replyEmpty(to: frame.reference) }
         sendQueue.append(SimpleReply.encodedSize) { SimpleReply.encode(cookie: frame.cookie, into: &$0) }
@@ -20,6 +21,7 @@ extension ServerConnection {
 
     /// - Parameter text: for people; sent where the negotiated replies have room for it.
     func replyError(to reference: ReplyFormat.Reference, _ code: NBDErrorCode, _ text: String) {
+        Trace.nbdRequestEnd(client: self, cookie: reference.cookie, error: code.rawValue)
         guard phase != .closed else { return }
         sendQueue.append(format.errorSize(text)) { format.encodeError(code, text, reference, into: &$0) }
     }

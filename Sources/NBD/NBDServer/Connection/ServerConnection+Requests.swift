@@ -50,6 +50,7 @@ extension ServerConnection {
         switch frame.command {
         case .read:
             receiveBuffer.consume(requestHeaderSize)
+            traceBegin(frame)
             read(frame)
         case .write:
             guard write(frame) else { return .needsMore }
@@ -58,9 +59,11 @@ extension ServerConnection {
             phase = .draining
         case .blockStatus:
             receiveBuffer.consume(requestHeaderSize)
+            traceBegin(frame)
             blockStatus(frame, metaContexts)
         default:
             receiveBuffer.consume(requestHeaderSize)
+            traceBegin(frame)
             submit(QueuedRequest(frame))
         }
         requestCount &+= 1
@@ -74,6 +77,7 @@ extension ServerConnection {
         let payload = frame.payloadByteCount(isExtended: format == .extended)
         if payload > UInt32.max { return .hopeless }
         if payload > 0 { incoming = .skipping(Int(payload)) }
+        traceBegin(frame)
         replyError(to: frame.reference, refusal.code, refusal.text)
         return .done
     }
@@ -96,8 +100,17 @@ extension ServerConnection {
         if let refusal = rules.refusal(of: plain) { return refuse(frame, refusal) }
         receiveBuffer.consume(requestHeaderSize + size)
         requestCount &+= 1
+        traceBegin(plain)
         blockStatus(plain, chosen)
         return .done
+    }
+
+    /// A request is told of once, when its header is taken; that of a short write together with its payload.
+    @inline(__always)
+    func traceBegin(_ frame: RequestFrame) {
+        Trace.nbdRequestBegin(
+            client: self, cookie: frame.cookie, command: "\(frame.command)", offset: Int(truncatingIfNeeded: frame.offset),
+            bytes: Int(truncatingIfNeeded: frame.byteCount))
     }
 
     /// Moves what has already arrived of a long payload to its place.

@@ -12,6 +12,7 @@ extension ServerConnection {
         requestsInFlight += 1
         bytesInFlight += request.heldByteCount
         queue.append(request)
+        Trace.nbdRequestQueued(client: self, cookie: request.frame.cookie, unfinished: requestsInFlight)
         if parking.unparkOne() || workerCount == ConnectionLimits.requestsInFlight { return }
         workerCount += 1
         context.spawn { await self.work() }

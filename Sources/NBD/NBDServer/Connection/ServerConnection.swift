@@ -120,6 +120,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
         do throws(BlockError) {
             watchToken = try context.watch(socket.descriptor, for: .readable, self)
             watchedEvents = .readable
+            Trace.nbdSessionBegin(client: self, export: backend.name, structured: format != .simple)
             turn()
         } catch {
             close()
@@ -262,7 +263,9 @@ package actor ServerConnection: ContextActor, SpinningSource {
         }
         switch outcome {
         case .empty: break
-        case .wouldBlock: isSendBlocked = true
+        case .wouldBlock:
+            isSendBlocked = true
+            Trace.nbdSendBlocked(client: self, unsent: sendQueue.byteCount)
         case .failed: close()
         case .missing(let position, let byteCount):
             isSupplying = true
@@ -298,6 +301,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
     func close() {
         if phase != .closed {
             phase = .closed
+            Trace.nbdSessionClosing(client: self, unfinished: requestsInFlight)
             if let watchToken { context.unwatch(watchToken) }
             watchToken = nil
             socket.shutDown()
@@ -316,6 +320,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
     func endIfOver() {
         guard phase == .closed, requestsInFlight == 0, workerCount == 0, !isOver else { return }
         isOver = true
+        Trace.nbdSessionEnd(client: self)
         for waiter in whenOver { waiter.resume() }
         whenOver = []
         onClosed(self)

@@ -52,6 +52,7 @@ actor HandshakeConnection: ContextActor, EventSource {
         handshake.greet(&output)
         sendQueue.append(output.bytes)
         do throws(BlockError) {
+            Trace.nbdNegotiateBegin(client: self)
             watchToken = try context.watch(socket.descriptor, for: .readable, self)
             watchedEvents = .readable
             turn()
@@ -95,6 +96,7 @@ actor HandshakeConnection: ContextActor, EventSource {
         while end == nil, sendQueue.byteCount < Self.unsentLimit {
             var output = HandshakeOutput()
             let (consumed, verdict) = receiveBuffer.withUnread { handshake.consume($0, exports: exports, &output) }
+            if Trace.isNbdNegotiateOptionOn, consumed > 0 { traceOption() }
             receiveBuffer.consume(consumed)
             sendQueue.append(output.bytes)
             switch verdict {
@@ -108,6 +110,12 @@ actor HandshakeConnection: ContextActor, EventSource {
         }
     }
 
+    /// Tells of the option at the front of the buffer; other parts of the handshake are none.
+    private func traceOption() {
+        guard let option = receiveBuffer.withUnread({ try? OptionFrame(decoding: $0) }) else { return }
+        Trace.nbdNegotiateOption(client: self, option: option.option.rawValue, bytes: option.payloadByteCount)
+    }
+
     private func watch(for events: ReadyEvents) {
         guard let watchToken, events != watchedEvents else { return }
         watchedEvents = events
@@ -117,6 +125,7 @@ actor HandshakeConnection: ContextActor, EventSource {
     private func finish(_ outcome: Outcome) {
         guard let report = onEnd else { return }
         onEnd = nil
+        Trace.nbdNegotiateEnd(client: self, outcome: outcome.traceText)
         if let watchToken { context.unwatch(watchToken) }
         watchToken = nil
         if case .closed = outcome { socket.shutDown() }
@@ -124,5 +133,15 @@ actor HandshakeConnection: ContextActor, EventSource {
         // By now it is served, or never will be.
         chosen?.stopExpectingClient()
         chosen = nil
+    }
+}
+
+extension HandshakeConnection.Outcome {
+    /// For traces.
+    fileprivate var traceText: String {
+        switch self {
+        case .transmission(let session, _): "chose export '\(session.export.name)'"
+        case .closed: "closed"
+        }
     }
 }
