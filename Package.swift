@@ -62,15 +62,16 @@ let package = Package(
         // Floor 4: what nodes, exports and servers refer to by name.
         module("ManagedObjects", in: "Objects", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
-        // Floor 5: the schema compiler (imported by nobody), the graph and the monitor.
+        // Floor 5: the schema compiler (imported by nobody), the graph, and what monitors talk over.
         program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
         program("trace-gen", in: "QAPI", ["StrataBase", "TraceCompiler"]),
         .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen", "trace-gen"], path: "Sources/QAPI/QAPIPlugin"),
         module("SocketAddresses", in: "QAPI", ["StrataBase", "IOCore", "StorageSchema"]),
         module("BlockGraph", in: "Graph", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
-        module("QMPMonitor", in: "Management", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("CharacterDevices", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
 
-        // Floor 6: drivers and exports.
+        // Floor 6: the monitor, drivers and exports.
+        module("QMPMonitor", in: "Management", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BasicDrivers", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockFilters", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
@@ -85,7 +86,7 @@ let package = Package(
         module(
             "StorageCommands", in: "Management",
             [
-                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QMPMonitor", "BasicDrivers", "BlockFilters", "QCOW2",
+                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "QCOW2",
                 "BlockExports", "NBDServer", "NBDClient", "TestDrivers",
             ]),
 
@@ -97,7 +98,7 @@ let package = Package(
 
         // Floor 10: one library per tool.
         module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
-        module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QMPMonitor", "StorageCommands", "ToolSupport"]),
+        module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "CharacterDevices", "QMPMonitor", "StorageCommands", "ToolSupport"]),
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
         // Floor 11: the one executable.
@@ -140,7 +141,8 @@ let package = Package(
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"], exclude: ["not-yet-implemented.txt"]),
         tests("QMPToolTests", ["QAPIRuntime", "StorageSchema", "ToolSupport", "QMPTool"]),
-        tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "QMPMonitor"]),
+        tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices", "QMPMonitor"]),
+        tests("CharacterDevicesTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "CharacterDevices"]),
     ],
     swiftLanguageModes: [.v6]
 )

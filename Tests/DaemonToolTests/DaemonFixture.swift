@@ -91,18 +91,42 @@ final class MonitorClient {
     private(set) var events: [JSONValue] = []
 
     /// Connects as soon as somebody listens, and negotiates.
-    init(connectingTo path: String, of process: Process) throws {
+    convenience init(connectingTo path: String, of process: Process) throws { try self.init(connectingTo: .unix(path: path), of: process) }
+
+    convenience init(connectingTo address: HostAddress, of process: Process) throws {
         let deadline = ContinuousClock.now + .seconds(20)
         var connected: ConnectedSocket?
         while connected == nil {
-            connected = try? ConnectedSocket(connectingTo: .unix(path: path))
+            connected = try? ConnectedSocket(connectingTo: address)
             if connected == nil, ContinuousClock.now > deadline || !process.isRunning { throw Complaint(description: "the daemon did not open its monitor") }
             if connected == nil { sched_yield() }
         }
         guard let connected else { throw Complaint(description: "not connected") }
-        socket = connected
+        try self.init(connected)
+    }
+
+    /// Negotiates on a connection.
+    init(_ socket: ConnectedSocket) throws {
+        self.socket = socket
         guard try message()["QMP"] != nil else { throw Complaint(description: "no greeting") }
         _ = try execute("qmp_capabilities")
+    }
+
+    /// Sends bytes in a connection of their own and reads, without keeping, what comes until `mark` has come.
+    static func pour(_ bytes: [UInt8], into path: String, until mark: String) throws {
+        let socket = try ConnectedSocket(connectingTo: .unix(path: path))
+        var sent = 0
+        var tail = ""
+        while !tail.contains(mark) {
+            var descriptor = pollfd(fd: socket.descriptor, events: Int16(sent < bytes.count ? POLLIN | POLLOUT : POLLIN), revents: 0)
+            guard poll(&descriptor, 1, 20000) > 0 else { throw Complaint(description: "the monitor is silent") }
+            if descriptor.revents & Int16(POLLOUT) != 0, case .bytes(let count) = socket.send(bytes, from: sent) { sent += count }
+            if descriptor.revents & Int16(POLLIN | POLLHUP) != 0 {
+                let (outcome, chunk) = socket.receive(atMost: 1 << 16)
+                guard case .bytes = outcome else { throw Complaint(description: "the monitor has hung up") }
+                tail = String((tail + String(decoding: chunk, as: UTF8.self)).suffix(4096))
+            }
+        }
     }
 
     /// Runs a command; its answer, with the events on the way put aside.

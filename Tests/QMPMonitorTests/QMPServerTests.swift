@@ -1,4 +1,5 @@
 import Foundation
+import CharacterDevices
 import IOCore
 import QAPIRuntime
 import QMPMonitor
@@ -275,7 +276,7 @@ struct QMPServerTests {
         let serverInput = ConnectedSocket(adopting: dup(input.fileHandleForReading.fileDescriptor))
         let serverOutput = ConnectedSocket(adopting: dup(output.fileHandleForWriting.fileDescriptor))
         let server = fixture.server
-        try await fixture.run { try server.serve(input: serverInput, output: serverOutput, pretty: true) }
+        try await fixture.run { server.serve(DescriptorStream(input: serverInput, output: serverOutput, ending: .givesBack), pretty: true) }
         try input.fileHandleForWriting.write(contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-block-exports"}"#.utf8))
         try input.fileHandleForWriting.close()
         var text = ""

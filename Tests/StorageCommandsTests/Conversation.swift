@@ -45,7 +45,7 @@ enum Conversation {
     }
 
     /// Made-up node names become one, and lists of nodes get an order of their own.
-    private static func normal(_ value: JSONValue) -> JSONValue {
+    static func normal(_ value: JSONValue) -> JSONValue {
         switch value {
         case .string(let text): return .string(text.hasPrefix("#block") ? "#block" : text)
         case .array(let elements): return .array(elements.map(normal).sorted { sortKey($0) < sortKey($1) })

@@ -42,6 +42,17 @@ void strata_thread_join(uint64_t handle) { pthread_join((pthread_t)handle, NULL)
 
 int strata_thread_id(void) { return gettid(); }
 
+int strata_open_terminal(char *path, size_t size) {
+    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return -errno;
+    int error = 0;
+    if (grantpt(fd) < 0 || unlockpt(fd) < 0) error = errno;
+    if (!error) error = ptsname_r(fd, path, size);
+    if (!error) return fd;
+    close(fd);
+    return -error;
+}
+
 void strata_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 
 int strata_signal_descriptor(void) {

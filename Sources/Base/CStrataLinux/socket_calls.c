@@ -1,4 +1,5 @@
 #include "socket_calls.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -13,12 +14,13 @@
 
 #define STREAM_FLAGS (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
 
-static int unix_address(struct sockaddr_un *address, const char *path, size_t length, socklen_t *size) {
-    if (length == 0 || length >= sizeof address->sun_path) return -ENAMETOOLONG;
+static int unix_address(struct sockaddr_un *address, const char *path, size_t length, int kind, socklen_t *size) {
+    int is_abstract = kind != STRATA_UNIX_PATH;
+    if (length == 0 || length + 1 > sizeof address->sun_path) return -ENAMETOOLONG;
     memset(address, 0, sizeof *address);
     address->sun_family = AF_UNIX;
-    memcpy(address->sun_path, path, length);
-    *size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+    memcpy(address->sun_path + is_abstract, path, length);
+    *size = kind == STRATA_UNIX_PADDED ? (socklen_t)sizeof *address : (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
     return 0;
 }
 
@@ -28,10 +30,10 @@ static int fail(int fd) {
     return -error;
 }
 
-int strata_listen_unix(const char *path, size_t length, int backlog) {
+int strata_listen_unix(const char *path, size_t length, int kind, int backlog) {
     struct sockaddr_un address;
     socklen_t size;
-    int result = unix_address(&address, path, length, &size);
+    int result = unix_address(&address, path, length, kind, &size);
     if (result < 0) return result;
     int fd = socket(AF_UNIX, STREAM_FLAGS, 0);
     if (fd < 0) return -errno;
@@ -52,10 +54,10 @@ static int connect_failed(int fd) {
     return fail(fd);
 }
 
-int strata_connect_unix(const char *path, size_t length) {
+int strata_connect_unix(const char *path, size_t length, int kind) {
     struct sockaddr_un address;
     socklen_t size;
-    int result = unix_address(&address, path, length, &size);
+    int result = unix_address(&address, path, length, kind, &size);
     if (result < 0) return result;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
@@ -64,17 +66,18 @@ int strata_connect_unix(const char *path, size_t length) {
     return fd;
 }
 
-static int resolve(const char *host, const char *port, int passive, struct addrinfo **list) {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
+static int resolve(const char *host, const char *port, int passive, int family, struct addrinfo **list) {
+    int hint = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
+    struct addrinfo hints = {.ai_family = hint, .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
     int code = getaddrinfo(host && *host ? host : NULL, port, &hints, list);
     return code ? code - 1000 : 0;
 }
 
 const char *strata_address_error(int code) { return gai_strerror(code + 1000); }
 
-int strata_listen_tcp(const char *host, const char *port, int backlog, int *bound_port) {
+int strata_listen_tcp(const char *host, const char *port, int family, int backlog, int *bound_port) {
     struct addrinfo *list;
-    int result = resolve(host, port, 1, &list);
+    int result = resolve(host, port, 1, family, &list);
     if (result < 0) return result;
     result = -EADDRNOTAVAIL;
     for (struct addrinfo *a = list; a; a = a->ai_next) {
@@ -85,6 +88,8 @@ int strata_listen_tcp(const char *host, const char *port, int backlog, int *boun
             continue;
         }
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        /* Asked for this family alone: an IPv6 socket must not take IPv4 clients along. */
+        if (family == 6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
         if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
             result = fail(fd);
             continue;
@@ -103,9 +108,9 @@ int strata_listen_tcp(const char *host, const char *port, int backlog, int *boun
     return result;
 }
 
-int strata_connect_tcp(const char *host, const char *port) {
+int strata_connect_tcp(const char *host, const char *port, int family) {
     struct addrinfo *list;
-    int result = resolve(host, port, 0, &list);
+    int result = resolve(host, port, 0, family, &list);
     if (result < 0) return result;
     result = -EADDRNOTAVAIL;
     for (struct addrinfo *a = list; a; a = a->ai_next) {
@@ -125,6 +130,29 @@ int strata_connect_tcp(const char *host, const char *port) {
     }
     freeaddrinfo(list);
     return result;
+}
+
+int strata_is_listening(int fd) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) < 0 ? -errno : value;
+}
+
+int strata_socket_name(int fd, int peer, char *host, size_t size, int *port) {
+    struct sockaddr_storage name;
+    socklen_t length = sizeof name;
+    if ((peer ? getpeername(fd, (struct sockaddr *)&name, &length) : getsockname(fd, (struct sockaddr *)&name, &length)) < 0) return -errno;
+    if (name.ss_family == AF_INET) {
+        struct sockaddr_in *v4 = (struct sockaddr_in *)&name;
+        *port = ntohs(v4->sin_port);
+        return inet_ntop(AF_INET, &v4->sin_addr, host, (socklen_t)size) ? 4 : -errno;
+    }
+    if (name.ss_family == AF_INET6) {
+        struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&name;
+        *port = ntohs(v6->sin6_port);
+        return inet_ntop(AF_INET6, &v6->sin6_addr, host, (socklen_t)size) ? 6 : -errno;
+    }
+    return 0;
 }
 
 int strata_accept(int fd) {

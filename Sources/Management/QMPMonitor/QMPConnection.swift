@@ -1,3 +1,4 @@
+import CharacterDevices
 import IOCore
 import QAPIRuntime
 import StrataBase
@@ -31,21 +32,18 @@ final class QMPConnection: EventSource {
     }
 
     private let context: IOContext
-    private let input: ConnectedSocket
-    private let output: ConnectedSocket
+    private let stream: any ByteStream
     private let pretty: Bool
     private let whenClosed: @Sendable (QMPConnection) -> Void
     private let state: Mutex<State>
     private let passedDescriptors = PassedDescriptors()
 
-    /// - Parameter output: the same object as `input` for a socket, another one for a pair of streams.
     init(
-        session: QMPSession, input: ConnectedSocket, output: ConnectedSocket, pretty: Bool, context: IOContext,
+        session: QMPSession, stream: any ByteStream, pretty: Bool, context: IOContext,
         whenClosed: @escaping @Sendable (QMPConnection) -> Void
     ) {
         self.context = context
-        self.input = input
-        self.output = output
+        self.stream = stream
         self.pretty = pretty
         self.whenClosed = whenClosed
         state = Mutex(State(session: session))
@@ -54,25 +52,29 @@ final class QMPConnection: EventSource {
     /// Says hello and begins to listen. On the context's thread.
     func start() throws(BlockError) {
         let greeting = state.withLock { $0.session.greeting }
-        if input === output {
-            let token = try context.watch(input.descriptor, for: .readable, self)
+        stream.begin()
+        if isDuplex, let descriptor = stream.inputDescriptor {
+            let token = try context.watch(descriptor, for: .readable, self)
             state.withLock {
                 $0.watchedInput = token
                 $0.watchedEvents.input = .readable
             }
         } else {
             // Standard input may be a plain file, which is always ready and cannot be watched; standard output likewise.
-            let inputToken = try? context.watch(input.descriptor, for: .readable, self)
-            let outputToken = try? context.watch(output.descriptor, for: [], self)
+            let inputToken = stream.inputDescriptor.flatMap { try? context.watch($0, for: .readable, self) }
+            let outputToken = stream.outputDescriptor.flatMap { try? context.watch($0, for: [], self) }
             state.withLock {
                 $0.watchedInput = inputToken
                 $0.watchedOutput = outputToken
                 $0.watchedEvents = (inputToken == nil ? [] : .readable, [])
             }
-            if inputToken == nil { context.post { self.readUnwatchedInput() } }
+            if inputToken == nil, stream.inputDescriptor != nil { context.post { self.readUnwatchedInput() } }
         }
         send(greeting)
     }
+
+    /// Whether one descriptor serves both directions.
+    private var isDuplex: Bool { stream.inputDescriptor == stream.outputDescriptor && stream.inputDescriptor != nil }
 
     /// Whether nothing runs and everything is sent.
     var isIdle: Bool {
@@ -96,7 +98,7 @@ final class QMPConnection: EventSource {
         guard hasEnded else { return }
         if let token { context.unwatch(token) }
         // A socket that is closed at both ends has no use for answers; with two streams the other one may be open.
-        if input === output { close() }
+        if isDuplex { close() }
     }
 
     private func readUnwatchedInput() {
@@ -109,7 +111,7 @@ final class QMPConnection: EventSource {
     private func readInput(evenIfBusy: Bool) {
         let wantsInput = state.withLock { !$0.isClosed && !$0.inputEnded && (evenIfBusy || Self.mayRead($0)) }
         guard wantsInput else { return }
-        let (outcome, bytes, descriptors) = input.receiveWithDescriptors(atMost: Self.receiveSize)
+        let (outcome, bytes, descriptors) = stream.receive(atMost: Self.receiveSize)
         if !descriptors.isEmpty { passedDescriptors.add(descriptors) }
         switch outcome {
         case .bytes: take(bytes)
@@ -200,7 +202,7 @@ final class QMPConnection: EventSource {
     private func flush() {
         let isBroken = state.withLock { state in
             while state.unsentCount > 0, !state.isClosed {
-                switch output.send(state.output, from: state.sentCount) {
+                switch stream.send(state.output, from: state.sentCount) {
                 case .bytes(let count): state.sentCount += count
                 case .wouldBlock:
                     // Sent bytes at the front are dropped once they are most of the buffer.
@@ -227,7 +229,7 @@ final class QMPConnection: EventSource {
             if state.isClosed { return [] }
             let reading: ReadyEvents = !state.inputEnded && Self.mayRead(state) ? .readable : []
             let writing: ReadyEvents = state.unsentCount > 0 ? .writable : []
-            let wanted: (input: ReadyEvents, output: ReadyEvents) = input === output ? (reading.union(writing), []) : (reading, writing)
+            let wanted: (input: ReadyEvents, output: ReadyEvents) = isDuplex ? (reading.union(writing), []) : (reading, writing)
             var changes: [(WatchToken, ReadyEvents)] = []
             if wanted.input != state.watchedEvents.input, let token = state.watchedInput { changes.append((token, wanted.input)) }
             if wanted.output != state.watchedEvents.output, let token = state.watchedOutput { changes.append((token, wanted.output)) }
@@ -258,7 +260,7 @@ final class QMPConnection: EventSource {
         }
         guard let tokens else { return }
         for token in tokens { context.unwatch(token) }
-        if input === output { input.shutDown() }
+        stream.end()
         whenClosed(self)
     }
 }

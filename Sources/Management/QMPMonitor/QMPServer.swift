@@ -1,3 +1,4 @@
+package import CharacterDevices
 package import IOCore
 package import QAPIRuntime
 package import StorageSchema
@@ -9,13 +10,11 @@ import Synchronization
 /// Everything but `send` is called on the thread of the context that the server was made with; handlers run there too.
 package final class QMPServer: Sendable {
     private struct State {
-        var listeners: [QMPListener] = []
+        var listeners: [ClientListener] = []
         var connections: [ObjectIdentifier: QMPConnection] = [:]
         var throttle = EventThrottle()
         /// When the timer that looks after held events fires; nil: none is set.
         var wakeUp: Int64?
-        /// Streams that were made non-blocking and have to be given back as they were.
-        var borrowed: [ConnectedSocket] = []
         var isStopping = false
     }
 
@@ -46,41 +45,42 @@ package final class QMPServer: Sendable {
     /// Serves every client that connects to `socket`, each in a conversation of its own.
     /// - Parameter pretty: indent messages.
     package func listen(on socket: ListeningSocket, pretty: Bool = false) throws(BlockError) {
-        let listener = QMPListener(socket, context: context) { [weak self] client in self?.serve(client, pretty: pretty) }
+        let listener = ClientListener(socket, context: context) { [weak self] client in self?.serve(client, pretty: pretty) }
         try listener.start()
         state.withLock { $0.listeners.append(listener) }
     }
 
-    /// Serves a client that is connected already.
-    package func serve(_ client: ConnectedSocket, pretty: Bool = false) {
-        // A connection that cannot be watched is dropped; its client sees the end of the stream.
-        try? serve(input: client, output: client, pretty: pretty)
+    /// Serves everybody who talks over a character device, from now on.
+    /// - Throws: `.permissionConflict` when somebody uses the device already.
+    package func serve(on device: any CharacterDevice, pretty: Bool = false) throws(BlockError) {
+        try device.attach(MonitorFrontend(self, pretty: pretty))
     }
 
-    /// Serves whoever is at the other end of two streams, such as standard input and output.
-    package func serve(input: ConnectedSocket, output: ConnectedSocket, pretty: Bool = false) throws(BlockError) {
+    /// Serves a client that is connected already.
+    package func serve(_ client: ConnectedSocket, pretty: Bool = false) {
+        serve(DescriptorStream(client), pretty: pretty)
+    }
+
+    /// Serves whoever is at the other end of a stream.
+    /// - Parameter ended: called when the conversation is over, or at once when there is none to be had.
+    package func serve(_ stream: any ByteStream, pretty: Bool = false, ended: @escaping @Sendable () -> Void = {}) {
         let connection = QMPConnection(
-            session: QMPSession(commands: commands, version: version, policy: policy), input: input, output: output, pretty: pretty, context: context
+            session: QMPSession(commands: commands, version: version, policy: policy), stream: stream, pretty: pretty, context: context
         ) { [weak self] connection in
             _ = self?.state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+            ended()
         }
         let isWelcome = state.withLock { state in
             if state.isStopping || state.connections.count >= Self.connectionLimit { return false }
             state.connections[ObjectIdentifier(connection)] = connection
-            if input !== output { state.borrowed += [input, output] }
             return true
         }
-        guard isWelcome else { return }
-        if input !== output {
-            input.setNonBlocking(true)
-            output.setNonBlocking(true)
+        // A connection that cannot be watched is dropped; its client sees the end of the stream.
+        guard isWelcome else {
+            stream.end()
+            return ended()
         }
-        do {
-            try connection.start()
-        } catch {
-            connection.close()
-            throw error
-        }
+        do throws(BlockError) { try connection.start() } catch { connection.close() }
     }
 
     /// Sends an event to every client that has ended its negotiation, unless the policy hides it. Any thread.
@@ -132,10 +132,18 @@ package final class QMPServer: Sendable {
         let deadline = clock.now + patience
         while connections.contains(where: { !$0.isIdle }), clock.now < deadline { await context.sleep(for: .milliseconds(1)) }
         for connection in connections { connection.close() }
-        let borrowed = state.withLock { state in
-            defer { state.borrowed = [] }
-            return state.borrowed
-        }
-        for stream in borrowed { stream.setNonBlocking(false) }
     }
+}
+
+/// A monitor as the user of a character device.
+private final class MonitorFrontend: ChardevFrontend {
+    private let server: QMPServer
+    private let pretty: Bool
+
+    init(_ server: QMPServer, pretty: Bool) {
+        self.server = server
+        self.pretty = pretty
+    }
+
+    func opened(_ stream: any ByteStream, ended: @escaping @Sendable () -> Void) { server.serve(stream, pretty: pretty, ended: ended) }
 }

@@ -1,4 +1,5 @@
 import BlockFilters
+import CharacterDevices
 package import ManagedObjects
 package import StorageSchema
 package import StrataBase
@@ -15,7 +16,7 @@ package enum ObjectCatalog {
         ThrottleGroup.self,
     ]
 
-    package static let types = ObjectTypeTable(userCreatable: userCreatable)
+    package static let types = ObjectTypeTable(userCreatable: userCreatable, others: ChardevTable.types)
 
     /// Makes an object and takes it into the registry.
     /// - Throws: what is wrong with the id or the options; then nothing remains.

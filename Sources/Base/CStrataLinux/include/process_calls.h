@@ -1,5 +1,6 @@
 // Processes, threads and signals.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 // Starts a detached-on-exit thread that runs body(argument). The handle is for strata_thread_join. Negative errno on failure.
@@ -7,6 +8,9 @@ int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *)
 void strata_thread_join(uint64_t handle);
 // The kernel's number of the calling thread; that of the first thread is the process's.
 int strata_thread_id(void);
+
+// A new pseudo terminal: returns its controlling side, non-blocking, and stores the path of the other. Negative errno on failure.
+int strata_open_terminal(char *path, size_t size);
 
 // Makes the process ignore SIGPIPE: a peer that goes away is an error on its own connection only.
 void strata_ignore_sigpipe(void);

@@ -5,13 +5,20 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-int strata_listen_unix(const char *path, size_t length, int backlog);
-int strata_connect_unix(const char *path, size_t length);
+// A name in the file system; an abstract one that ends where its text ends; one that fills the address with zeroes.
+enum { STRATA_UNIX_PATH = 0, STRATA_UNIX_ABSTRACT = 1, STRATA_UNIX_PADDED = 2 };
+int strata_listen_unix(const char *path, size_t length, int kind, int backlog);
+int strata_connect_unix(const char *path, size_t length, int kind);
+// `family` is 4, 6, or 0 for either.
 // `port` as text; an empty host listens on every address. *bound_port receives the port in use.
 // Returns a negative errno, or a getaddrinfo code below -1000 (see strata_address_error).
-int strata_listen_tcp(const char *host, const char *port, int backlog, int *bound_port);
-int strata_connect_tcp(const char *host, const char *port);
+int strata_listen_tcp(const char *host, const char *port, int family, int backlog, int *bound_port);
+int strata_connect_tcp(const char *host, const char *port, int family);
 const char *strata_address_error(int code);
+// 1 for a socket that waits for clients, 0 for another one.
+int strata_is_listening(int fd);
+// The address of this end, or of the peer's, in numbers. Returns 4 or 6, 0 for another kind of address, or a negative errno.
+int strata_socket_name(int fd, int peer, char *host, size_t size, int *port);
 int strata_accept(int fd);
 int strata_no_delay(int fd);
 int strata_send_buffer(int fd, int bytes);

@@ -10,10 +10,19 @@ package final class ConnectedSocket: Sendable {
     package init(adopting descriptor: Int32) { self.descriptor = descriptor }
 
     /// Connects. Blocks until the peer has accepted; call from a worker or a tool.
-    package init(connectingTo address: HostAddress) throws(BlockError) {
+    /// - Parameter family: which IP a TCP address may be resolved to.
+    package init(connectingTo address: HostAddress, family: IPFamily = .any) throws(BlockError) {
         switch address {
-        case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count), "connect to")
-        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port), "connect to")
+        case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)), "connect to")
+        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, family.rawValue), "connect to")
+        case .abstract(let name, let isPadded):
+            let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
+            descriptor = unsafe try address.descriptor(strata_connect_unix(name, name.utf8.count, kind), "connect to")
+        case .descriptor(let number):
+            let isListening = strata_is_listening(number)
+            if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }
+            if isListening > 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is a listening socket") }
+            descriptor = number
         }
     }
 

@@ -8,25 +8,39 @@ package final class ListeningSocket: Sendable {
     package let address: HostAddress
     /// The port in use, when the address is TCP.
     package let port: Int
+    /// The file that this socket has made, to tell it from one that has taken its place since.
+    private let file: FileStamp?
 
-    /// - Parameter backlog: clients that may wait to be accepted.
-    package init(_ address: HostAddress, backlog: Int = 128) throws(BlockError) {
+    /// - Parameters:
+    ///   - family: which IP a TCP address may be resolved to.
+    ///   - backlog: clients that may wait to be accepted.
+    package init(_ address: HostAddress, family: IPFamily = .any, backlog: Int = 128) throws(BlockError) {
         self.address = address
         var port: Int32 = 0
         switch address {
         case .unix(let path):
             // SAFETY: the string lives and stays NUL-terminated for the time of the call.
-            var result = unsafe strata_listen_unix(path, path.utf8.count, Int32(backlog))
+            var result = unsafe strata_listen_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH), Int32(backlog))
             if result == -EADDRINUSE, Self.isAbandoned(path) {
                 // A process that was killed leaves its socket's file behind.
                 _ = unsafe unlink(path)
-                result = unsafe strata_listen_unix(path, path.utf8.count, Int32(backlog))
+                result = unsafe strata_listen_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH), Int32(backlog))
             }
             descriptor = try address.descriptor(result, "listen on")
+        case .abstract(let name, let isPadded):
+            let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
+            descriptor = try address.descriptor(unsafe strata_listen_unix(name, name.utf8.count, kind, Int32(backlog)), "listen on")
+        case .descriptor(let number):
+            let isListening = strata_is_listening(number)
+            if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }
+            if isListening == 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is not a listening socket") }
+            _ = strata_set_nonblocking(number, 1)
+            descriptor = number
         case .tcp(let host, let service):
-            descriptor = try address.descriptor(unsafe strata_listen_tcp(host, service, Int32(backlog), &port), "listen on")
+            descriptor = try address.descriptor(unsafe strata_listen_tcp(host, service, family.rawValue, Int32(backlog), &port), "listen on")
         }
         self.port = Int(port)
+        if case .unix(let path) = address { file = FileStamp(of: path, followsLinks: false) } else { file = nil }
     }
 
     deinit { _ = strata_close(descriptor) }
@@ -36,7 +50,7 @@ package final class ListeningSocket: Sendable {
         // The kernel gives the same answer for files that are no sockets, which are not ours to remove.
         var status = stat()
         guard unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return false }
-        let result = unsafe strata_connect_unix(path, path.utf8.count)
+        let result = unsafe strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH))
         if result >= 0 { _ = strata_close(result) }
         return result == -ECONNREFUSED
     }
@@ -51,8 +65,9 @@ package final class ListeningSocket: Sendable {
         return ConnectedSocket(adopting: result)
     }
 
-    /// Removes the file of a unix socket, so that the path can be used again.
+    /// Removes the file of a unix socket, so that the path can be used again; not one that somebody else has put there since.
     package func removeSocketFile() {
-        if case .unix(let path) = address { _ = unsafe unlink(path) }
+        guard case .unix(let path) = address, let file, let present = FileStamp(of: path, followsLinks: false), present.isSameFile(as: file) else { return }
+        _ = unsafe unlink(path)
     }
 }

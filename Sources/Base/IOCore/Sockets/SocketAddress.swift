@@ -7,6 +7,17 @@ package enum HostAddress: Sendable, Hashable {
     case unix(path: String)
     /// `host` may be empty when listening: every address. `port` is a number or a service name; "0" lets the kernel choose.
     case tcp(host: String, port: String)
+    /// A name in the kernel instead of the file system. Padded, it fills the whole address with zeroes, as older programs have it.
+    case abstract(name: String, isPadded: Bool)
+    /// A socket that this process was started with.
+    case descriptor(Int32)
+}
+
+/// Which IP a TCP address may be resolved to.
+package enum IPFamily: Int32, Sendable, Hashable {
+    case any = 0
+    case ipv4 = 4
+    case ipv6 = 6
 }
 
 extension HostAddress: CustomStringConvertible {
@@ -14,6 +25,8 @@ extension HostAddress: CustomStringConvertible {
         switch self {
         case .unix(let path): "unix:\(path)"
         case .tcp(let host, let port): "\(host.contains(":") ? "[\(host)]" : host):\(port)"
+        case .abstract(let name, _): "unix:\(name),abstract=on"
+        case .descriptor(let number): "fd:\(number)"
         }
     }
 }

@@ -1,3 +1,4 @@
+import CharacterDevices
 import ManagedObjects
 import QAPIRuntime
 import StorageSchema
@@ -26,13 +27,14 @@ struct ObjectTree {
 
     let root: Node
 
-    init(objects: [(id: String, object: any ManagedObject)]) {
+    init(objects: [(id: String, object: any ManagedObject)], chardevs: [any CharacterDevice]) {
         func container(_ members: [(id: String, object: any ManagedObject)]) -> Node {
             .container(members.map { (name: $0.id, node: Node.object($0.object)) })
         }
         root = .container([
             (name: "backend", node: .container([])),
             (name: "objects", node: container(objects)),
+            (name: "chardevs", node: container(chardevs.map { (id: $0.label, object: $0) })),
         ])
     }
 

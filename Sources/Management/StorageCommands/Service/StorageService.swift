@@ -1,5 +1,6 @@
 package import BlockExports
 package import BlockGraph
+package import CharacterDevices
 package import IOCore
 package import ManagedObjects
 import NBDServer
@@ -17,6 +18,8 @@ package actor StorageService: ContextActor {
     package nonisolated let exports: BlockExportRegistry
     /// What users have made by `object-add`.
     package nonisolated let objects: ObjectRegistry
+    /// What monitors talk over.
+    package nonisolated let chardevs = ChardevTable()
     /// Which exports run on which I/O threads.
     nonisolated let threads: IOThreadTable
     /// The server that new NBD exports belong to.
@@ -43,7 +46,7 @@ package actor StorageService: ContextActor {
     }
 
     /// The objects as `qom-list` shows them at this moment.
-    nonisolated var objectTree: ObjectTree { ObjectTree(objects: objects.all) }
+    nonisolated var objectTree: ObjectTree { ObjectTree(objects: objects.all, chardevs: chardevs.all) }
 
     // MARK: The end
 

@@ -55,7 +55,7 @@ struct DaemonPlan: Sendable {
             switch key {
             case .addFd: .addDescriptor(try InheritedDescriptor(parsing: text))
             case .blockdev: .addNode(try Self.decode(text, impliedKey: "driver"))
-            case .chardev: .addChardev(try ChardevOptions(parsing: text, goesToBackground: goesToBackground))
+            case .chardev: .addChardev(try chardev(text))
             case .export: .addExport(try Self.decode(text, impliedKey: "type"))
             case .monitor: .addMonitor(try Self.monitor(text))
             case .nbdServer: .startNBDServer(rooted(try Self.decode(text, impliedKey: nil)))
@@ -75,6 +75,11 @@ struct DaemonPlan: Sendable {
         let options: MonitorOptions = try decode(text, impliedKey: "chardev")
         if options.mode == .readline { throw QMPError("Only QMP is supported: mode=control") }
         return options
+    }
+
+    private func chardev(_ text: String) throws(QMPError) -> ChardevOptions {
+        let options = try ChardevOptions(parsing: text, goesToBackground: goesToBackground)
+        return goesToBackground ? options.rooted() : options
     }
 
     /// The socket of the server is removed at the end, when the directory may be another one.

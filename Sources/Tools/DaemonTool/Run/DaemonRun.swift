@@ -1,3 +1,4 @@
+import CharacterDevices
 import IOCore
 import QAPIRuntime
 import QMPMonitor
@@ -13,7 +14,6 @@ final class DaemonRun {
     private let background: Daemonization?
     private let service: StorageService
     private let monitors: QMPServer
-    private var chardevs: [Chardev] = []
     private var pidFile: PidFile?
 
     init(_ plan: DaemonPlan, on context: IOContext, background: Daemonization?) {
@@ -48,8 +48,12 @@ final class DaemonRun {
 
     private func watchSignals() throws(ToolFailure) {
         let service = service
+        let impatience = Impatience()
         do throws(BlockError) {
-            try ProcessSignals.watchTermination(on: context) { _ in service.requestQuit() }
+            try ProcessSignals.watchTermination(on: context) { signal in
+                impatience.heard(signal)
+                service.requestQuit()
+            }
         } catch {
             throw ToolFailure(nil, error)
         }
@@ -63,7 +67,7 @@ final class DaemonRun {
             case .addExport(let options): try await service.blockExportAdd(options)
             case .startNBDServer(let options): try await service.startNBDServer(options)
             case .addObject(let options): try await service.objectAdd(options)
-            case .addChardev(let options): try await addChardev(options)
+            case .addChardev(let options): try await service.addChardev(options.id, options.backend)
             case .addMonitor(let options): try addMonitor(options)
             }
         } catch {
@@ -71,20 +75,11 @@ final class DaemonRun {
         }
     }
 
-    private func addChardev(_ options: ChardevOptions) async throws(BlockError) {
-        if chardevs.contains(where: { $0.id == options.id }) { throw BlockError(.alreadyExists, "Duplicate ID '\(options.id)' for chardev") }
-        if options.kind == .standardStreams, chardevs.contains(where: \.usesStandardStreams) {
-            throw BlockError(.permissionConflict, "cannot use stdio by multiple character devices")
-        }
-        let service = service
-        chardevs.append(try await Chardev(options, on: context) { await service.waitForQuit() })
-    }
-
     private func addMonitor(_ options: MonitorOptions) throws(BlockError) {
-        guard let chardev = chardevs.first(where: { $0.id == options.chardev }) else {
+        guard let chardev = service.chardevs.find(options.chardev) else {
             throw BlockError(.notFound, "chardev \"\(options.chardev)\" not found")
         }
-        try chardev.attach(to: monitors, pretty: options.pretty ?? false)
+        try monitors.serve(on: chardev, pretty: options.pretty ?? false)
     }
 
     private func writePIDFile() throws(ToolFailure) {
@@ -98,7 +93,7 @@ final class DaemonRun {
         var failure: BlockError?
         do throws(BlockError) { try await service.shutDown() } catch { failure = error }
         await monitors.stop()
-        for chardev in chardevs { chardev.close() }
+        service.chardevs.shutDownAll()
         pidFile?.remove()
         return failure
     }

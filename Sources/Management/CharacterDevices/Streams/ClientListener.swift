@@ -1,27 +1,27 @@
-import IOCore
-import StrataBase
+package import IOCore
+package import StrataBase
 import Synchronization
 
-/// Accepts the clients of one monitor socket.
-final class QMPListener: EventSource {
-    private let socket: ListeningSocket
+/// Accepts the clients of one socket.
+package final class ClientListener: EventSource {
+    package let socket: ListeningSocket
     private let context: IOContext
     private let accepted: @Sendable (ConnectedSocket) -> Void
     private let token = Mutex<WatchToken?>(nil)
 
-    init(_ socket: ListeningSocket, context: IOContext, accepted: @escaping @Sendable (ConnectedSocket) -> Void) {
+    package init(_ socket: ListeningSocket, context: IOContext, accepted: @escaping @Sendable (ConnectedSocket) -> Void) {
         self.socket = socket
         self.context = context
         self.accepted = accepted
     }
 
     /// On the context's thread.
-    func start() throws(BlockError) {
+    package func start() throws(BlockError) {
         let watch = try context.watch(socket.descriptor, for: .readable, self)
         token.withLock { $0 = watch }
     }
 
-    func ready(_ events: ReadyEvents) {
+    package func ready(_ events: ReadyEvents) {
         do throws(BlockError) {
             while let client = try socket.accept() { accepted(client) }
         } catch {
@@ -32,15 +32,13 @@ final class QMPListener: EventSource {
         }
     }
 
-    /// On the context's thread.
-    func stop() {
+    /// Takes no more clients and removes the socket's file. On the context's thread.
+    package func stop() {
         let watch = token.withLock { token in
             defer { token = nil }
             return token
         }
-        if let watch {
-            context.unwatch(watch)
-            socket.removeSocketFile()
-        }
+        if let watch { context.unwatch(watch) }
+        socket.removeSocketFile()
     }
 }
