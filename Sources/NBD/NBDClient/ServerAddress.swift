@@ -52,7 +52,7 @@ extension ServerAddress: CustomStringConvertible {
         case .host(.unix(let path)): "nbd+unix:///\(export.uriEscaped)?socket=\(path.uriEscaped)"
         case .host(.tcp(let host, let port)):
             "nbd://\(host.utf8.contains(UInt8(ascii: ":")) ? "[\(host)]" : host)\(port == "10809" ? "" : ":\(port)")\(export.isEmpty ? "" : "/\(export.uriEscaped)")"
-        case .descriptor: nil
+        case .descriptor, .host(.abstract), .host(.descriptor): nil
         }
     }
 }

@@ -9,8 +9,7 @@ extension HostAddress {
     package init(_ address: SocketAddress) throws(BlockError) {
         switch address.branch {
         case .unix(let unix):
-            if unix.abstract == true { throw BlockError(.unsupported, "Abstract unix socket addresses are not supported yet") }
-            self = .unix(path: unix.path)
+            self = unix.abstract == true ? .abstract(name: unix.path, isPadded: unix.tight == false) : .unix(path: unix.path)
         case .inet(let inet):
             // Ignoring one of these would listen somewhere else than was asked for.
             let unsupported = [("to", inet.to != nil), ("ipv4", inet.ipv4 != nil), ("ipv6", inet.ipv6 != nil), ("mptcp", inet.mptcp == true), ("keep-alive", inet.keepAlive == true)]

@@ -33,11 +33,13 @@ package final class PtyChardev: CharacterDevice {
 
     private func look() {
         if isShut.withLock({ $0 }) { return }
-        guard terminal.isConnected else {
-            _ = context.schedule(after: Self.lookInterval) { [weak self] in self?.look() }
-            return
-        }
-        slot.open(DescriptorStream(terminal.socket, ending: .leaves)) { [weak self] in self?.look() }
+        guard terminal.isConnected else { return lookLater() }
+        // Later even when somebody is there already: a user that wants no conversation any more ends it within this very call.
+        slot.open(DescriptorStream(terminal.socket, ending: .leaves)) { [weak self] in self?.lookLater() }
+    }
+
+    private func lookLater() {
+        _ = context.schedule(after: Self.lookInterval) { [weak self] in self?.look() }
     }
 
     package func shutDown() {
