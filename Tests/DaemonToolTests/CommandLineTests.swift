@@ -31,7 +31,6 @@ struct CommandLineTests {
             (["--object", "iothread,id=t", "--object", "iothread,id=t"], "--object iothread,id=t: attempt to add duplicate property 't'"),
             (["--compat", "deprecated-input=maybe"], "--compat deprecated-input=maybe: Parameter 'deprecated-input' does not accept value 'maybe'"),
             (["--compat", "input=reject"], "Parameter 'input' is unexpected"),
-            (["--trace", "x"], "tracing is not supported"),
             (["--pidfile", "/nonexistent/pid"], "cannot create PID file"),
             (["stray"], "stray: Unexpected argument"),
             (["--nosuch"], "unrecognized option '--nosuch'"),
