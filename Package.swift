@@ -42,6 +42,7 @@ let package = Package(
     targets: [
         // Floor 0: C that Swift cannot import by itself.
         .target(name: "CStrataLinux", path: "Sources/Base/CStrataLinux", cSettings: [.define("_GNU_SOURCE")]),
+        .target(name: "CGnuTLS", path: "Sources/Base/CGnuTLS", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "CZlib", path: "Sources/Base/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
 
         // Floor 1: units, errors, bytes.
@@ -49,7 +50,7 @@ let package = Package(
         module("TraceRuntime", in: "Base", ["CStrataLinux"]),
 
         // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
-        module("IOCore", in: "Base", ["CStrataLinux", "CZlib", "StrataBase"]),
+        module("IOCore", in: "Base", ["CStrataLinux", "CGnuTLS", "CZlib", "StrataBase"]),
         module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
         module("QAPISchema", in: "QAPI"),
         module("TraceCompiler", in: "QAPI"),
@@ -75,12 +76,12 @@ let package = Package(
         module("BasicDrivers", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockFilters", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"]),
         module("QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
-        module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 7: the NBD export.
-        module("NBDServer", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("NBDServer", in: "NBD", ["ManagedObjects", "StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
         // Floor 8: the lists of drivers and exports, and one file per QMP command.
         module(
@@ -128,7 +129,7 @@ let package = Package(
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),
-        tests("NBDServerTests", ["NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
+        tests("NBDServerTests", ["ManagedObjects", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("BlockGraphTests", ["BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),

@@ -3,6 +3,7 @@ import BlockGraph
 import Foundation
 import Glibc
 import IOCore
+import ManagedObjects
 import NBDServer
 import StorageSchema
 import StrataBase
@@ -140,7 +141,7 @@ struct LifeCycleTests {
         NbdServerOptions(addr: SocketAddress(.vsock(VsockSocketAddress(cid: "1", port: "1")))),
     ])
     func refusedOptions(options: NbdServerOptions) {
-        #expect(throws: BlockError.self) { try NBDServer.Configuration(options) }
+        #expect(throws: BlockError.self) { try NBDServer.Configuration(options, objects: ObjectRegistry()) }
     }
 
     @Test("a TCP server on a port of the kernel's choice serves as the unix one does")

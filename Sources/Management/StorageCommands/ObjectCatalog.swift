@@ -8,12 +8,15 @@ package import StrataBase
 package enum ObjectCatalog {
     /// Every type that `object-add` makes.
     package static let userCreatable: [any ManagedObject.Type] = [
+        AnonymousCredentialObject.self,
         FileAuthorization.self,
         IOThread.self,
         ListAuthorization.self,
         Secret.self,
+        SharedKeyCredentialObject.self,
         SimpleAuthorization.self,
         ThrottleGroup.self,
+        X509CredentialObject.self,
     ]
 
     package static let types = ObjectTypeTable(userCreatable: userCreatable, others: ChardevTable.types)
@@ -34,6 +37,9 @@ package enum ObjectCatalog {
         case .iothread(let properties): try IOThread(properties, id: options.id)
         case .secret(let properties): try Secret(properties, in: registry)
         case .throttleGroup(let properties): try ThrottleGroup(properties)
+        case .tlsCredsAnon(let properties): try AnonymousCredentialObject(properties)
+        case .tlsCredsPsk(let properties): try SharedKeyCredentialObject(properties)
+        case .tlsCredsX509(let properties): try X509CredentialObject(properties, in: registry)
         }
     }
 }

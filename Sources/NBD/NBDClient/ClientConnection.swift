@@ -139,7 +139,7 @@ actor ClientConnection: ContextActor, EventSource {
         context.post {
             self.assumeIsolated {
                 $0.isFlushPosted = false
-                $0.turn(receives: false)
+                $0.turn(receives: $0.socket.hasPending)
             }
         }
     }
@@ -197,6 +197,7 @@ actor ClientConnection: ContextActor, EventSource {
             watchedEvents = events
             context.changeWatch(watchToken, to: events)
         }
+        if socket.hasPending { postFlush() }
     }
 
     private func receive() -> ConnectedSocket.Outcome {

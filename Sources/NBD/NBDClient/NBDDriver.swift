@@ -1,5 +1,6 @@
 package import BlockGraph
 package import IOCore
+import ManagedObjects
 import NBDProtocol
 package import StorageSchema
 package import StrataBase
@@ -33,14 +34,20 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .nbd(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'nbd'") }
-        if own.tlsCreds != nil || own.tlsHostname != nil { throw BlockError(.unsupported, "TLS of NBD clients is not supported yet") }
         guard let context = IOContext.current else { preconditionFailure("nodes are opened on an I/O context") }
         let address = try ServerAddress(own.server)
         let size = SharedSize(-1)
         let first = Mutex<NBDClientSession?>(nil)
-        let wishes = ClientHandshake.Wishes(exportName: own.export ?? "", metaContext: own.xDirtyBitmap ?? "base:allocation")
+        var security: ClientSecurity?
+        if let id = own.tlsCreds {
+            let use = try opener.objects.useTLSCredentials(id, forServer: false, by: "node '\(opener.nodeName)'")
+            security = ClientSecurity(use: use, hostName: own.tlsHostname ?? address.hostName)
+        } else if own.tlsHostname != nil {
+            throw BlockError(.invalidArgument, "Parameter 'tls-hostname' needs 'tls-creds'")
+        }
+        let wishes = ClientHandshake.Wishes(exportName: own.export ?? "", metaContext: own.xDirtyBitmap ?? "base:allocation", usesTLS: security != nil)
         let settings = ServerLink.Settings(
-            address: address, wishes: wishes, reconnectDelay: .seconds(Int64(own.reconnectDelay ?? 0)),
+            address: address, wishes: wishes, security: security, reconnectDelay: .seconds(Int64(own.reconnectDelay ?? 0)),
             accepts: { session throws(BlockError) in
                 guard let before = first.withLock({ $0 }) else { return }
                 try session.check(replaces: before, byteCount: size.byteCount.load(ordering: .relaxed))

@@ -1,4 +1,5 @@
 import IOCore
+import ManagedObjects
 import NBDProtocol
 import StrataBase
 import Synchronization
@@ -8,6 +9,8 @@ enum Negotiation {
     /// What came of it: the session, and the bytes that came behind the handshake.
     struct Result: Sendable {
         var session: NBDClientSession
+        /// Encrypted, if that was agreed on.
+        var socket: ConnectedSocket
         var received: [UInt8]
     }
 
@@ -16,7 +19,8 @@ enum Negotiation {
 
     /// - Parameter context: the context whose thread this runs on.
     /// - Throws: the server's refusal, a broken protocol or connection, or `.timedOut`.
-    static func run(_ socket: ConnectedSocket, _ wishes: ClientHandshake.Wishes, context: IOContext) async throws(BlockError) -> Result {
+    static func run(_ plain: ConnectedSocket, _ wishes: ClientHandshake.Wishes, _ security: ClientSecurity?, context: IOContext) async throws(BlockError) -> Result {
+        var socket = plain
         var handshake = ClientHandshake(wishes)
         var received = ReceiveBuffer(byteCount: 2 * (ClientHandshake.replyPayloadByteCount + 4096))
         var queue = SendQueue(capacity: 4096)
@@ -27,8 +31,15 @@ enum Negotiation {
             received.consume(consumed)
             queue.append(output.take())
             switch verdict {
-            case .transmission(let session): return Result(session: session, received: received.takeUnread())
-            case .startTLS: throw BlockError(.unsupported, "TLS is not supported yet")
+            case .transmission(let session): return Result(session: session, socket: socket, received: received.takeUnread())
+            case .startTLS:
+                guard let security, received.unreadByteCount == 0 else {
+                    throw BlockError(.connection, "The NBD server broke the protocol: bytes came in clear after TLS was agreed on")
+                }
+                socket = try await encrypt(plain, security, context, deadline)
+                var more = HandshakeOutput()
+                handshake.tlsStarted(&more)
+                queue.append(more.take())
             case .needsMore: if consumed > 0 { continue }
             }
             switch queue.send(to: socket, locate: { _, _ in nil }) {
@@ -48,6 +59,18 @@ enum Negotiation {
         }
     }
 
+    private static func encrypt(
+        _ plain: ConnectedSocket, _ security: ClientSecurity, _ context: IOContext, _ deadline: Int64
+    ) async throws(BlockError) -> ConnectedSocket {
+        let session = try TLSSession(over: plain, security.use.object.credentials, hostName: security.hostName)
+        while true {
+            switch try session.handshake() {
+            case .done: return ConnectedSocket(plain, encryptedBy: session)
+            case .waits(let events): try await wait(for: events, plain, context, deadline)
+            }
+        }
+    }
+
     private static func wait(for events: ReadyEvents, _ socket: ConnectedSocket, _ context: IOContext, _ deadline: Int64) async throws(BlockError) {
         let left = deadline - MonotonicTime.now
         guard left > 0 else { throw BlockError(.timedOut, "The NBD server did not finish the negotiation in \(timeLimit)") }
@@ -58,6 +81,13 @@ enum Negotiation {
         timer.cancel()
         context.unwatch(token)
     }
+}
+
+/// What a client encrypts its connections with.
+struct ClientSecurity: Sendable {
+    let use: ObjectUse<any TLSCredentialObject>
+    /// The name that the server's certificate must bear.
+    let hostName: String?
 }
 
 /// Suspends one task until a socket is ready.

@@ -24,6 +24,12 @@ enum ServerAddress: Sendable {
         }
     }
 
+    /// The name by which a certificate would know the server.
+    var hostName: String? {
+        if case .host(.tcp(let host, _)) = self { return host }
+        return nil
+    }
+
     /// Blocks.
     func connect() throws(BlockError) -> ConnectedSocket {
         switch self {

@@ -11,6 +11,7 @@ final class ServerLink: Sendable {
     struct Settings: Sendable {
         var address: ServerAddress
         var wishes: ClientHandshake.Wishes
+        var security: ClientSecurity?
         /// How long requests wait for a lost connection.
         var reconnectDelay: Duration
         /// Looks at what a server that came back offers. - Throws: why it will not do.
@@ -87,9 +88,9 @@ final class ServerLink: Sendable {
         }
         guard isWanted else { throw BlockError(.cancelled, "The node is being closed") }
         defer { state.withLock { $0.negotiating = nil } }
-        let result = try await Negotiation.run(socket, settings.wishes, context: context)
+        let result = try await Negotiation.run(socket, settings.wishes, settings.security, context: context)
         try settings.accepts(result.session)
-        let connection = ClientConnection(socket, session: result.session, received: result.received, context: context) { [weak self] error in self?.lost(error) }
+        let connection = ClientConnection(result.socket, session: result.session, received: result.received, context: context) { [weak self] error in self?.lost(error) }
         if let error = await connection.begin() { throw error }
         let isUp = state.update { state in
             if case .closed = state.phase { return false }

@@ -14,9 +14,14 @@ package actor NBDServer: ContextActor {
         package var handshakeLimit: Duration?
         /// Clients at a time, those that are still greeting included; nil for no limit. Further ones wait to be accepted.
         package var maximumConnections: Int?
+        /// Clients are only let in over TLS; nil: never.
+        package var security: ServerSecurity?
 
-        package init(addresses: [HostAddress], handshakeLimit: Duration? = .seconds(10), maximumConnections: Int? = 100) {
+        package init(
+            addresses: [HostAddress], handshakeLimit: Duration? = .seconds(10), maximumConnections: Int? = 100, security: ServerSecurity? = nil
+        ) {
             self.addresses = addresses
+            self.security = security
             self.handshakeLimit = handshakeLimit
             self.maximumConnections = maximumConnections
         }
@@ -130,7 +135,7 @@ package actor NBDServer: ContextActor {
 
     private func greet(_ socket: ConnectedSocket) {
         clientCount += 1
-        let connection = HandshakeConnection(socket, context: context, exports: table) { connection, outcome in
+        let connection = HandshakeConnection(socket, context: context, exports: table, security: configuration.security) { connection, outcome in
             self.assumeIsolated { $0.handshakeIsOver(connection, outcome) }
         }
         if let limit = configuration.handshakeLimit {
@@ -148,7 +153,7 @@ package actor NBDServer: ContextActor {
             return clientIsGone()
         }
         let context = context
-        let isServed = export.serve(connection.socket, session, received: received) {
+        let isServed = export.serve(connection.assumeIsolated { $0.socket }, session, received: received) {
             context.post { self.assumeIsolated { $0.clientIsGone() } }
         }
         if !isServed { clientIsGone() }

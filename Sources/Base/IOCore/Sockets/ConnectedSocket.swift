@@ -5,13 +5,34 @@ package import StrataBase
 /// One end of a stream connection, or any descriptor that reads and writes like one. Closed when the last reference goes.
 package final class ConnectedSocket: Sendable {
     package let descriptor: Int32
+    /// Encrypts what is sent and received, if anything does. It keeps the plain socket open.
+    private let encryption: TLSSession?
+    private let ownsDescriptor: Bool
 
     /// Takes over an open socket.
-    package init(adopting descriptor: Int32) { self.descriptor = descriptor }
+    package init(adopting descriptor: Int32) {
+        self.descriptor = descriptor
+        encryption = nil
+        ownsDescriptor = true
+    }
+
+    /// The same connection, encrypted by a session whose handshake is done.
+    package init(_ plain: ConnectedSocket, encryptedBy session: TLSSession) {
+        descriptor = plain.descriptor
+        encryption = session
+        ownsDescriptor = false
+    }
+
+    package var isEncrypted: Bool { encryption != nil }
+
+    /// Whether more can be received although the descriptor is not readable: whoever stops receiving early looks here before he waits.
+    package var hasPending: Bool { encryption?.hasPending ?? false }
 
     /// Connects. Blocks until the peer has accepted; call from a worker or a tool.
     /// - Parameter family: which IP a TCP address may be resolved to.
     package init(connectingTo address: HostAddress, family: IPFamily = .any) throws(BlockError) {
+        encryption = nil
+        ownsDescriptor = true
         switch address {
         case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)), "connect to")
         case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, family.rawValue), "connect to")
@@ -26,7 +47,7 @@ package final class ConnectedSocket: Sendable {
         }
     }
 
-    deinit { _ = strata_close(descriptor) }
+    deinit { if ownsDescriptor { _ = strata_close(descriptor) } }
 
     package enum Outcome: Sendable, Hashable {
         /// That many bytes, at least one.
@@ -50,29 +71,43 @@ package final class ConnectedSocket: Sendable {
     /// Takes what has arrived, up to the size of `bytes`. Never waits.
     package func receive(into bytes: inout MutableRawSpan) -> Outcome {
         unsafe bytes.withUnsafeMutableBytes { buffer in
-            // SAFETY: the kernel writes at most `count` bytes into the span's own memory.
-            Outcome(unsafe strata_receive(descriptor, buffer.baseAddress, buffer.count))
+            // SAFETY: at most `count` bytes are written into the span's own memory.
+            unsafe receive(buffer)
         }
     }
 
     /// Takes what has arrived into the first run of `target`. Never waits.
     package func receive(into target: IOVector) -> Outcome {
-        unsafe target.withFirstRun { run in Outcome(unsafe strata_receive(descriptor, run.baseAddress, run.count)) }
+        unsafe target.withFirstRun { run in unsafe receive(run) }
+    }
+
+    private func receive(_ memory: UnsafeMutableRawBufferPointer) -> Outcome {
+        if let encryption { return Outcome(unsafe encryption.receive(memory.baseAddress, memory.count)) }
+        return Outcome(unsafe strata_receive(descriptor, memory.baseAddress, memory.count))
     }
 
     /// Sends what fits into the socket's buffer. Never waits.
     /// - Parameter moreFollows: the rest of the message comes at once, so that the kernel may join the two.
     package func send(_ bytes: RawSpan, moreFollows: Bool = false) -> Outcome {
-        unsafe bytes.withUnsafeBytes { buffer in Outcome(unsafe strata_send(descriptor, buffer.baseAddress, buffer.count, moreFollows ? 1 : 0)) }
+        unsafe bytes.withUnsafeBytes { buffer in
+            if let encryption {
+                var list = unsafe iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count)
+                return Outcome(unsafe encryption.send(&list, 1))
+            }
+            return Outcome(unsafe strata_send(descriptor, buffer.baseAddress, buffer.count, moreFollows ? 1 : 0))
+        }
     }
 
     /// Sends what fits of `source`. Never waits.
     package func send(_ source: IOVector, moreFollows: Bool = false) -> Outcome {
-        unsafe source.withSystemVector { Outcome(unsafe strata_send_vector(descriptor, $0, $1, moreFollows ? 1 : 0)) }
+        unsafe source.withSystemVector { list, count in
+            if let encryption { return Outcome(unsafe encryption.send(list, count)) }
+            return Outcome(unsafe strata_send_vector(descriptor, list, count, moreFollows ? 1 : 0))
+        }
     }
 
     /// Sends bytes of a file without copying them through this process. `offset` advances by what was sent.
-    /// `.closed` means that the file ended early.
+    /// `.closed` means that the file ended early. Not on an encrypted socket: the bytes have to pass through this process then.
     package func sendFile(_ file: Int32, at offset: inout Int, byteCount: Int) -> Outcome {
         var position = Int64(offset)
         let result = unsafe strata_send_file(descriptor, file, &position, byteCount)
@@ -86,7 +121,10 @@ package final class ConnectedSocket: Sendable {
     package func setNonBlocking(_ on: Bool) { _ = strata_set_nonblocking(descriptor, on ? 1 : 0) }
 
     /// Ends the connection in both directions; whoever waits for the descriptor is told. The descriptor stays open until deinit.
-    package func shutDown() { _ = strata_shutdown(descriptor) }
+    package func shutDown() {
+        encryption?.goodbye()
+        _ = strata_shutdown(descriptor)
+    }
 }
 
 extension IOVector {

@@ -14,6 +14,8 @@ package struct ServerHandshake: Sendable {
     package enum Verdict: Hashable, Sendable {
         /// Wait for more bytes.
         case needsMore
+        /// Send what is in the output, then encrypt, then call `tlsStarted`. Bytes that have arrived already are a reason to close.
+        case startTLS
         /// Bytes that follow are requests.
         case transmission(NBDSession)
         /// Send what is in the output, then close. The text says why, for the log.
@@ -34,8 +36,24 @@ package struct ServerHandshake: Sendable {
     private var selectedContexts: (exportName: String, contexts: [MetaContext])?
     private var optionCount = 0
     private var byteCount = 0
+    private var encryption: Encryption
 
-    package init() {}
+    /// What a server does about TLS.
+    package enum Encryption: Sendable, Hashable {
+        case none
+        /// Nothing but the wish for TLS is heard before it is there.
+        case required
+        case active
+    }
+
+    package init(encryption: Encryption = .none) { self.encryption = encryption }
+
+    /// The connection is encrypted now. Whatever was agreed on in clear is forgotten: somebody else may have said it.
+    package mutating func tlsStarted() {
+        encryption = .active
+        replyStyle = .simple
+        selectedContexts = nil
+    }
 
     /// Says hello. Called once, before anything is fed.
     package func greet(_ output: inout HandshakeOutput) {
@@ -90,7 +108,16 @@ package struct ServerHandshake: Sendable {
         if byteCount + OptionFrame.encodedSize + size > NBDLimit.negotiationByteCount || optionCount == NBDLimit.optionCount {
             return (OptionFrame.encodedSize, end("negotiation takes too long"))
         }
-        let isWanted = Self.understood.contains(frame.option)
+        if encryption == .required, frame.option != .startTLS, frame.option != .abort {
+            // EXPORT_NAME has no way to be refused.
+            if frame.option == .exportName { return (OptionFrame.encodedSize, end("an export was asked for without TLS")) }
+            byteCount += OptionFrame.encodedSize + size
+            optionCount += 1
+            output.refuse(frame.option, .tlsRequired, "this server talks over TLS only")
+            if size > 0 { state = .skipping(size) }
+            return (OptionFrame.encodedSize, .needsMore)
+        }
+        let isWanted = Self.understood.contains(frame.option) || (frame.option == .startTLS && encryption != .none)
         if isWanted, size <= NBDLimit.optionPayloadByteCount, bytes.byteCount - OptionFrame.encodedSize < size { return (0, .needsMore) }
 
         byteCount += OptionFrame.encodedSize + size
@@ -117,7 +144,7 @@ package struct ServerHandshake: Sendable {
     private mutating func answer(
         _ option: NBDOption, _ payload: RawSpan, _ exports: some ExportDirectory, _ output: inout HandshakeOutput
     ) -> Verdict {
-        if payload.byteCount > 0, [.abort, .list, .structuredReply, .extendedHeaders].contains(option) {
+        if payload.byteCount > 0, [.abort, .list, .structuredReply, .extendedHeaders, .startTLS].contains(option) {
             output.refuse(option, .invalid, "option \(option.rawValue) takes no payload")
             return .needsMore
         }
@@ -130,6 +157,11 @@ package struct ServerHandshake: Sendable {
                 return end("the client gave up")
             case .list:
                 list(exports, &output)
+            case .startTLS where encryption == .active:
+                output.refuse(option, .invalid, "TLS is in use already")
+            case .startTLS:
+                output.reply(to: option, .acknowledged)
+                return .startTLS
             case .structuredReply where replyStyle == .extended:
                 output.refuse(option, .extendedHeadersRequired, "extended headers have been agreed on already")
             case .structuredReply:

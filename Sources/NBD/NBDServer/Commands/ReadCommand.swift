@@ -34,7 +34,8 @@ extension ServerConnection {
 
     private func readLarge(_ frame: RequestFrame, _ range: GuestRange) {
         prepareForLargeReads()
-        if appendFromFiles(range, of: frame) { return send() }
+        // What is encrypted has to pass through this process.
+        if !socket.isEncrypted, appendFromFiles(range, of: frame) { return send() }
         guard format != .simple, !frame.flags.contains(.dontFragment) else {
             if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
             return

@@ -214,6 +214,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
         guard phase != .closed else { return }
         if phase == .draining, requestsInFlight == 0, sendQueue.isEmpty { return close() }
         updateWatch()
+        if socket.hasPending, mayReceive { postTurn() }
         let isSingle = requestCount &- requestsBefore == 1 && requestsInFlight == 0 && sendQueue.isEmpty && phase == .running
         if spinPolicy.turnIsOver(isSingle: isSingle, now: MonotonicTime.now) {
             context.spin(self, nanoseconds: ConnectionLimits.spinNanoseconds)

@@ -14,15 +14,22 @@ actor HandshakeConnection: ContextActor, EventSource {
 
     private enum End {
         case transmission(NBDSession)
+        case startTLS
         case close
     }
 
     nonisolated let context: IOContext
-    nonisolated let socket: ConnectedSocket
+    /// The socket as it was accepted.
+    private let plainSocket: ConnectedSocket
+    /// The socket in use: encrypted after TLS has begun.
+    private(set) var socket: ConnectedSocket
     private let exports: NBDExportTable
+    private let security: ServerSecurity?
+    /// The session while its handshake runs.
+    private var beginningTLS: TLSSession?
     private var onEnd: (@Sendable (HandshakeConnection, Outcome) -> Void)?
 
-    private var handshake = ServerHandshake()
+    private var handshake: ServerHandshake
     private var receiveBuffer = ReceiveBuffer(byteCount: OptionFrame.encodedSize + NBDLimit.optionPayloadByteCount + HandshakeConnection.receiveByteCount)
     private var sendQueue = SendQueue(capacity: 4096)
     private var end: End?
@@ -37,12 +44,15 @@ actor HandshakeConnection: ContextActor, EventSource {
 
     /// - Parameter onEnd: called once, on the context's thread.
     init(
-        _ socket: ConnectedSocket, context: IOContext, exports: NBDExportTable,
+        _ socket: ConnectedSocket, context: IOContext, exports: NBDExportTable, security: ServerSecurity? = nil,
         onEnd: @escaping @Sendable (HandshakeConnection, Outcome) -> Void
     ) {
+        plainSocket = socket
         self.socket = socket
         self.context = context
         self.exports = exports
+        self.security = security
+        handshake = ServerHandshake(encryption: security == nil ? .none : .required)
         self.onEnd = onEnd
     }
 
@@ -72,6 +82,13 @@ actor HandshakeConnection: ContextActor, EventSource {
 
     private func turn() {
         while onEnd != nil {
+            if let session = beginningTLS {
+                switch continueTLS(session) {
+                case .waits(let events): return watch(for: events)
+                case .done: break
+                case nil: return finish(.closed)
+                }
+            }
             answer()
             let sent = sendQueue.send(to: socket) { _, _ in nil }
             switch sent {
@@ -81,6 +98,9 @@ actor HandshakeConnection: ContextActor, EventSource {
             }
             switch end {
             case .transmission(let session): return finish(.transmission(session, received: receiveBuffer.takeUnread()))
+            case .startTLS:
+                guard beginTLS() else { return finish(.closed) }
+                continue
             case .close: return finish(.closed)
             case nil: break
             }
@@ -104,6 +124,7 @@ actor HandshakeConnection: ContextActor, EventSource {
                 end = .transmission(session)
                 chosen = exports.find(session.export.name)
                 chosen?.expectClient()
+            case .startTLS: end = .startTLS
             case .close: end = .close
             case .needsMore: if consumed == 0 { return }
             }
@@ -114,6 +135,26 @@ actor HandshakeConnection: ContextActor, EventSource {
     private func traceOption() {
         guard let option = receiveBuffer.withUnread({ try? OptionFrame(decoding: $0) }) else { return }
         Trace.nbdNegotiateOption(client: self, option: option.option.rawValue, bytes: option.payloadByteCount)
+    }
+
+    /// The client has been told to go on over TLS. What it sent in clear behind its wish is not listened to: it may be somebody else's.
+    private func beginTLS() -> Bool {
+        end = nil
+        guard let security, receiveBuffer.unreadByteCount == 0 else { return false }
+        beginningTLS = try? security.makeSession(over: plainSocket)
+        return beginningTLS != nil
+    }
+
+    /// - Returns: nil when it has failed or the client is not let in.
+    private func continueTLS(_ session: TLSSession) -> TLSSession.Progress? {
+        guard let progress = try? session.handshake() else { return nil }
+        if progress == .done {
+            beginningTLS = nil
+            guard let security, (try? security.admit(session)) != nil else { return nil }
+            socket = ConnectedSocket(plainSocket, encryptedBy: session)
+            handshake.tlsStarted()
+        }
+        return progress
     }
 
     private func watch(for events: ReadyEvents) {

@@ -1,4 +1,5 @@
 import IOCore
+package import ManagedObjects
 import SocketAddresses
 package import StorageSchema
 package import StrataBase
@@ -7,14 +8,16 @@ package import StrataBase
 
 extension NBDServer.Configuration {
     /// What `--nbd-server` says.
-    package init(_ options: NbdServerOptions) throws(BlockError) {
+    /// - Parameter objects: where TLS credentials and authorizations are.
+    package init(_ options: NbdServerOptions, objects: ObjectRegistry) throws(BlockError) {
         try self.init(
             HostAddress(options.addr), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
-            usesTLS: options.tlsCreds != nil || options.tlsAuthz != nil)
+            security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
     /// What `nbd-server-start` says.
-    package init(_ options: NbdServerOptionsLegacy) throws(BlockError) {
+    /// - Parameter objects: where TLS credentials and authorizations are.
+    package init(_ options: NbdServerOptionsLegacy, objects: ObjectRegistry) throws(BlockError) {
         let address =
             switch options.addr.branch {
             case .inet(let wrapper): SocketAddress(.inet(wrapper.data))
@@ -24,17 +27,24 @@ extension NBDServer.Configuration {
             }
         try self.init(
             HostAddress(address), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
-            usesTLS: options.tlsCreds != nil || options.tlsAuthz != nil)
+            security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
     /// Zero means "no limit" for both numbers.
-    private init(_ address: HostAddress, handshakeMaxSeconds: UInt32?, maxConnections: UInt32?, usesTLS: Bool) throws(BlockError) {
-        // Never serve in clear what was meant to be encrypted.
-        if usesTLS { throw BlockError(.unsupported, "The NBD server does not support TLS yet") }
+    private init(_ address: HostAddress, handshakeMaxSeconds: UInt32?, maxConnections: UInt32?, security: ServerSecurity?) throws(BlockError) {
         let seconds = handshakeMaxSeconds ?? 10
         let connections = maxConnections ?? 100
         self.init(
             addresses: [address], handshakeLimit: seconds == 0 ? nil : .seconds(Int64(seconds)),
-            maximumConnections: connections == 0 ? nil : Int(connections))
+            maximumConnections: connections == 0 ? nil : Int(connections), security: security)
+    }
+
+    private static func security(_ credentials: String?, _ authorization: String?, _ objects: ObjectRegistry) throws(BlockError) -> ServerSecurity? {
+        guard let credentials else {
+            // Never let everybody in where only some were meant.
+            if authorization != nil { throw BlockError(.invalidArgument, "TLS authorization is only possible with TLS credentials ('tls-creds')") }
+            return nil
+        }
+        return try ServerSecurity(credentials: credentials, authorization: authorization, in: objects)
     }
 }

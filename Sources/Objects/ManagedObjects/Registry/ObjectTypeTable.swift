@@ -48,6 +48,9 @@ package struct ObjectTypeTable: Sendable {
         Entry(
             "secret_common", parent: "object", isAbstract: true, isUserCreatable: true,
             properties: [("iv", "string"), ("keyid", "string"), ("format", "QCryptoSecretFormat")]),
+        Entry(
+            "tls-creds", parent: "object", isAbstract: true,
+            properties: [("dir", "string"), ("endpoint", "QCryptoTLSCredsEndpoint"), ("priority", "string"), ("verify-peer", "bool")]),
     ]
 
     package let entries: [Entry]
