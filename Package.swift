@@ -133,7 +133,7 @@ let package = Package(
         tests("IOCoreTests", ["IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("BlockGraphTests", ["BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),
-        tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "ToolSupport"]),
+        tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "IOCore", "ManagedObjects", "BlockGraph", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime", "StrataTesting"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"], exclude: ["Schemas"]),
         tests("StrataLibraryTests", ["Strata"], exclude: ["Example"]),

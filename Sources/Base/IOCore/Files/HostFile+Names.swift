@@ -31,4 +31,12 @@ extension HostFile {
         // SAFETY: the C function reads the path, which lives for the call.
         if unsafe unlink(path) != 0 { throw BlockError(errno: errno, "Could not remove '\(path)'") }
     }
+
+    /// What tells the file of that name from others, whatever names it has; nil when there is none.
+    package static func identity(ofFileNamed path: String) -> String? {
+        var status = stat()
+        // SAFETY: the C function reads the path and writes the structure, which both live for the call.
+        guard unsafe stat(path, &status) == 0 else { return nil }
+        return "\(status.st_dev):\(status.st_ino)"
+    }
 }

@@ -90,7 +90,7 @@ extension QCOW2Driver {
             return true
         }
         let inside = bytesInBacking(at: offset, target.byteCount)
-        if inside > 0, !backing.tryRead(target.slice(at: 0, byteCount: inside), at: offset) { return false }
+        if inside > 0, !backing.takesSynchronousRequests || !backing.tryRead(target.slice(at: 0, byteCount: inside), at: offset) { return false }
         if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
         return true
     }

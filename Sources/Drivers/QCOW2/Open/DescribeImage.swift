@@ -4,6 +4,8 @@ package import StrataBase
 import Synchronization
 
 extension QCOW2Driver: ImageDescribing {
+    package var backingName: String? { opened.backingName }
+
     package func describeImage() async throws(BlockError) -> ImageDescription {
         let header = opened.header
         var description = ImageDescription()

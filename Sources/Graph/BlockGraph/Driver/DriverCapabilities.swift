@@ -106,6 +106,12 @@ package struct CheckReport: Hashable, Sendable {
 /// Can describe its image to users.
 package protocol ImageDescribing: BlockDriver {
     func describeImage() async throws(BlockError) -> ImageDescription
+    /// The backing file that the image names, as it stands there; answered without I/O.
+    var backingName: String? { get }
+}
+
+extension ImageDescribing {
+    package var backingName: String? { nil }
 }
 
 /// What a format says about an image, beyond size and file name.

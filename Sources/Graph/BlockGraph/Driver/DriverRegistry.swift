@@ -22,7 +22,10 @@ package struct DriverRegistry: Sendable {
 
     /// - Throws: `.invalidArgument` for a driver that this build does not have.
     package func driver(named name: String) throws(BlockError) -> any BlockDriver.Type {
-        guard let driver = byName[name] else { throw BlockError(.invalidArgument, "Unknown driver '\(name)'") }
+        guard let driver = byName[name] else {
+            if BlockdevDriver(rawValue: name) != nil { throw BlockError(.invalidArgument, "Driver '\(name)' is not available in this build") }
+            throw BlockError(.invalidArgument, "Unknown driver '\(name)'")
+        }
         return driver
     }
 }

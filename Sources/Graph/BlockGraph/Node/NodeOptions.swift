@@ -26,6 +26,9 @@ package struct NodeOptions: Sendable, Hashable {
     /// - Throws: `.invalidArgument` for options that contradict each other.
     func refuseContradictions() throws(BlockError) {
         if forceShare, !isReadOnly { throw BlockError(.invalidArgument, "force-share=on can only be used with read-only images") }
+        if detectZeroes == .unmap, !discardsUnmap {
+            throw BlockError(.invalidArgument, "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+        }
     }
 
     /// The refusal of somebody who wants to write to the node with these options.

@@ -1,25 +1,44 @@
+import QAPIRuntime
 package import StorageSchema
 package import StrataBase
 
 /// Turns the backing file name that an image stores into options.
 package enum BackingReference {
-    /// A name that an image stores, made absolute: relative names are relative to the directory of the image that names them.
+    /// A name that an image stores, made absolute: a plain relative path is relative to the directory of the image that names it. Names with a
+    /// protocol (`nbd://…`, `json:…`) stay as they are.
+    /// - Parameter imageFilename: the host file of the image; links are not followed, as in QEMU.
     package static func resolve(_ file: String, relativeTo imageFilename: String?) -> String {
-        if file.hasPrefix("/") { return file }
+        if file.hasPrefix("/") || FileName.protocolName(of: file) != nil { return file }
         guard let imageFilename, let slash = imageFilename.lastIndex(of: "/") else { return file }
         return imageFilename[...slash] + file
     }
 
-    /// Options for a backing file in a host file.
-    ///
-    /// Names with a protocol (`nbd://…`) or a JSON description are plain file names here: an image must not choose what else we open.
+    /// Options for the backing file that an image names.
+    /// - Parameter imageFilename: the host file of the image, nil when it does not lie in one.
+    /// - Throws: for formats and protocols that we do not know, and for relative names where there is nothing to be relative to.
     package static func options(file: String, format: String, imageFilename: String?) throws(BlockError) -> BlockdevOptions {
-        guard let driver = BlockdevDriver(rawValue: format) else {
-            throw BlockError(.invalidArgument, "The image names the unknown backing format '\(format)'")
+        guard BlockdevDriver(rawValue: format) != nil else { throw BlockError(.invalidArgument, "Unknown driver '\(format)'") }
+        if imageFilename == nil, !file.hasPrefix("/"), FileName.protocolName(of: file) == nil {
+            throw BlockError(
+                .invalidArgument, "The image names the backing file '\(file)', but does not lie in a directory that this could be relative to",
+                hint: "Name the backing file in the options.")
         }
-        let path = resolve(file, relativeTo: imageFilename)
-        let protocolOptions = BlockdevOptions.hostFile(path)
-        if driver == .file { return protocolOptions }
-        return try BlockdevOptions.format(driver, over: .definition(protocolOptions))
+        let name = resolve(file, relativeTo: imageFilename)
+        let tree: JSONObject
+        if name.hasPrefix("json:") {
+            // The format beside the name decides, whatever the description says.
+            var described = try ImageName.json(name.dropFirst(5))
+            described["driver"] = .string(format)
+            tree = try ImageName.completed(described)
+        } else {
+            tree = try ImageName.options(name, format: format)
+        }
+        do throws(QMPError) {
+            return try BlockdevOptions(decoding: .object(tree), mode: .keyValue)
+        } catch {
+            // The image is at fault here, and not what the user has typed.
+            let isFileMissing = error.message == "Parameter 'file' is missing"
+            throw BlockError(.invalidArgument, isFileMissing ? "A block device must be specified for \"file\"" : error.message)
+        }
     }
 }

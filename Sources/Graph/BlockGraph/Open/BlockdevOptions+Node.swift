@@ -1,5 +1,4 @@
 import StorageSchema
-import StrataBase
 
 extension NodeOptions {
     /// The node options of `options`. What is not said there comes from the parent whose inline child this is: cache modes and force-share

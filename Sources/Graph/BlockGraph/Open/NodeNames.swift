@@ -9,7 +9,7 @@ package enum NodeNames {
     package static func check(_ name: String) throws(BlockError) {
         guard isWellFormed(name) else { throw BlockError(.invalidArgument, "Invalid node-name: '\(name)'") }
         guard name.utf8.count <= maximumLength else {
-            throw BlockError(.invalidArgument, "Node name '\(name)' is too long: at most \(maximumLength) bytes")
+            throw BlockError(.invalidArgument, "Node name too long", hint: "'\(name)' has more than \(maximumLength) bytes.")
         }
     }
 

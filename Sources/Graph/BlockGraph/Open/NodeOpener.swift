@@ -1,5 +1,6 @@
 package import IOCore
 package import ManagedObjects
+import QAPIRuntime
 package import StorageSchema
 package import StrataBase
 import Synchronization
@@ -22,8 +23,16 @@ package struct NodeOpener: Sendable {
     let transaction: OpenTransaction
     let makeName: @Sendable () -> String
 
-    /// Trees deeper than this are refused: a chain of so many layers is either a mistake or an attack.
-    static let maximumDepth = 200
+    /// Whether the format of the root was guessed.
+    var isProbed = false
+    /// How many backing files lie above this node, and how many other nodes above it within its own layer.
+    var layersAbove = 0
+    var nodesAbove = 0
+
+    /// Chains with more layers are refused: nobody has one, and each layer holds a file open.
+    package static let maximumLayers = 16_384
+    /// Filters, formats and files in one layer. Requests go through them on the thread's stack.
+    package static let maximumNodesInLayer = 100
 
     /// A node that exists, or that this opening has made so far.
     package func node(named name: String) -> BlockNode? { transaction.node(named: name) }
@@ -33,21 +42,40 @@ package struct NodeOpener: Sendable {
     ///   - reference: the name of an existing node, or the options of a new one.
     ///   - name: as in QAPI: "file", "backing".
     package func openChild(_ reference: BlockdevRef, as name: String, role: ChildRole) async throws(BlockError) -> BlockChild {
-        let node: BlockNode
+        guard role.contains(.copyOnWrite) else { return try attach(try await resolve(reference, role), as: name, role: role) }
+        do throws(BlockError) {
+            return try attach(try await resolve(reference, role), as: name, role: role)
+        } catch {
+            throw Self.inBackingFile(error)
+        }
+    }
+
+    /// Says once, however deep in a chain it happened, that a backing file is meant.
+    private static func inBackingFile(_ error: BlockError) -> BlockError {
+        let step = "Could not open backing file"
+        return error.steps.first == step ? error : error.during(step)
+    }
+
+    private func resolve(_ reference: BlockdevRef, _ role: ChildRole) async throws(BlockError) -> BlockNode {
         switch reference {
         case .reference(let nodeName):
             guard let found = transaction.node(named: nodeName) else {
                 let isOpening = transaction.contents.withLock { $0.opening.contains(nodeName) }
                 throw isOpening
                     ? BlockError(.invalidArgument, "Node '\(nodeName)' would be its own descendant")
-                    : BlockError(.notFound, "Cannot find device='' nor node-name='\(nodeName)'")
+                    : BlockError(.notFound, "Cannot find device='\(nodeName)' nor node-name='\(nodeName)'")
             }
-            node = found
-        case .definition(let options):
-            node = try await open(options, inheriting: self.options, from: nodeName, role: role)
+            let isBacking = role.contains(.copyOnWrite)
+            try Self.checkDepth(
+                layers: layersAbove + (isBacking ? 1 : 0) + found.height, nodes: isBacking ? found.stackHeight : nodesAbove + 1 + found.stackHeight, at: nodeName)
+            return found
+        case .definition(let options): return try await open(options, inheriting: self.options, from: nodeName, role: role)
         }
-        if options.isActive { try node.refuseInactive(as: name, of: nodeName) }
-        return attach(node, as: name, role: role)
+    }
+
+    private static func checkDepth(layers: Int, nodes: Int, at name: String) throws(BlockError) {
+        if layers > maximumLayers { throw BlockError(.tooLarge, "Node '\(name)' lies below more than \(maximumLayers) layers of backing files") }
+        if nodes > maximumNodesInLayer { throw BlockError(.tooLarge, "Node '\(name)' lies below more than \(maximumNodesInLayer) other nodes") }
     }
 
     /// Opens the backing file that an image names in itself.
@@ -58,16 +86,24 @@ package struct NodeOpener: Sendable {
         guard let format else {
             throw BlockError(.invalidArgument, "The image names the backing file '\(file)' but not its format", hint: "Set the format with 'rebase -u -b FILE -F FORMAT', or name the backing file with its driver in the options.")
         }
-        let options = try BackingReference.options(file: file, format: format, imageFilename: imageFilename)
         do throws(BlockError) {
-            return try await openChild(.definition(options), as: "backing", role: .copyOnWrite)
+            let options = try BackingReference.options(file: file, format: format, imageFilename: imageFilename)
+            let name = BackingReference.resolve(file, relativeTo: imageFilename)
+            // The same file in the same format below itself would go on for ever.
+            let key = "\(format) \(HostFile.identity(ofFileNamed: name) ?? name)"
+            let isNew = transaction.contents.withLock { $0.openingImages.insert(key).inserted }
+            guard isNew else { throw BlockError(.invalidArgument, "Backing file '\(name)' creates an infinite loop.") }
+            defer { transaction.contents.withLock { _ = $0.openingImages.remove(key) } }
+            let node = try await open(options, inheriting: self.options, from: nodeName, role: .copyOnWrite)
+            return try attach(node, as: "backing", role: .copyOnWrite, expectedFilename: node.descriptionWhenOpened.filename)
         } catch {
-            throw error.during("Could not open backing file")
+            throw Self.inBackingFile(error)
         }
     }
 
-    private func attach(_ node: BlockNode, as name: String, role: ChildRole) -> BlockChild {
-        let child = BlockChild(name: name, role: role, node: node)
+    private func attach(_ node: BlockNode, as name: String, role: ChildRole, expectedFilename: String? = nil) throws(BlockError) -> BlockChild {
+        if options.isActive { try node.refuseInactive(as: name, of: nodeName) }
+        let child = BlockChild(name: name, role: role, node: node, expectedFilename: expectedFilename)
         transaction.contents.withLock { $0.edges.append((child, nodeName)) }
         return child
     }
@@ -77,29 +113,30 @@ package struct NodeOpener: Sendable {
         let driverName = options.driver.rawValue
         let driver = try registry.driver(named: driverName)
         let name = try chooseName(options.nodeName)
-        let depth = transaction.contents.withLock { contents in
-            contents.opening.append(name)
-            return contents.opening.count
-        }
-        defer { transaction.contents.withLock { _ = $0.opening.popLast() } }
-        guard depth <= Self.maximumDepth else {
-            throw BlockError(.tooLarge, "Node '\(name)' lies more than \(Self.maximumDepth) layers deep")
-        }
         let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         try nodeOptions.refuseContradictions()
-        let opener = NodeOpener(
-            options: nodeOptions, nodeName: name, opensChain: opensChain, descriptorSets: descriptorSets, registry: registry, objects: objects,
-            events: events,
-            transaction: transaction, makeName: makeName)
+        var opener = NodeOpener(
+            options: nodeOptions, nodeName: name, opensChain: opensChain,
+            descriptorSets: descriptorSets, registry: registry, objects: objects, events: events, transaction: transaction, makeName: makeName)
+        if parent != nil {
+            opener.layersAbove = layersAbove + (role.contains(.copyOnWrite) ? 1 : 0)
+            opener.nodesAbove = role.contains(.copyOnWrite) ? 0 : nodesAbove + 1
+        }
+        try Self.checkDepth(layers: opener.layersAbove, nodes: opener.nodesAbove, at: name)
+        transaction.contents.withLock { $0.opening.append(name) }
+        defer { transaction.contents.withLock { _ = $0.opening.popLast() } }
         Trace.graphNodeOpenBegin(node: name, driver: driverName)
         let instance = try await driver.open(options, opener)
         Trace.graphNodeOpenEnd(node: name, driver: driverName, bytes: instance.length)
-        var final = nodeOptions
+        var final = opener.options
+        final.isAlone = !opensChain
+        final.isProbedRaw = isProbed && parent == nil && driverName == "raw"
         if !final.isReadOnly, final.isAutoReadOnly, let cause = await Self.obstacleToWriting(below: instance) {
             final.isReadOnly = true
             final.readOnlyCause = cause
         }
-        let node = BlockNode(name: name, driver: instance, options: final, definition: options, inheritsFrom: owner)
+        let node = BlockNode(
+            name: name, driver: instance, options: final, definition: options, inheritsFrom: owner, identity: IdentifyingOptions.of(driverName, options.json))
         transaction.contents.withLock { $0.nodes.append(node) }
         return node
     }

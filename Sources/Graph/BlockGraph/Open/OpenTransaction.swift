@@ -9,6 +9,8 @@ final class OpenTransaction: Sendable {
         var edges: [(child: BlockChild, parentNode: String)] = []
         /// Names that are being opened, outermost first: a reference to one of them would be a loop.
         var opening: [String] = []
+        /// Backing files that images name and that are being opened: one that names itself, directly or not, would never end.
+        var openingImages: Set<String> = []
     }
 
     let contents = Mutex(Contents())
@@ -23,12 +25,13 @@ final class OpenTransaction: Sendable {
 
     /// Closes what has been opened, newest first.
     func abandon() async {
-        let nodes = contents.withLock { contents in
+        var nodes = contents.withLock { contents in
             let nodes = contents.nodes
             contents = Contents()
             return nodes
         }
-        // Nothing was written through these nodes, so closing them has nothing to lose.
-        for node in nodes.reversed() { do { try await node.driver.close() } catch {} }
+        // Nothing was written through these nodes, so closing them has nothing to lose. Each is let go before those below it, so that no node's
+        // end brings about a whole chain's, one inside the other.
+        while let node = nodes.popLast() { do { try await node.driver.close() } catch {} }
     }
 }

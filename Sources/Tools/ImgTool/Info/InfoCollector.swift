@@ -12,7 +12,7 @@ struct InfoCollector {
     private let settings: ImageSettings
     private let objects: ObjectRegistry
     /// A chain that is longer than this is a loop made of ever new names, or an attack.
-    private static let maximumChainLength = 1000
+    private static let maximumChainLength = NodeOpener.maximumLayers
 
     init(_ settings: ImageSettings, _ objects: ObjectRegistry) {
         self.settings = settings
@@ -63,8 +63,9 @@ struct InfoCollector {
         info.snapshots = (description?.snapshots ?? []).map(SnapshotInfo.init)
         info.formatSpecific = description?.specific?.json["data"]?.object.map(inQEMUsOrder)
         if node.formatName == "file" { info.formatSpecific = info.formatSpecific ?? JSONObject() }
+        var names = NodeDescriptions()
         for child in node.children where !child.role.contains(.copyOnWrite) {
-            info.children.append(.init(name: child.name, info: try await Self.info(of: child.node, shownAs: child.node.filename ?? child.node.name)))
+            info.children.append(.init(name: child.name, info: try await Self.info(of: child.node, shownAs: names.filename(of: child.node))))
         }
         return info
     }

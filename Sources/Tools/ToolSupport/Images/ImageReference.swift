@@ -1,3 +1,4 @@
+import BlockGraph
 package import QAPIRuntime
 package import StrataBase
 
@@ -21,26 +22,7 @@ package struct ImageReference: Sendable, Hashable {
     /// - Throws: for a protocol that we do not speak and JSON that is none. The message does not repeat the name.
     package init(named text: String, format: String? = nil) throws(BlockError) {
         self.text = text
-        if text.hasPrefix("json:") {
-            options = try Self.parseJSON(text.dropFirst(5))
-            if let format {
-                if let driver = options["driver"]?.string, driver != format {
-                    throw BlockError(.invalidArgument, "Driver specified twice")
-                }
-                options["driver"] = .string(format)
-            }
-        } else {
-            let file = try FileName(parsing: text)
-            options = JSONObject()
-            if let format, Self.protocols.contains(format) {
-                options = file.options
-                options["driver"] = .string(format)
-                return
-            }
-            options["driver"] = format.map(JSONValue.string)
-            options["file"] = .object(file.options)
-        }
-        try complete()
+        options = try ImageName.options(text, format: format)
     }
 
     /// A file that may not exist yet, by its name.
@@ -64,40 +46,9 @@ package struct ImageReference: Sendable, Hashable {
             throw BlockError(.invalidArgument, error.message)
         }
         guard let object = tree.object else { throw BlockError(.invalidArgument, "Must specify either driver or file") }
-        options = object
-        try complete()
+        options = try ImageName.completed(object)
     }
 
     /// Drivers that hold data themselves instead of interpreting a `file` below.
-    package static let protocols: Set<String> = ["file", "host_device", "null-co", "null-aio", "nbd"]
-
-    private static func parseJSON(_ text: Substring) throws(BlockError) -> JSONObject {
-        let value: JSONValue
-        do throws(JSONError) {
-            value = try JSONValue(parsing: String(text))
-        } catch {
-            throw BlockError(.invalidArgument, "Could not parse the JSON options: \(error.message)")
-        }
-        guard let object = value.object else { throw BlockError(.invalidArgument, "Invalid JSON object given") }
-        return try DottedKeys.expand(object)
-    }
-
-    /// Fills in what each level leaves to custom: the protocol of a file name.
-    private mutating func complete() throws(BlockError) {
-        if options["driver"]?.string == nil, options["file"] == nil {
-            throw BlockError(.invalidArgument, "Must specify either driver or file")
-        }
-        options = try Self.completed(options)
-    }
-
-    private static func completed(_ object: JSONObject) throws(BlockError) -> JSONObject {
-        var object = object
-        for (key, value) in object.members.map({ ($0.key, $0.value) }) {
-            guard key == "file" || key == "backing" || key == "data-file", var child = value.object else { continue }
-            // A file name among options is a plain path, whatever colons it contains.
-            if child["driver"] == nil, child["filename"] != nil { child["driver"] = "file" }
-            object[key] = .object(try completed(child))
-        }
-        return object
-    }
+    package static var protocols: Set<String> { ImageName.protocols }
 }

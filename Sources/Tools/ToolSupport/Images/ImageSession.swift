@@ -22,14 +22,14 @@ package final class ImageSession: Sendable {
     package func open(_ reference: ImageReference, _ settings: ImageSettings = ImageSettings()) async throws(BlockError) -> OpenImage {
         var options = try settings.applied(to: reference.options)
         let wasProbed = options["driver"] == nil
-        if wasProbed { options["driver"] = .string(try await Self.probe(options)) }
+        if wasProbed { options["driver"] = .string(try await probe(options)) }
         let decoded: BlockdevOptions
         do throws(QMPError) {
             decoded = try BlockdevOptions(decoding: .object(LegacySizes.resolved(in: options)), mode: .keyValue)
         } catch {
             throw BlockError(.invalidArgument, Self.explain(error, options))
         }
-        let node = try await graph.add(decoded, opensChain: settings.opensChain)
+        let node = try await graph.add(decoded, opensChain: settings.opensChain, isProbed: wasProbed)
         do throws(BlockError) {
             let backend = try await graph.makeBackend(named: "image '\(reference.text)'", on: node.name, Self.grant(settings, node))
             return OpenImage(
@@ -63,14 +63,13 @@ package final class ImageSession: Sendable {
         return PermissionGrant(used: used, shared: shared)
     }
 
-    private static func probe(_ options: JSONObject) async throws(BlockError) -> String {
+    private func probe(_ options: JSONObject) async throws(BlockError) -> String {
         guard let file = options["file"]?.object else { return "raw" }
-        guard file["driver"]?.string == "file", let path = file["filename"]?.string else { return "raw" }
-        return try await ImageProbe.format(ofFile: path)
+        return try await probeFormat(inside: file)
     }
 
     /// QEMU's tools word some refusals differently from QMP; scripts know those words.
-    private static func explain(_ error: QMPError, _ options: JSONObject) -> String {
+    static func explain(_ error: QMPError, _ options: JSONObject) -> String {
         if let driver = options["driver"]?.string {
             if BlockdevDriver(rawValue: driver) == nil { return "Unknown driver '\(driver)'" }
             if error.message == "Parameter 'file' is missing" { return "A block device must be specified for \"file\"" }
@@ -104,8 +103,12 @@ package struct OpenImage: Sendable {
     package let options: JSONObject
     package let node: BlockNode
     package let backend: BlockBackend
-    /// The image's name in output: its host file's, or its options when there is none.
-    package var displayName: String { node.filename ?? "json:\(reference.json.text())" }
+    /// The image's name in output: one that opens it, or else its options as the user wrote them.
+    package var displayName: String {
+        var names = NodeDescriptions()
+        let description = names.description(of: node)
+        return description.exactName ?? (wasProbed ? description.filename : "json:\(reference.json.text())")
+    }
     /// Whether the format is a guess.
     package let wasProbed: Bool
     /// What writes carry so that they obey the cache mode.

@@ -1,0 +1,153 @@
+import QAPIRuntime
+
+/// How a node is called where users expect a file name: a name that opens it when there is one, else `json:` and its options.
+///
+/// A node's description is made of its children's. `NodeDescriptions` does that for nodes as they hang together now.
+package struct NodeDescription: Sendable {
+    /// The name that opens this node by itself, without a format above it: a path, `nbd://…`.
+    let protocolName: String?
+    /// The name that opens the node, its format found out or given beside; nil when only options can.
+    package let exactName: String?
+    /// The options that tell this node from others: driver, own options and children.
+    let options: JSONObject
+    /// How many descriptions lie in each other.
+    let depth: Int
+
+    /// Longer names are cut, in bytes: as long as QEMU keeps them.
+    private static let longestName = 4095
+    /// Descriptions that lie deeper than this in each other are cut off; the name that they are for would be cut long before.
+    private static let deepest = 150
+
+    /// The file name to show.
+    package var filename: String {
+        if let exactName { return exactName }
+        let text = "json:" + JSONValue.object(options).text()
+        return text.utf8.count <= Self.longestName ? text : (String(text.utf8.prefix(Self.longestName - 3)) ?? "json:") + "..."
+    }
+
+    /// A child as its parent's description needs it.
+    struct Part {
+        let child: BlockChild
+        let description: NodeDescription
+    }
+
+    /// - Parameters:
+    ///   - identity: the node's own options that tell it from others.
+    ///   - backingName: the backing file that the image names; nil for none.
+    ///   - isAlone: the chain was not wanted, so that a missing backing file says nothing.
+    init(_ driver: String, kind: DriverKind, identity: JSONObject, backingName: String?, isAlone: Bool, parts: [Part]) {
+        let backing = parts.first { $0.child.role.contains(.copyOnWrite) }
+        let isOverridden: Bool
+        if let backing {
+            isOverridden = backing.description.filename != backing.child.expectedFilename ?? backingName ?? ""
+        } else {
+            isOverridden = backingName != nil && !isAlone
+        }
+        protocolName = Self.protocolName(driver, identity, parts)
+        let primary = parts.first { $0.child.role.contains(.primary) }
+        if let protocolName {
+            exactName = protocolName
+        } else if kind == .format, identity.isEmpty, !isOverridden {
+            exactName = primary?.description.protocolName
+        } else {
+            exactName = nil
+        }
+        depth = 1 + (parts.map(\.description.depth).max() ?? 0)
+        options = depth > Self.deepest ? JSONObject(["driver": .string(driver)]) : Self.options(driver, identity, parts, isOverridden)
+    }
+
+    private static func options(_ driver: String, _ identity: JSONObject, _ parts: [Part], _ isOverridden: Bool) -> JSONObject {
+        var options = JSONObject(["driver": .string(driver)])
+        for member in identity.members { options[member.key] = member.value }
+        var hasBacking = false
+        for part in parts {
+            if part.child.role.contains(.copyOnWrite) {
+                hasBacking = true
+                if !isOverridden { continue }
+            }
+            // The members of a list: `children.0`, `children.1`.
+            if let dot = part.child.name.firstIndex(of: ".") {
+                let list = String(part.child.name[..<dot])
+                options[list] = .array((options[list]?.array ?? []) + [.object(part.description.options)])
+            } else {
+                options[part.child.name] = .object(part.description.options)
+            }
+        }
+        if isOverridden, !hasBacking { options["backing"] = .null }
+        return options
+    }
+
+    private static func protocolName(_ driver: String, _ identity: JSONObject, _ parts: [Part]) -> String? {
+        func name(_ child: String) -> String? { parts.first { $0.child.name == child }?.description.exactName }
+        switch driver {
+        case "file", "host_device": return identity["filename"]?.string
+        case "null-co", "null-aio": return identity.isEmpty ? "\(driver)://" : nil
+        case "nbd": return NBDName.text(identity)
+        case "blkdebug":
+            guard identity.members.allSatisfy({ $0.key == "config" }), let image = name("image") else { return nil }
+            return "blkdebug:\(identity["config"]?.string ?? ""):\(image)"
+        case "blkverify":
+            guard let raw = name("raw"), let test = name("test") else { return nil }
+            return "blkverify:\(raw):\(test)"
+        default: return nil
+        }
+    }
+}
+
+/// Which of a driver's own options tell what the node shows, as opposed to how it goes about it. Children are not among them.
+enum IdentifyingOptions {
+    private static let keys: [String: [String]] = [
+        "file": ["filename"],
+        "host_device": ["filename"],
+        "nbd": ["server", "export", "tls-creds", "tls-hostname", "x-dirty-bitmap"],
+        "null-aio": ["size", "read-zeroes"],
+        "null-co": ["size", "read-zeroes"],
+        "raw": ["offset", "size"],
+        "blkdebug": ["config", "inject-error", "set-state"],
+        "throttle": ["throttle-group"],
+        "copy-on-read": ["bottom"],
+        "quorum": ["vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"],
+        "qcow2": ["encrypt"],
+    ]
+
+    static func of(_ driver: String, _ definition: JSONValue) -> JSONObject {
+        var identity = JSONObject()
+        for key in keys[driver] ?? [] { identity[key] = definition[key] }
+        return identity
+    }
+}
+
+/// The descriptions of nodes as they hang together now, each made once. For one query, while the graph does not change.
+package struct NodeDescriptions {
+    private var known: [ObjectIdentifier: NodeDescription] = [:]
+
+    package init() {}
+
+    package mutating func filename(of node: BlockNode) -> String { description(of: node).filename }
+
+    package mutating func description(of node: BlockNode) -> NodeDescription {
+        // Children first, with a stack of its own: chains can be thousands deep.
+        var stack = [node]
+        while let current = stack.last {
+            let id = ObjectIdentifier(current)
+            if known[id] == nil {
+                let missing = current.children.filter { known[ObjectIdentifier($0.node)] == nil }
+                if !missing.isEmpty {
+                    for child in missing { stack.append(child.node) }
+                    continue
+                }
+                known[id] = current.describe { known[ObjectIdentifier($0)] ?? $0.descriptionWhenOpened }
+            }
+            stack.removeLast()
+        }
+        return known[ObjectIdentifier(node)] ?? node.descriptionWhenOpened
+    }
+}
+
+extension BlockNode {
+    fileprivate func describe(_ descriptionOf: (BlockNode) -> NodeDescription) -> NodeDescription {
+        NodeDescription(
+            formatName, kind: kind, identity: identity, backingName: imageDescribing?.backingName, isAlone: options.isAlone,
+            parts: children.map { NodeDescription.Part(child: $0, description: descriptionOf($0.node)) })
+    }
+}
