@@ -203,7 +203,7 @@ struct PeerIntrospectionTests {
         comparison.run()
         // Docs/Compatibility.md says why.
         let beyondPeer = [
-            "add-fd is ours alone", "blockdev-add<nbd>.multi-conn is ours alone", "query-fdsets is ours alone", "remove-fd is ours alone",
+            "add-fd is ours alone", "block-latency-histogram-set is ours alone", "blockdev-add<nbd>.multi-conn is ours alone", "query-fdsets is ours alone", "remove-fd is ours alone",
             "trace-event-get-state is ours alone", "trace-event-set-state is ours alone",
         ]
         #expect(comparison.differences.sorted() == beyondPeer)

@@ -2,6 +2,7 @@
 // One header per subject. Every function returns a negative errno instead of setting errno, so that no call can lose it.
 #pragma once
 #include "thread_context.h"
+#include "tick_calls.h"
 #include "uring.h"
 #include "native_aio.h"
 #include "file_calls.h"

@@ -18,12 +18,16 @@ package final class BlockBackend: Sendable {
     package let root: BlockChild
     /// The holder can live with an inactive node, whose requests fail.
     package let allowsInactive: Bool
+    /// The id under which statistics show this backend; nil for those that nobody asks about.
+    package let device: String?
+    package let accounting = BackendAccounting()
     private let gate = RequestGate()
     /// Whether requests may enter and the node serves them.
     private var isServing: Bool { gate.isOpen && root.node.isActive }
 
-    init(name: String, root: BlockChild, allowsInactive: Bool = false) {
+    init(name: String, device: String? = nil, root: BlockChild, allowsInactive: Bool = false) {
         self.name = name
+        self.device = device
         self.allowsInactive = allowsInactive
         self.root = root
     }
@@ -36,13 +40,17 @@ package final class BlockBackend: Sendable {
     // MARK: Requests that are answered at once (on an I/O context)
 
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
+        let start = TickClock.now
         let isDone = isServing && root.tryRead(target, at: offset)
+        if isDone { accounting.finished(.read, byteCount: target.byteCount, since: start) }
         Trace.blkTryRead(backend: name, offset: offset.rawValue, bytes: target.byteCount, done: isDone)
         return isDone
     }
 
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
+        let start = TickClock.now
         let isDone = isServing && root.tryWrite(source, at: offset, flags: flags)
+        if isDone { accounting.finished(.write, byteCount: source.byteCount, since: start) }
         Trace.blkTryWrite(backend: name, offset: offset.rawValue, bytes: source.byteCount, done: isDone)
         return isDone
     }
@@ -66,8 +74,10 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        try check(GuestRange(offset, byteCount: target.byteCount))
-        try await root.read(target, at: offset, flags: flags)
+        try check(GuestRange(offset, byteCount: target.byteCount), .read)
+        let start = TickClock.now
+        do throws(BlockError) { try await root.read(target, at: offset, flags: flags) } catch { throw note(error, .read, start) }
+        accounting.finished(.read, byteCount: target.byteCount, since: start)
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) {
@@ -77,8 +87,10 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        if !root.permissions.contains(.resize) { try check(GuestRange(offset, byteCount: source.byteCount)) }
-        try await root.write(source, at: offset, flags: flags)
+        if !root.permissions.contains(.resize) { try check(GuestRange(offset, byteCount: source.byteCount), .write) }
+        let start = TickClock.now
+        do throws(BlockError) { try await root.write(source, at: offset, flags: flags) } catch { throw note(error, .write, start) }
+        accounting.finished(.write, byteCount: source.byteCount, since: start)
     }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags = []) async throws(BlockError) {
@@ -88,8 +100,10 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        if !root.permissions.contains(.resize) { try check(range) }
-        try await root.writeZeroes(range, flags: flags)
+        if !root.permissions.contains(.resize) { try check(range, .write) }
+        let start = TickClock.now
+        do throws(BlockError) { try await root.writeZeroes(range, flags: flags) } catch { throw note(error, .write, start) }
+        accounting.finished(.write, byteCount: range.byteCount, since: start)
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) {
@@ -99,8 +113,10 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        try check(range)
-        try await root.discard(range)
+        try check(range, .unmap)
+        let start = TickClock.now
+        do throws(BlockError) { try await root.discard(range) } catch { throw note(error, .unmap, start) }
+        accounting.finished(.unmap, byteCount: range.byteCount, since: start)
     }
 
     package func flush() async throws(BlockError) {
@@ -110,7 +126,14 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        try await root.flush()
+        let start = TickClock.now
+        do throws(BlockError) { try await root.flush() } catch { throw note(error, .flush, start) }
+        accounting.finished(.flush, byteCount: 0, since: start)
+    }
+
+    private func note(_ error: BlockError, _ operation: AccountedOperation, _ start: UInt64) -> BlockError {
+        accounting.failed(operation, since: start)
+        return error
     }
 
     package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
@@ -132,7 +155,7 @@ package final class BlockBackend: Sendable {
         defer { gate.leave() }
         trace.enter()
         try checkActive()
-        try check(range)
+        try check(range, nil)
         return try await BlockStatusPipeline.statusThroughChain(root.node, range, precise: precise)
     }
 
@@ -140,9 +163,10 @@ package final class BlockBackend: Sendable {
         if !root.node.isActive { throw BlockError(errno: EPERM, "Block node '\(node.name)' is inactive") }
     }
 
-    private func check(_ range: GuestRange) throws(BlockError) {
+    private func check(_ range: GuestRange, _ operation: AccountedOperation?) throws(BlockError) {
         let (end, overflow) = range.start.rawValue.addingReportingOverflow(range.byteCount)
         guard !overflow, range.start.rawValue >= 0, range.byteCount >= 0, end <= length else {
+            if let operation { accounting.refused(operation) }
             throw BlockError(.invalidArgument, "a request for \(range.byteCount) bytes at offset \(range.start.rawValue) is outside the \(length) bytes of block node '\(node.name)'")
         }
     }

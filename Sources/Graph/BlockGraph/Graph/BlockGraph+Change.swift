@@ -108,7 +108,9 @@ extension BlockGraph {
         // Alignments and limits come from below, so the new ones are looked up from the bottom to the top.
         let affected = next.above(next.disturbed).nodes
         for name in next.topologicalOrder(from: Array(affected)).reversed() where affected.contains(name) {
-            if let record = next.nodes[name] { record.node.refresh(record.options) }
+            guard let record = next.nodes[name] else { continue }
+            record.node.refresh(record.options)
+            record.node.setHeight(1 + (next.children(of: record).map(\.node.height).max() ?? 0))
         }
         for name in next.touchedBelow {
             for id in next.nodes[name]?.parents ?? [] { if let edge = next.edges[id] { edge.child.grant(next.nodes[name]?.options.isActive == true ? edge.grant.used : []) } }

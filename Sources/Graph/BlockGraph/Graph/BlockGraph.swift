@@ -58,13 +58,15 @@ package actor BlockGraph {
     // MARK: Adding and removing nodes
 
     /// Opens a tree of nodes and adds it (blockdev-add).
-    /// - Parameter opensChain: false opens only what describes the image itself, no backing and data files.
+    /// - Parameters:
+    ///   - opensChain: false opens only what describes the image itself, no backing and data files.
+    ///   - isProbed: the driver of the root was guessed; a raw image is then kept from looking like another format.
     /// - Returns: the root of the tree.
     /// - Throws: what is wrong with the options, a file or an image; then nothing of the tree remains.
     @discardableResult
-    package func add(_ options: BlockdevOptions, opensChain: Bool = true) async throws(BlockError) -> BlockNode {
+    package func add(_ options: BlockdevOptions, opensChain: Bool = true, isProbed: Bool = false) async throws(BlockError) -> BlockNode {
         try await change { change async throws(BlockError) -> BlockNode in
-            try await change.open(options, isMonitorOwned: true, opensChain: opensChain)
+            try await change.open(options, isMonitorOwned: true, opensChain: opensChain, isProbed: isProbed)
         }
     }
 
@@ -87,18 +89,19 @@ package actor BlockGraph {
     /// Attaches a root edge to a node, for an export, a tool or a job.
     /// - Parameters:
     ///   - name: how the holder is called in messages, `block export 'x'`.
+    ///   - device: the id under which statistics show it; nil for holders that nobody asks about.
     ///   - grant: what it is going to do and what it tolerates.
     ///   - allowsInactive: the holder can live with an inactive node, and with one that becomes inactive.
     /// - Throws: `.notFound`, `.permissionConflict`, `.readOnly`.
     package func makeBackend(
-        named name: String, on nodeName: String, _ grant: PermissionGrant, allowsInactive: Bool = false
+        named name: String, device: String? = nil, on nodeName: String, _ grant: PermissionGrant, allowsInactive: Bool = false
     ) async throws(BlockError) -> BlockBackend {
         try await change { change async throws(BlockError) -> BlockBackend in
             guard let record = change.state.nodes[nodeName] else {
                 throw BlockError(.notFound, "Cannot find device='' nor node-name='\(nodeName)'")
             }
             Trace.graphAttachBackend(backend: name, node: nodeName)
-            return change.makeBackend(named: name, on: record.node, grant, allowsInactive: allowsInactive)
+            return change.makeBackend(named: name, device: device, on: record.node, grant, allowsInactive: allowsInactive)
         }
     }
 
@@ -145,14 +148,20 @@ package actor BlockGraph {
     package func closeAll() async throws(BlockError) {
         try await changes.withLock { () async throws(BlockError) in
             var firstFailure: BlockError?
-            for name in state.topologicalOrder(from: state.order) {
-                guard let node = state.nodes[name]?.node else { continue }
-                Trace.graphNodeCloseBegin(node: name)
-                do throws(BlockError) { try await node.driver.close() } catch { firstFailure = firstFailure ?? error.during("Closing node '\(name)'") }
-                Trace.graphNodeCloseEnd(node: name)
+            for node in takeNodes() {
+                Trace.graphNodeCloseBegin(node: node.name)
+                do throws(BlockError) { try await node.driver.close() } catch { firstFailure = firstFailure ?? error.during("Closing node '\(node.name)'") }
+                Trace.graphNodeCloseEnd(node: node.name)
             }
-            state = GraphState()
             if let firstFailure { throw firstFailure }
         }
+    }
+
+    /// Empties the graph.
+    /// - Returns: the nodes, parents before children. Let go of in this order, no node's end brings about a whole chain's, one inside the other.
+    private func takeNodes() -> [BlockNode] {
+        let nodes = state.topologicalOrder(from: state.order).compactMap { state.nodes[$0]?.node }
+        state = GraphState()
+        return nodes
     }
 }

@@ -46,16 +46,20 @@ package final class GraphChange {
     /// Opens a tree of nodes, which may refer to nodes of the graph by name. If the change fails they are closed again.
     /// - Parameters:
     ///   - isMonitorOwned: whether the root stays when nobody uses it.
+    ///   - isProbed: the driver was guessed; a raw image is then kept from looking like another format.
     ///   - inherited: options of the node whose inline child this is.
     ///   - role: what it is going to be there.
     /// - Throws: what is wrong with the options, a file or an image.
     @discardableResult
     package func open(
-        _ options: BlockdevOptions, isMonitorOwned: Bool, opensChain: Bool = true, inheriting inherited: NodeOptions? = nil, role: ChildRole = []
+        _ options: BlockdevOptions, isMonitorOwned: Bool, opensChain: Bool = true, isProbed: Bool = false,
+        inheriting inherited: NodeOptions? = nil, role: ChildRole = []
     ) async throws(BlockError) -> BlockNode {
         let transaction = OpenTransaction(existing: state.nodes.mapValues(\.node))
         openings.append(transaction)
-        let node = try await makeOpener(transaction, opensChain).open(options, inheriting: inherited, role: role)
+        var opener = makeOpener(transaction, opensChain)
+        opener.isProbed = isProbed
+        let node = try await opener.open(options, inheriting: inherited, role: role)
         let contents = transaction.contents.withLock { $0 }
         for new in contents.nodes { state.insert(new, isMonitorOwned: isMonitorOwned && new === node) }
         for (child, parent) in contents.edges { state.attach(child, owner: .node(parent)) }
@@ -118,8 +122,14 @@ package final class GraphChange {
     }
 
     /// Attaches a backend, which may be used when the change is in force.
-    package func makeBackend(named name: String, on node: BlockNode, _ grant: PermissionGrant, allowsInactive: Bool = false) -> BlockBackend {
-        let backend = BlockBackend(name: name, root: BlockChild(name: "root", role: [.filtered, .primary], node: node), allowsInactive: allowsInactive)
+    /// - Parameters:
+    ///   - device: the id under which statistics show it.
+    ///   - allowsInactive: the holder can live with an inactive node.
+    package func makeBackend(
+        named name: String, device: String? = nil, on node: BlockNode, _ grant: PermissionGrant, allowsInactive: Bool = false
+    ) -> BlockBackend {
+        let root = BlockChild(name: "root", role: [.filtered, .primary], node: node)
+        let backend = BlockBackend(name: name, device: device, root: root, allowsInactive: allowsInactive)
         state.attach(backend.root, owner: .backend(backend), grant: grant)
         return backend
     }

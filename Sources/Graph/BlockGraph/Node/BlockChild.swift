@@ -15,14 +15,20 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     package private(set) var node: BlockNode
     /// Numbers edges within a graph.
     package let id: UInt64
+    /// What the node at the other end was called when it was opened because an image names it; nil when a user chose it.
+    let expectedFilename: String?
     private let usedPermissions: Atomic<UInt8>
 
     private static let nextID = Atomic<UInt64>(1)
 
-    init(name: String, role: ChildRole, node: BlockNode) {
+    /// Synchronous requests go down the backing files of at most this many layers: each costs some of the thread's stack.
+    private static let synchronousLayers = 64
+
+    init(name: String, role: ChildRole, node: BlockNode, expectedFilename: String? = nil) {
         self.name = name
         self.role = role
         self.node = node
+        self.expectedFilename = expectedFilename
         id = Self.nextID.add(1, ordering: .relaxed).oldValue
         usedPermissions = Atomic(0)
     }
@@ -33,6 +39,9 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     /// What the graph has granted to this parent.
     package var permissions: BlockPermissions { BlockPermissions(rawValue: usedPermissions.load(ordering: .relaxed)) }
     func grant(_ permissions: BlockPermissions) { usedPermissions.store(permissions.rawValue, ordering: .relaxed) }
+
+    /// Whether a driver may pass a synchronous request on to its backing file: not while a very long chain lies below.
+    package var takesSynchronousRequests: Bool { node.height <= Self.synchronousLayers }
 
     /// The size of the node in bytes.
     package var length: Int { node.length }
@@ -68,8 +77,11 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     /// Writes without waiting for anything; false when that is not possible: use `write`, which starts over.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
         let node = node
-        return flags.isEmpty && permissions.contains(.write) && accepts(offset, source.byteCount, node)
-            && node.options.detectZeroes == .off && node.driver.tryWrite(source, at: offset, flags: flags)
+        guard flags.isEmpty, permissions.contains(.write), accepts(offset, source.byteCount, node), !node.looksAtWrites,
+            node.driver.tryWrite(source, at: offset, flags: flags)
+        else { return false }
+        node.statistics.wrote(upTo: offset.rawValue &+ source.byteCount)
+        return true
     }
 
     /// Writes all of `source`. Writing beyond the end makes the node grow if this parent may resize it.
@@ -77,15 +89,20 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         if source.byteCount == 0 { return }
         let node = node
         try checkWritable(GuestRange(offset, byteCount: source.byteCount), node)
-        if node.options.detectZeroes != .off, source.isZero {
-            var flags = flags
-            if node.options.detectZeroes == .unmap, node.options.discardsUnmap { flags.insert(.mayUnmap) }
-            return try await WritePipeline.writeZeroes(node, GuestRange(offset, byteCount: source.byteCount), flags: flags.subtracting(.alreadyTried))
+        if node.looksAtWrites {
+            if node.options.isProbedRaw { try await ProbedRawGuard.check(node, source, at: offset) }
+            if node.options.detectZeroes != .off, source.isZero {
+                var flags = flags
+                if node.options.detectZeroes == .unmap, node.options.discardsUnmap { flags.insert(.mayUnmap) }
+                try await WritePipeline.writeZeroes(node, GuestRange(offset, byteCount: source.byteCount), flags: flags.subtracting(.alreadyTried))
+                return node.statistics.wrote(upTo: offset.rawValue + source.byteCount)
+            }
         }
         if !flags.contains(.alreadyTried), tryWrite(source, at: offset, flags: flags) { return }
         Trace.bdrvWriteBegin(node: node.name, offset: offset.rawValue, bytes: source.byteCount, flags: UInt(flags.rawValue))
         defer { Trace.bdrvWriteEnd(node: node.name, offset: offset.rawValue, bytes: source.byteCount) }
         try await WritePipeline.write(node, source, at: offset, flags: flags)
+        node.statistics.wrote(upTo: offset.rawValue + source.byteCount)
     }
 
     /// Makes the range read as zeroes.
@@ -96,6 +113,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         Trace.bdrvWriteZeroesBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount, flags: UInt(flags.rawValue))
         defer { Trace.bdrvWriteZeroesEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
         try await WritePipeline.writeZeroes(node, range, flags: flags)
+        node.statistics.wrote(upTo: range.end.rawValue)
     }
 
     /// Gives the space of the range back if the node's options and driver allow it; otherwise nothing happens.

@@ -1,3 +1,4 @@
+package import QAPIRuntime
 package import StorageSchema
 package import StrataBase
 import Synchronization
@@ -37,13 +38,27 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Of these what every request needs: a multiple of this it has to be.
     private let alignment: Atomic<Int>
     var requestAlignment: Int { alignment.load(ordering: .relaxed) }
+    /// Whether the contents of writes matter before they are passed on: then none is answered at once.
+    private(set) var looksAtWrites: Bool
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
+    package let statistics = NodeStatistics()
 
-    package init(name: String, driver: any BlockDriver, options: NodeOptions, definition: BlockdevOptions? = nil, inheritsFrom: String? = nil) {
+    /// The driver's own options that tell what the node shows (see `IdentifyingOptions`).
+    private(set) var identity: JSONObject
+    /// What it was called when it was opened. What queries show is made anew, because graphs change.
+    let descriptionWhenOpened: NodeDescription
+    /// How far the graph goes down from here. Kept up to date by the graph.
+    private let currentHeight: Atomic<Int>
+
+    package init(
+        name: String, driver: any BlockDriver, options: NodeOptions, definition: BlockdevOptions? = nil, inheritsFrom: String? = nil,
+        identity: JSONObject = JSONObject()
+    ) {
         self.name = name
         self.definition = definition
         self.inheritsFrom = inheritsFrom
+        self.identity = identity
         self.driver = driver
         self.options = options
         isActive = options.isActive
@@ -60,16 +75,31 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         compressedWriting = driver as? any CompressedWriting
         checking = driver as? any Checking
         imageDescribing = driver as? any ImageDescribing
+        let children = driver.children
+        descriptionWhenOpened = NodeDescription(
+            formatName, kind: kind, identity: identity, backingName: imageDescribing?.backingName, isAlone: options.isAlone,
+            parts: children.map { NodeDescription.Part(child: $0, description: $0.node.descriptionWhenOpened) })
+        stackHeight = 1 + (children.filter { !$0.role.contains(.copyOnWrite) }.map(\.node.stackHeight).max() ?? 0)
+        currentHeight = Atomic(1 + (children.map(\.node.height).max() ?? 0))
         limits = driver.limits
         alignment = Atomic(limits.requestAlignment)
+        looksAtWrites = Self.looksAtWrites(options)
     }
 
     /// Takes over the options that the node was reopened with.
-    func redefine(_ definition: BlockdevOptions) { self.definition = definition }
+    func redefine(_ definition: BlockdevOptions) {
+        self.definition = definition
+        identity = IdentifyingOptions.of(formatName, definition.json)
+    }
+
+    private static func looksAtWrites(_ options: NodeOptions) -> Bool { options.detectZeroes != .off || options.isProbedRaw }
 
     /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
     func refresh(_ options: NodeOptions) {
-        if options != self.options { self.options = options }
+        if options != self.options {
+            self.options = options
+            looksAtWrites = Self.looksAtWrites(options)
+        }
         isActive = options.isActive
         let limits = driver.limits
         if limits == self.limits { return }
@@ -82,6 +112,12 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package func status(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
         try await BlockStatusPipeline.status(self, range, precise: precise)
     }
+
+    /// How many nodes lie below each other from here on, this one included.
+    package var height: Int { currentHeight.load(ordering: .relaxed) }
+    func setHeight(_ height: Int) { currentHeight.store(height, ordering: .relaxed) }
+    /// The same without what lies behind backing files, when the node was opened: how deep calls go that follow files and filters.
+    let stackHeight: Int
 
     /// The size in bytes.
     package var length: Int { driver.length }

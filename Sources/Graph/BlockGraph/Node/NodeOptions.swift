@@ -17,6 +17,10 @@ package struct NodeOptions: Sendable, Hashable {
     package var detectZeroes: BlockdevDetectZeroesOptions = .off
     /// Open although another process uses the image; for looking only.
     package var forceShare = false
+    /// Only the image itself was wanted, not the files that it names: no backing file, no data file.
+    package var isAlone = false
+    /// The format is a guess, and the guess was `raw`: no write may make the image look like something else.
+    package var isProbedRaw = false
 
     /// The node may be used: it holds permissions and locks. An inactive one belongs to somebody else for the moment (migration).
     package var isActive = true

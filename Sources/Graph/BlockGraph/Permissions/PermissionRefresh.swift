@@ -29,7 +29,10 @@ extension GraphState {
             let isReadOnly = record.options.isReadOnly || (record.options.isAutoReadOnly && cumulative.used.isDisjoint(with: writers))
             for id in record.children {
                 guard let edge = edges[id] else { continue }
-                setComputedGrant(record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: isReadOnly), of: id)
+                var grant = record.node.driver.permissions(for: edge.child.role, parents: cumulative, isReadOnly: isReadOnly)
+                // Whoever only looks at an image that others use puts up with whatever they do.
+                if record.options.forceShare { grant.shared = .all }
+                setComputedGrant(grant, of: id)
             }
         }
     }

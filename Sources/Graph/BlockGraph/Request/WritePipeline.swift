@@ -147,7 +147,16 @@ enum WritePipeline {
         while position < end {
             let count = min(end - position, node.limits.maxDiscard)
             let piece = GuestRange(GuestOffset(position), byteCount: count)
-            if try await serialized(node, piece, { () async throws(BlockError) in try await driver.discard(piece) }) == .unsupported { return }
+            do throws(BlockError) {
+                if try await serialized(node, piece, { () async throws(BlockError) in try await driver.discard(piece) }) == .unsupported {
+                    node.statistics.failedToDiscard()
+                    return
+                }
+            } catch {
+                node.statistics.failedToDiscard()
+                throw error
+            }
+            node.statistics.discarded(byteCount: count)
             position += count
         }
     }

@@ -58,6 +58,7 @@ extension ServerConnection {
 
     /// Has the kernel send the range from the files that hold it. False when some part of it is not held so; nothing was added then.
     private func appendFromFiles(_ range: GuestRange, of frame: RequestFrame) -> Bool {
+        let start = TickClock.now
         let isOnePiece = backend.hostFileRange(of: range) != nil
         if !isOnePiece {
             // A format keeps clusters in any order: look at each.
@@ -72,6 +73,7 @@ extension ServerConnection {
             var rest = range
             while let piece = rest.takeFilePiece() { sendQueue.append(externalAt: piece.start.rawValue, byteCount: piece.byteCount) }
         }
+        backend.accounting.finished(.read, byteCount: range.byteCount, since: start)
         return true
     }
 

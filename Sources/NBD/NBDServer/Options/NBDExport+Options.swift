@@ -17,7 +17,8 @@ extension NBDServer {
         // A client knows the size from its handshake: nobody may change it.
         let grant = PermissionGrant(
             used: isWritable ? [.consistentRead, .write] : .consistentRead, shared: BlockPermissions.all.subtracting(.resize))
-        let backend = try await graph.makeBackend(named: "block export '\(options.id)'", on: options.nodeName, grant, allowsInactive: options.allowInactive ?? false)
+        let backend = try await graph.makeBackend(
+            named: "block export '\(options.id)'", device: options.id, on: options.nodeName, grant, allowsInactive: options.allowInactive ?? false)
         let export = NBDExport(
             id: options.id, nodeName: options.nodeName, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
             writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts, release: { await graph.release(backend) })
