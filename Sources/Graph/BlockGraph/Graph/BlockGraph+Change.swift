@@ -151,6 +151,7 @@ extension BlockGraph {
             do throws(BlockError) { try await node.driver.close() } catch { StandardStreams.warn(error.during("Closing node '\(node.name)'").description) }
         }
         await force(change)
+        for node in removed { node.letGoOfChildren() }
     }
 
     private func force(_ change: GraphChange) async {

@@ -148,20 +148,15 @@ package actor BlockGraph {
     package func closeAll() async throws(BlockError) {
         try await changes.withLock { () async throws(BlockError) in
             var firstFailure: BlockError?
-            for node in takeNodes() {
+            let nodes = state.topologicalOrder(from: state.order).compactMap { state.nodes[$0]?.node }
+            for node in nodes {
                 Trace.graphNodeCloseBegin(node: node.name)
                 do throws(BlockError) { try await node.driver.close() } catch { firstFailure = firstFailure ?? error.during("Closing node '\(node.name)'") }
                 Trace.graphNodeCloseEnd(node: node.name)
             }
+            state = GraphState()
+            for node in nodes { node.letGoOfChildren() }
             if let firstFailure { throw firstFailure }
         }
-    }
-
-    /// Empties the graph.
-    /// - Returns: the nodes, parents before children. Let go of in this order, no node's end brings about a whole chain's, one inside the other.
-    private func takeNodes() -> [BlockNode] {
-        let nodes = state.topologicalOrder(from: state.order).compactMap { state.nodes[$0]?.node }
-        state = GraphState()
-        return nodes
     }
 }

@@ -25,13 +25,13 @@ final class OpenTransaction: Sendable {
 
     /// Closes what has been opened, newest first.
     func abandon() async {
-        var nodes = contents.withLock { contents in
+        let nodes = contents.withLock { contents in
             let nodes = contents.nodes
             contents = Contents()
             return nodes
         }
-        // Nothing was written through these nodes, so closing them has nothing to lose. Each is let go before those below it, so that no node's
-        // end brings about a whole chain's, one inside the other.
-        while let node = nodes.popLast() { do { try await node.driver.close() } catch {} }
+        // Nothing was written through these nodes, so closing them has nothing to lose.
+        for node in nodes.reversed() { do { try await node.driver.close() } catch {} }
+        for node in nodes { node.letGoOfChildren() }
     }
 }

@@ -19,6 +19,34 @@ package final class BackendAccounting: Sendable {
         let invalid = Atomic<Int>(0)
     }
 
+    private struct Histograms: Sendable {
+        var reads: LatencyHistogram?
+        var writes: LatencyHistogram?
+        var zoneAppends: LatencyHistogram?
+        var flushes: LatencyHistogram?
+
+        subscript(operation: AccountedOperation) -> LatencyHistogram? {
+            get {
+                switch operation {
+                case .read: reads
+                case .write: writes
+                case .zoneAppend: zoneAppends
+                case .flush: flushes
+                case .unmap: nil
+                }
+            }
+            set {
+                switch operation {
+                case .read: reads = newValue
+                case .write: writes = newValue
+                case .zoneAppend: zoneAppends = newValue
+                case .flush: flushes = newValue
+                case .unmap: break
+                }
+            }
+        }
+    }
+
     private let reads = Counters()
     private let writes = Counters()
     private let flushes = Counters()
@@ -27,7 +55,7 @@ package final class BackendAccounting: Sendable {
     private let lastEnd = Atomic<UInt64>(0)
     /// Whether `histograms` has any: read without its lock.
     private let hasHistograms = Atomic<Bool>(false)
-    private let histograms = Mutex<[AccountedOperation: LatencyHistogram]>([:])
+    private let histograms = Mutex(Histograms())
 
     init() { TickClock.prepare() }
 
@@ -87,7 +115,16 @@ package final class BackendAccounting: Sendable {
     }
 
     private func record(_ operation: AccountedOperation, _ ticks: UInt64) {
-        histograms.withLock { $0[operation]?.count(ticks) }
+        histograms.withLock { histograms in
+            // Each in its place: going through the subscript would copy the bins.
+            switch operation {
+            case .read: histograms.reads?.count(ticks)
+            case .write: histograms.writes?.count(ticks)
+            case .zoneAppend: histograms.zoneAppends?.count(ticks)
+            case .flush: histograms.flushes?.count(ticks)
+            case .unmap: break
+            }
+        }
     }
 
     // MARK: Asking
@@ -136,7 +173,7 @@ package final class BackendAccounting: Sendable {
 
     package func removeHistograms() {
         hasHistograms.store(false, ordering: .relaxed)
-        histograms.withLock { $0 = [:] }
+        histograms.withLock { $0 = Histograms() }
     }
 
     package func histogram(_ operation: AccountedOperation) -> LatencyHistogram? { histograms.withLock { $0[operation] } }
