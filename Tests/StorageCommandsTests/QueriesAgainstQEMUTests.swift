@@ -180,7 +180,7 @@ struct QueriesAgainstQEMUTests {
         try await Self.ask(about: [
             chain(["cache": ["direct": false, "no-flush": true], "detect-zeroes": "on", "discard": "unmap"]), chain([:], ["read-only": false]),
             chain([:], ["cache": ["no-flush": true]]), chain(["read-only": true]), chain(["read-only": true, "force-share": true]),
-            chain(["auto-read-only": true]), chain([:], ["auto-read-only": true, "read-only": false]), ["driver": "raw", "file": reader],
+            ["driver": "raw", "file": reader],
             ["driver": "raw", "read-only": true, "file": images.file(images.disk, JSONObject(["read-only": false]))],
             ["driver": "raw", "read-only": true, "file": images.file(images.disk, JSONObject(["auto-read-only": true]))],
         ])
