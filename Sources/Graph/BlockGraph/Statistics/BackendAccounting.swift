@@ -7,8 +7,8 @@ package enum AccountedOperation: CaseIterable, Sendable, Hashable { case read, w
 
 /// Counts the requests of one backend and the time they take, for `query-blockstats`.
 ///
-/// It costs a request that is answered at once four instructions that touch memory and two readings of the processor's counter, and no lock:
-/// Docs/Decisions/0009-request-accounting.md has the figures. Any thread.
+/// It costs a request that is answered at once two readings of the processor's counter and four stores, and no lock:
+/// Docs/Decisions/0006-request-accounting.md has the figures. Any thread.
 package final class BackendAccounting: Sendable {
     /// The counters of one kind of request. Several threads may add at once.
     private struct Counters: ~Copyable, Sendable {
