@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -51,6 +52,11 @@ int strata_open_terminal(char *path, size_t size) {
     if (!error) return fd;
     close(fd);
     return -error;
+}
+
+int strata_terminal_columns(int fd) {
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 void strata_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }

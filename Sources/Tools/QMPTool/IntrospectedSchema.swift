@@ -4,7 +4,7 @@ import ToolSupport
 
 /// What a server says about its commands, used to give the words of a command line their types.
 struct IntrospectedSchema {
-    private let entities: [String: JSONValue]
+    let entities: [String: JSONValue]
 
     /// - Parameter answer: what `query-qmp-schema` answered.
     init(_ answer: JSONValue) {
@@ -50,7 +50,7 @@ struct IntrospectedSchema {
     }
 
     /// The members of an object, with those that its tag adds.
-    private func memberTypes(of entity: JSONValue, _ object: JSONObject) -> [String: String] {
+    func memberTypes(of entity: JSONValue, _ object: JSONObject) -> [String: String] {
         var types: [String: String] = [:]
         for member in entity["members"]?.array ?? [] {
             if let name = member["name"]?.string, let type = member["type"]?.string { types[name] = type }

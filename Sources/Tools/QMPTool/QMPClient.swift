@@ -89,6 +89,21 @@ final class QMPClient {
         }
     }
 
+    // MARK: For a person's shell, which takes what comes itself
+
+    /// What arrives from now on. Nobody else may wait for messages any more.
+    var stream: AsyncStream<[UInt8]> { pump.chunks }
+
+    /// The messages that some bytes complete, and those that came before and were not taken.
+    func parse(_ bytes: [UInt8]) -> [Result<JSONValue, JSONError>] {
+        var messages = received
+        received = []
+        parser.feed(bytes, into: &messages)
+        return messages
+    }
+
+    func send(_ request: JSONValue) async throws(ToolFailure) { try await send(request.bytes() + [UInt8(ascii: "\n")]) }
+
     /// The next message that is not an event.
     private func message() async throws(ToolFailure) -> JSONValue {
         while true {

@@ -27,6 +27,8 @@ struct QMPJob: Sendable {
                 status = 1
                 if !keepsGoing { return status }
             }
+        } else if Terminal.isInteractive, awaitedEvent == nil, !printsEvents {
+            return try await QMPShell(client, context: context, name: name, isCompact: isCompact).run()
         } else if awaitedEvent == nil || isatty(STDIN_FILENO) == 0, !(printsEvents && isatty(STDIN_FILENO) == 1) {
             status = try await performLines(client, context)
             if status != 0, !keepsGoing { return status }

@@ -8,6 +8,8 @@ int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *)
 void strata_thread_join(uint64_t handle);
 // The kernel's number of the calling thread; that of the first thread is the process's.
 int strata_thread_id(void);
+// How many columns a terminal has; 0 when it is none or does not say.
+int strata_terminal_columns(int fd);
 
 // A new pseudo terminal: returns its controlling side, non-blocking, and stores the path of the other. Negative errno on failure.
 int strata_open_terminal(char *path, size_t size);
