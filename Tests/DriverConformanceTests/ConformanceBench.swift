@@ -22,6 +22,7 @@ final class ConformanceBench: Sendable {
         var disks: [SimulatedDisk] = []
         var directory: String?
         var servers: [ChildProcess] = []
+        var endings: [@Sendable () -> Void] = []
     }
 
     private init(_ current: ConformanceCase, suspends: Bool) throws {
@@ -71,6 +72,9 @@ final class ConformanceBench: Sendable {
         guard isUp, process.isRunning else { throw HarnessError("\(program) does not serve: \(try process.outputSoFar())") }
     }
 
+    /// Runs `body` when the node is gone, before the folder goes.
+    func atEnd(_ body: @escaping @Sendable () -> Void) { contents.withLock { $0.endings.append(body) } }
+
     // MARK: Running
 
     static let all = PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all)
@@ -106,6 +110,7 @@ final class ConformanceBench: Sendable {
         bench.context.stop()
         bench.context.join()
         for server in bench.contents.withLock({ $0.servers }) { server.send(SIGKILL) }
+        for ending in bench.contents.withLock({ $0.endings }) { ending() }
         if let directory = bench.contents.withLock({ $0.directory }) { try FileManager.default.removeItem(atPath: directory) }
         try result.get()
     }

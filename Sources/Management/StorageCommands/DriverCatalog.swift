@@ -14,6 +14,7 @@ package enum DriverCatalog {
         CompressDriver.self,
         CopyOnReadDriver.self,
         FileDriver.self,
+        HostDeviceDriver.self,
         NBDDriver.self,
         NullAIODriver.self,
         NullDriver.self,

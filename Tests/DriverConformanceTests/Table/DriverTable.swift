@@ -14,6 +14,8 @@ enum DriverTable {
         .file,
         .fileDirect,
         .nbd,
+        .hostDevice,
+        .hostDeviceDirect,
         .nullAio,
         .nullCo,
         .preallocate,

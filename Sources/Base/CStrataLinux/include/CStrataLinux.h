@@ -6,6 +6,7 @@
 #include "uring.h"
 #include "native_aio.h"
 #include "file_calls.h"
+#include "device_calls.h"
 #include "socket_calls.h"
 #include "event_calls.h"
 #include "process_calls.h"

@@ -29,7 +29,7 @@ extension HostFile {
         if result < 0 { throw failure(result, "resizing to \(size) bytes") }
     }
 
-    private func space(_ what: String, _ call: @escaping @Sendable () -> Int32) async throws(BlockError) -> SpaceOutcome {
+    func space(_ what: String, _ call: @escaping @Sendable () -> Int32) async throws(BlockError) -> SpaceOutcome {
         // In memory these calls take microseconds; a disk may wait for its journal.
         let result = isMemoryBacked ? call() : await BlockingPool.run(call)
         switch result {

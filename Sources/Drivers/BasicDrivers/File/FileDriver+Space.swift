@@ -36,6 +36,7 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
             outcome = try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount)
             if outcome == .done { _ = try await file.allocate(at: range.start.asHost, byteCount: range.byteCount) }
         }
+        if outcome == .unsupported, file.isBlockDevice { outcome = try await file.zeroDevice(at: range.start.asHost, byteCount: range.byteCount) }
         if outcome == .unsupported {
             Trace.fileZeroesFallback(path: path, refused: "holes")
             return .unsupported
@@ -48,7 +49,11 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         Trace.fileDiscardBegin(path: path, offset: range.start.rawValue, bytes: range.byteCount)
         defer { Trace.fileDiscardEnd(path: path, offset: range.start.rawValue, bytes: range.byteCount) }
         defer { forgetKnownData() }
-        return try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount) == .done ? .done : .unsupported
+        let outcome =
+            file.isBlockDevice
+            ? try await file.discardDevice(at: range.start.asHost, byteCount: range.byteCount)
+            : try await file.punchHole(at: range.start.asHost, byteCount: range.byteCount)
+        return outcome == .done ? .done : .unsupported
     }
 
     /// To be called when what was data may have become a hole.
@@ -58,9 +63,8 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         defer { forgetKnownData() }
         let old = try file.status().size
         guard file.isRegularFile else {
-            if byteCount > old || (exact && byteCount != old) {
-                throw BlockError(.unsupported, "Cannot change the size of '\(path)': it is a device of \(old) bytes")
-            }
+            if byteCount > old { throw BlockError(.unsupported, "Cannot grow device files") }
+            if exact, byteCount != old { throw BlockError(.unsupported, "Cannot resize device files: '\(path)' has \(old) bytes") }
             return
         }
         switch preallocation {

@@ -9,10 +9,10 @@ import Synchronization
 /// It is opened read-only until a parent needs to write, and goes back when none does any more (`auto-read-only`); without that option it is
 /// opened for writing at once, so that a user hears early what is not possible. While it is open it holds the image locks that QEMU's
 /// processes look at (`locking`). Access, locks and reopening are in `FileDriver+Access.swift`, space in `FileDriver+Space.swift`.
-package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecked Sendable {
+package class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecked Sendable {
     // unchecked: what is `var` changes only in the permission and reopen hooks and in `close`, while no request runs.
 
-    package static let formatName = "file"
+    package class var formatName: String { "file" }
     package static let kind = DriverKind.protocol
 
     let path: String
@@ -26,7 +26,7 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
     let size: Atomic<Int>
     /// 512 bytes, as in all of QEMU's sizes; more where O_DIRECT moves more at a time.
     var unit: Int
-    package var limits: BlockLimits
+    package final var limits: BlockLimits
 
     /// A run of the file that is known to hold data, in bytes: finding the next hole walks through the file's map, and callers ask piece by piece.
     /// That somebody else has made a hole of it since does no harm: data is what a hole may always be called.
@@ -39,15 +39,23 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
 
     /// The branch of the options that is this driver's.
     static func ownOptions(_ options: BlockdevOptions) -> BlockdevOptionsFile? {
-        if case .file(let own) = options.branch { own } else { nil }
+        switch options.branch {
+        case .file(let own) where formatName == "file": own
+        case .hostDevice(let own) where formatName == "host_device": own
+        default: nil
+        }
     }
 
-    package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
+    package class func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard let own = ownOptions(options) else { throw BlockError(.invalidArgument, "options of another driver were given to 'file'") }
-        return try await FileDriver(own, opener)
+        let driver = try await FileDriver(own, opener)
+        guard driver.file.isRegularFile else { throw BlockError(.invalidArgument, "'file' driver requires '\(own.filename)' to be a regular file") }
+        return driver
     }
 
-    private init(_ own: BlockdevOptionsFile, _ opener: NodeOpener) async throws(BlockError) {
+    init(_ own: BlockdevOptionsFile, _ opener: NodeOpener) async throws(BlockError) {
+        // The commands that a manager would pass on reach no device from here.
+        if let manager = own.prManager { throw BlockError(.unsupported, "Persistent reservation managers ('pr-manager=\(manager)') are not supported") }
         path = own.filename
         let configuration = try Configuration(own, opener.options)
         let isWritable = !configuration.isReadOnly && !configuration.isAutoReadOnly
@@ -76,35 +84,40 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
         let isDirect = file.options.direct
         let unit = isDirect ? max(file.directAlignment, 512) : 512
         let requestUnit = isDirect ? unit : 1
-        let limits = BlockLimits(
+        var limits = BlockLimits(
             requestAlignment: requestUnit, memoryAlignment: isDirect ? 4096 : 1, maxTransfer: 1 << 30, zeroAlignment: requestUnit,
             discardAlignment: requestUnit)
+        if let device = file.deviceLimits {
+            limits.zeroAlignment = max(requestUnit, device.logicalBlockSize)
+            limits.discardAlignment = max(limits.zeroAlignment, device.discardGranularity)
+            limits.optimalTransfer = device.optimalTransfer
+        }
         return (unit, limits)
     }
 
-    package var length: Int { size.load(ordering: .relaxed) }
-    package var filename: String? { path }
-    package var supportedWriteFlags: RequestFlags { .forceUnitAccess }
+    package final var length: Int { size.load(ordering: .relaxed) }
+    package final var filename: String? { path }
+    package final var supportedWriteFlags: RequestFlags { .forceUnitAccess }
     /// What `img info` reports as "disk size": bytes on disk.
-    package var allocatedSize: Int { get throws(BlockError) { try file.status().allocatedSize } }
+    package final var allocatedSize: Int { get throws(BlockError) { try file.status().allocatedSize } }
 
     // MARK: Requests
 
-    package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset.asHost) }
+    package final func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset.asHost) }
 
-    package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+    package final func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         Trace.fileReadBegin(path: path, offset: offset.rawValue, bytes: target.byteCount)
         defer { Trace.fileReadEnd(path: path, offset: offset.rawValue, bytes: target.byteCount) }
         try await file.read(target, at: offset.asHost)
     }
 
-    package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+    package final func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
         guard flags.isEmpty, file.tryWrite(source, at: offset.asHost) else { return false }
         grow(to: offset + source.byteCount)
         return true
     }
 
-    package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+    package final func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         Trace.fileWriteBegin(path: path, offset: offset.rawValue, bytes: source.byteCount)
         defer { Trace.fileWriteEnd(path: path, offset: offset.rawValue, bytes: source.byteCount) }
         try await file.write(source, at: offset.asHost)
@@ -112,21 +125,21 @@ package final class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecke
         if flags.contains(.forceUnitAccess) { try await flush() }
     }
 
-    func grow(to end: GuestOffset) {
+    final func grow(to end: GuestOffset) {
         if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: unit), ordering: .relaxed) }
     }
 
-    package func flush() async throws(BlockError) {
+    package final func flush() async throws(BlockError) {
         Trace.fileFlushBegin(path: path)
         defer { Trace.fileFlushEnd(path: path) }
         try await file.flush()
     }
 
-    package func hostFileRange(of range: GuestRange) -> HostFileRange? {
+    package final func hostFileRange(of range: GuestRange) -> HostFileRange? {
         configuration.bypassesCache ? nil : HostFileRange(descriptor: file.descriptor, offset: range.start.rawValue)
     }
 
-    package func close() async throws(BlockError) {
+    package final func close() async throws(BlockError) {
         // Explicitly, because a member of a descriptor set stays open without us.
         file.releaseLocks(used: held.used, unshared: held.unshared)
         held = ImageLocks()

@@ -1,9 +1,13 @@
+import IOCore
 package import StorageSchema
 package import StrataBase
 
 extension BlockdevOptions {
-    /// A file of the host.
-    package static func hostFile(_ path: String) -> BlockdevOptions { BlockdevOptions(.file(BlockdevOptionsFile(filename: path))) }
+    /// A file or a block device of the host, whichever has that name.
+    package static func hostFile(_ path: String) -> BlockdevOptions {
+        let options = BlockdevOptionsFile(filename: path)
+        return BlockdevOptions(HostFile.isBlockDevice(path) ? .hostDevice(options) : .file(options))
+    }
 
     /// A format driver with default options over `file`.
     /// - Throws: `.invalidArgument` when the driver does not keep a disk in a file.

@@ -1,3 +1,4 @@
+import IOCore
 package import QAPIRuntime
 package import StrataBase
 
@@ -13,7 +14,7 @@ package struct FileName: Hashable {
     package init(parsing text: String) throws(BlockError) { options = try Self.parse(text, depth: 0) }
 
     private static func parse(_ text: String, depth: Int) throws(BlockError) -> JSONObject {
-        guard let name = protocolName(of: text) else { return try file("file", text) }
+        guard let name = protocolName(of: text) else { return try file(driver(ofPath: text), text) }
         let rest = String(text.utf8.dropFirst(name.utf8.count + 1)) ?? ""
         switch name {
         case "file", "host_device": return try file(name, rest)
@@ -29,6 +30,9 @@ package struct FileName: Hashable {
         }
     }
 
+    /// The driver for a plain path.
+    static func driver(ofPath path: String) -> String { HostFile.isBlockDevice(path) ? "host_device" : "file" }
+
     private static func file(_ driver: String, _ path: String) throws(BlockError) -> JSONObject {
         guard !path.isEmpty else { throw BlockError(.invalidArgument, "The '\(driver)' block driver requires a file name") }
         return JSONObject(["driver": .string(driver), "filename": .string(path)])
@@ -38,7 +42,8 @@ package struct FileName: Hashable {
     private static func nested(_ name: String, _ rest: String, _ depth: Int) throws(BlockError) -> JSONObject {
         guard depth < deepest else { throw BlockError(.invalidArgument, "File names lie more than \(deepest) levels deep in each other") }
         guard let colon = rest.firstIndex(of: ":") else {
-            throw BlockError(.invalidArgument, "\(name) file names have the form '\(name):\(name == "blkdebug" ? "RULES" : "RAW"):IMAGE'")
+            throw BlockError(
+                .invalidArgument, name == "blkdebug" ? "blkdebug requires both config file and image path" : "blkverify requires raw copy and original image path")
         }
         let first = String(rest[..<colon])
         let image = JSONValue.object(try parse(String(rest[rest.index(after: colon)...]), depth: depth + 1))

@@ -53,9 +53,9 @@ package enum ImageName {
     private static func completedBelow(_ object: JSONObject) -> JSONObject {
         var object = object
         for (key, value) in object.members.map({ ($0.key, $0.value) }) {
-            guard ["file", "backing", "data-file", "image"].contains(key), var child = value.object else { continue }
+            guard ["file", "backing", "data-file", "image", "raw", "test", "log"].contains(key), var child = value.object else { continue }
             // A file name among options is a plain path, whatever colons it contains.
-            if child["driver"] == nil, child["filename"] != nil { child["driver"] = "file" }
+            if child["driver"] == nil, let path = child["filename"]?.string { child["driver"] = .string(FileName.driver(ofPath: path)) }
             object[key] = .object(completedBelow(child))
         }
         return object

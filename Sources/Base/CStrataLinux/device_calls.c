@@ -1,0 +1,33 @@
+#include "device_calls.h"
+#include <errno.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+int strata_device_describe(int fd, strata_device_geometry *geometry) {
+    struct stat st;
+    if (fstat(fd, &st) < 0) return -errno;
+    geometry->major = major(st.st_rdev);
+    geometry->minor = minor(st.st_rdev);
+    geometry->optimal_size = 0;
+    if (ioctl(fd, BLKSSZGET, &geometry->logical_block) < 0) return -errno;
+    if (ioctl(fd, BLKIOOPT, &geometry->optimal_size) < 0) geometry->optimal_size = 0;
+    return 0;
+}
+
+static int on_range(int fd, unsigned long request, int64_t offset, int64_t count) {
+    uint64_t range[2] = {(uint64_t)offset, (uint64_t)count};
+    int result;
+    do result = ioctl(fd, request, range);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : 0;
+}
+
+int strata_device_discard(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKDISCARD, offset, count); }
+int strata_device_zero(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKZEROOUT, offset, count); }
+
+int strata_is_block_device(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+}
