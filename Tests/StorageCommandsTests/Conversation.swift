@@ -21,7 +21,8 @@ enum Conversation {
             input += message.text() + "\n"
         }
         let output = try run("qemu-storage-daemon", ["--chardev", "stdio,id=c", "--monitor", "c"], input: input)
-        let messages = try output.split(whereSeparator: \.isNewline).map { try JSONValue(parsing: String($0)) }
+        // Making images is announced on the same stream.
+        let messages = try output.split(whereSeparator: \.isNewline).filter { $0.hasPrefix("{") }.map { try JSONValue(parsing: String($0)) }
         let answers = messages.filter { $0["return"] != nil || $0["error"] != nil }
         return Array(answers.dropFirst().prefix(commands.count))
     }

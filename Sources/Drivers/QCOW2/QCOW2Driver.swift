@@ -52,12 +52,15 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     let lastDecompressed = Mutex<DecompressedCluster?>(nil)
     /// Whether the file below has refused to write new clusters without waiting: then trying first would only cost.
     let fileRefusesTries = Atomic<Bool>(false)
+    /// What the image says about its backing file now.
+    let storedBacking: Mutex<(name: String?, format: String?)>
     /// The length of the file when the image was opened: what `close` does not cut off.
     var initialFileLength: Int
 
     init(file: BlockChild, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
         self.file = file
         backingSlot = ChildSlot(backing)
+        storedBacking = Mutex((opened.backingName, opened.extensions.backingFormat))
         self.opened = opened
         geometry = opened.geometry
         self.options = options

@@ -7,12 +7,13 @@ import Synchronization
 
 /// A node that NBD clients can reach under a name.
 ///
-/// Connections are spread over `contexts` in turn; all of them share one backend, so that a flush on one covers what any of them has written.
+/// Connections are spread over its contexts in turn and stay where they began; all of them share one backend, so that a flush on one covers what any of them has written.
 package final class NBDExport: BlockExport {
     package static let typeName = "nbd"
 
     package let id: String
-    package let nodeName: String
+    /// The node at the root, which changes when an overlay goes on top.
+    package var nodeName: String { backend.nodeName }
     /// What clients ask for.
     package let name: String
     package let description: String?
@@ -20,16 +21,17 @@ package final class NBDExport: BlockExport {
     /// Every write is on stable storage when it is answered, whether the client asks for that or not.
     package let writesThrough: Bool
     package let backend: BlockBackend
-    package let contexts: [IOContext]
     /// What block status requests can be answered for.
     package let metaContexts: [MetaContext]
     private let release: @Sendable () async -> Void
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
     private struct State {
         var connections: [ObjectIdentifier: ServerConnection] = [:]
         /// Clients whose choice of this export is being answered, and who are not served yet.
         var expectedClients = 0
+        /// Where clients that come are served.
+        var contexts: [IOContext]
         var nextContext = 0
         var isShuttingDown = false
         /// Takes the export off its server's list.
@@ -40,19 +42,18 @@ package final class NBDExport: BlockExport {
     ///   - contexts: at least one; where clients are served.
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
-        id: String, nodeName: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
+        id: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
         contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
         self.id = id
-        self.nodeName = nodeName
         self.name = name
         self.description = description
         self.isWritable = isWritable
         self.writesThrough = writesThrough
         self.backend = backend
-        self.contexts = contexts
         self.metaContexts = metaContexts
+        state = Mutex(State(contexts: contexts))
         self.release = release
     }
 
@@ -69,6 +70,9 @@ package final class NBDExport: BlockExport {
 
     package var connectionCount: Int { state.withLock { $0.connections.count } }
 
+    /// Serves clients that come from now on there. Those that are connected stay where they are.
+    package func move(to context: IOContext) { state.withLock { $0.contexts = [context] } }
+
     func whenWithdrawn(_ withdraw: @escaping @Sendable () -> Void) { state.withLock { $0.withdraw = withdraw } }
 
     /// Notes a client whose choice is about to be answered. Each call is followed by one of `stopExpectingClient`.
@@ -83,7 +87,7 @@ package final class NBDExport: BlockExport {
     func serve(_ socket: ConnectedSocket, _ session: NBDSession, received: [UInt8], onClosed: @escaping @Sendable () -> Void) -> Bool {
         let connection: ServerConnection? = state.withLock { state in
             if state.isShuttingDown { return nil }
-            let context = contexts[state.nextContext % contexts.count]
+            let context = state.contexts[state.nextContext % state.contexts.count]
             state.nextContext += 1
             let connection = ServerConnection(
                 socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: context, received: received,

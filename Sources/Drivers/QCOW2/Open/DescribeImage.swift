@@ -4,7 +4,7 @@ package import StrataBase
 import Synchronization
 
 extension QCOW2Driver: ImageDescribing {
-    package var backingName: String? { opened.backingName }
+    package var backingName: String? { storedBacking.withLock { $0.name } }
 
     package func describeImage() async throws(BlockError) -> ImageDescription {
         let header = opened.header
@@ -12,8 +12,7 @@ extension QCOW2Driver: ImageDescribing {
         description.clusterSize = geometry.clusterSize
         description.isEncrypted = header.encryptionMethod != 0
         description.isDirty = header.incompatible.contains(.dirty)
-        description.backingFileName = opened.backingName
-        description.backingFormat = opened.extensions.backingFormat
+        (description.backingFileName, description.backingFormat) = storedBacking.withLock { $0 }
         description.snapshots = try await readSnapshots()
         let isModern = header.version >= 3
         description.specific = ImageInfoSpecific(

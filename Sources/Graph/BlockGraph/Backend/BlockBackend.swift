@@ -24,15 +24,23 @@ package final class BlockBackend: Sendable {
     private let gate = RequestGate()
     /// Whether requests may enter and the node serves them.
     private var isServing: Bool { gate.isOpen && root.node.isActive }
+    private let placement = Mutex(Placement.anywhere)
+    private let rootName: Mutex<String>
 
     init(name: String, device: String? = nil, root: BlockChild, allowsInactive: Bool = false) {
         self.name = name
         self.device = device
         self.allowsInactive = allowsInactive
         self.root = root
+        rootName = Mutex(root.node.name)
     }
 
     package var node: BlockNode { root.node }
+    /// The name of the root node, for any thread at any time.
+    package var nodeName: String { rootName.withLock { $0 } }
+    /// Called by the graph when the root edge leads elsewhere.
+    func noteRoot(named name: String) { rootName.withLock { $0 = name } }
+
     /// The size in bytes.
     package var length: Int { root.length }
     package var isWritable: Bool { root.permissions.contains(.write) }
@@ -169,6 +177,26 @@ package final class BlockBackend: Sendable {
             if let operation { accounting.refused(operation) }
             throw BlockError(.invalidArgument, "a request for \(range.byteCount) bytes at offset \(range.start.rawValue) is outside the \(length) bytes of block node '\(node.name)'")
         }
+    }
+
+    // MARK: I/O threads
+
+    /// What happens to whoever uses the backend when its node moves to another I/O thread.
+    package enum Placement: Sendable {
+        /// Nothing: requests run wherever they are made.
+        case anywhere
+        /// Its owner is told, and serves on that context from then on.
+        case follows(@Sendable (IOContext) -> Void)
+        /// It must not move.
+        case fixed
+    }
+
+    package func setPlacement(_ placement: Placement) { self.placement.withLock { $0 = placement } }
+
+    var isFixed: Bool { placement.withLock { if case .fixed = $0 { true } else { false } } }
+
+    func move(to context: IOContext) {
+        if case .follows(let follow) = placement.withLock({ $0 }) { follow(context) }
     }
 
     // MARK: Draining (called by the graph)

@@ -10,6 +10,21 @@ package protocol ChildChanging: BlockDriver {
     func adopt(children: [BlockChild])
 }
 
+/// Has any number of children of one kind, which users add and take away by x-blockdev-change: a quorum.
+package protocol MemberHolding: ChildChanging {
+    /// The name and role that one more child gets.
+    /// - Throws: why there cannot be one more.
+    func newMember() throws(BlockError) -> (name: String, role: ChildRole)
+    /// - Throws: why that child must stay.
+    func checkRemoval(ofMember name: String) throws(BlockError)
+}
+
+/// Stores the name of its backing file in its image.
+package protocol BackingFileNaming: BlockDriver {
+    /// Writes the name into the image; the backing child stays. No guest request runs, and the image may be written.
+    func changeBackingFile(to file: String, format: String?) async throws(BlockError)
+}
+
 /// Where a driver keeps a child that may come and go. Reading it costs a load.
 package final class ChildSlot: @unchecked Sendable {  // unchecked: `child` changes only while no request runs on the node (Docs/Concurrency.md)
     package private(set) var child: BlockChild?

@@ -98,6 +98,7 @@ extension BlockGraph {
                 guard let edge = next.edges[id], let node = next.nodes[edge.target]?.node, edge.child.node !== node else { continue }
                 replaced.append(edge.child.node)
                 edge.child.retarget(to: node)
+                if case .backend(let backend) = edge.owner { backend.noteRoot(named: node.name) }
             }
         }
         for name in Set(change.reparented) {

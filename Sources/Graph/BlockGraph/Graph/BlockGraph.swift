@@ -75,10 +75,14 @@ package actor BlockGraph {
     package func remove(nodeNamed name: String) async throws(BlockError) {
         try await change { change async throws(BlockError) in
             guard let record = change.state.nodes[name] else { throw BlockError(.notFound, "Failed to find node with node-name='\(name)'") }
+            let parents = record.parents.compactMap { change.state.edges[$0] }
+            if let edge = parents.first(where: { if case .backend = $0.owner { true } else { false } }) {
+                throw BlockError(.permissionConflict, "Node \(name) is in use", hint: "It is used by \(change.state.describe(edge)).")
+            }
             try change.state.checkNotBlocked(.delete, on: name)
             guard record.isMonitorOwned else { throw BlockError(.invalidArgument, "Node \(name) is not owned by the monitor") }
-            if let id = record.parents.first, let edge = change.state.edges[id] {
-                throw BlockError(.permissionConflict, "Block device \(name) is in use: \(change.state.describe(edge))")
+            if let edge = parents.first {
+                throw BlockError(.permissionConflict, "Block device \(name) is in use", hint: "It is used by \(change.state.describe(edge)).")
             }
             change.release(name)
         }

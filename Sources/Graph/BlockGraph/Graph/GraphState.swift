@@ -1,3 +1,4 @@
+package import IOCore
 import StrataBase
 
 /// Everything the control plane knows about a graph, as one value.
@@ -19,6 +20,8 @@ package struct GraphState: Sendable {
         package internal(set) var isMonitorOwned = false
         /// What all parents need and tolerate together. Computed.
         package internal(set) var cumulative = PermissionGrant.none
+        /// The I/O thread that new users of the node are served on, if somebody has chosen one.
+        package internal(set) var context: IOContext?
         /// What must not be done to the node at the moment, and why.
         package internal(set) var blockers: [OperationBlocker] = []
     }
@@ -113,6 +116,8 @@ package struct GraphState: Sendable {
     mutating func disturb(_ name: String) { disturbed.insert(name) }
     mutating func touch(_ name: String) { touched.insert(name) }
 
+    mutating func setContext(_ context: IOContext, of name: String) { nodes[name]?.context = context }
+
     mutating func addBlocker(_ blocker: OperationBlocker, to name: String) { nodes[name]?.blockers.append(blocker) }
 
     mutating func removeBlocker(_ id: OperationBlocker.ID) {
@@ -187,6 +192,18 @@ package struct GraphState: Sendable {
             }
         }
         return (visited, found)
+    }
+
+    /// Everything that hangs together with a node, in whichever direction.
+    func connected(to name: String) -> Set<String> {
+        var found: Set = [name]
+        var queue = [name]
+        while let name = queue.popLast(), let record = nodes[name] {
+            let near = record.children.compactMap { edges[$0]?.target }
+                + record.parents.compactMap { id in if case .node(let parent)? = edges[id]?.owner { parent } else { nil } }
+            for other in near where found.insert(other).inserted { queue.append(other) }
+        }
+        return found
     }
 
     /// The backends through which requests can reach any of the named nodes.

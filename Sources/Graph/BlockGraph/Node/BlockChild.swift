@@ -134,6 +134,8 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         if range.end.rawValue > node.length, !permissions.contains(.resize) {
             throw BlockError(.invalidArgument, "a write of \(range.byteCount) bytes at offset \(range.start.rawValue) ends beyond the \(node.length) bytes of block node '\(node.name)'")
         }
+        // Every kind of write comes through here.
+        if node.looksAtWrites { node.threshold.note(writeUpTo: range.end.rawValue) }
     }
 
     // MARK: The rest
@@ -154,7 +156,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         guard permissions.contains(.resize) else {
             throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to resize")
         }
-        guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver '\(node.formatName)' does not support resize") }
+        guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver does not support resize") }
         Trace.bdrvResize(node: node.name, bytes: byteCount)
         try await resizing.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }

@@ -38,8 +38,11 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Of these what every request needs: a multiple of this it has to be.
     private let alignment: Atomic<Int>
     var requestAlignment: Int { alignment.load(ordering: .relaxed) }
-    /// Whether the contents of writes matter before they are passed on: then none is answered at once.
-    private(set) var looksAtWrites: Bool
+    /// Whether writes cannot simply be handed on: zeroes are looked for, or a write threshold is set. One load for the rest.
+    private let looks = Atomic<Bool>(false)
+    var looksAtWrites: Bool { looks.load(ordering: .relaxed) }
+    let threshold = WriteThreshold()
+
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
     package let statistics = NodeStatistics()
@@ -83,7 +86,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         currentHeight = Atomic(1 + (children.map(\.node.height).max() ?? 0))
         limits = driver.limits
         alignment = Atomic(limits.requestAlignment)
-        looksAtWrites = Self.looksAtWrites(options)
+        updateLooks()
     }
 
     /// Takes over the options that the node was reopened with.
@@ -96,11 +99,9 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
 
     /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
     func refresh(_ options: NodeOptions) {
-        if options != self.options {
-            self.options = options
-            looksAtWrites = Self.looksAtWrites(options)
-        }
+        if options != self.options { self.options = options }
         isActive = options.isActive
+        updateLooks()
         let limits = driver.limits
         if limits == self.limits { return }
         self.limits = limits
@@ -118,6 +119,17 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     func setHeight(_ height: Int) { currentHeight.store(height, ordering: .relaxed) }
     /// The same without what lies behind backing files, when the node was opened: how deep calls go that follow files and filters.
     let stackHeight: Int
+
+    private func updateLooks() { looks.store(Self.looksAtWrites(options) || threshold.bytes > 0, ordering: .relaxed) }
+
+    /// Has the first write that ends beyond `bytes` reported, once. Zero turns it off. Called by the graph, which also changes options.
+    func setWriteThreshold(_ bytes: UInt64, _ report: @escaping @Sendable (_ excess: UInt64, _ threshold: UInt64) -> Void) {
+        threshold.set(bytes, report)
+        updateLooks()
+    }
+
+    /// The offset whose writing is reported; 0 for none.
+    package var writeThreshold: UInt64 { threshold.bytes }
 
     /// The size in bytes.
     package var length: Int { driver.length }

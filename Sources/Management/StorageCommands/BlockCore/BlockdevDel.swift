@@ -5,5 +5,6 @@ extension StorageService {
     /// Closes a node that was added by itself and that nobody uses.
     package func blockdevDel(_ arguments: BlockdevDelArguments) async throws {
         try await graph.remove(nodeNamed: arguments.nodeName)
+        threads.endUse(byNode: arguments.nodeName)
     }
 }

@@ -17,7 +17,7 @@ extension StorageService {
                 throw BlockError(.readOnly, "Cannot export read-only node '\(node.name)' as writable")
             }
             if arguments.allowInactive != true { try await graph.setActive(true, nodeNamed: node.name) }
-            var served = context
+            var served = await graph.context(ofNodeNamed: node.name) ?? context
             if let thread = arguments.iothread { served = try threads.use(thread, by: arguments.id) }
             do throws(BlockError) {
                 try await ExportCatalog.add(arguments, of: graph, on: served, server: nbdServer)

@@ -32,7 +32,7 @@ package enum NodeDescriber {
             backingFile: node.backingChild.map { names.filename(of: $0.node) }, backingFileDepth: chain.count - 1, active: node.isActive,
             encrypted: image.encrypted ?? false, detectZeroes: node.options.detectZeroes, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
             image: image,
-            cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: 0)
+            cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: Int(clamping: node.writeThreshold))
     }
 
     /// The node and the backing files below it, top first.

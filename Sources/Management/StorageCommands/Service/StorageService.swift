@@ -22,6 +22,8 @@ package actor StorageService: ContextActor {
     package nonisolated let chardevs = ChardevTable()
     /// Which exports run on which I/O threads.
     nonisolated let threads: IOThreadTable
+    /// Tells clients of an event, on any thread.
+    nonisolated let sendEvent: @Sendable (any QAPIEvent) -> Void
     /// The server that new NBD exports belong to.
     var nbdServer: NBDServer?
     /// Lock order: before the graph's own.
@@ -34,6 +36,7 @@ package actor StorageService: ContextActor {
     ///   - onEvent: told of events, on any thread.
     package init(context: IOContext, drivers: DriverRegistry = DriverCatalog.registry, onEvent: @escaping @Sendable (any QAPIEvent) -> Void = { _ in }) {
         self.context = context
+        sendEvent = onEvent
         let objects = ObjectRegistry()
         self.objects = objects
         graph = BlockGraph(context: context, drivers: drivers, objects: objects, events: GraphEvents(onEvent))

@@ -20,8 +20,13 @@ extension NBDServer {
         let backend = try await graph.makeBackend(
             named: "block export '\(options.id)'", device: options.id, on: options.nodeName, grant, allowsInactive: options.allowInactive ?? false)
         let export = NBDExport(
-            id: options.id, nodeName: options.nodeName, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
+            id: options.id, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
             writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts, release: { await graph.release(backend) })
+        if options.fixedIothread == true {
+            backend.setPlacement(.fixed)
+        } else {
+            backend.setPlacement(.follows { [weak export] context in export?.move(to: context) })
+        }
         do throws(BlockError) {
             try await offer(export)
         } catch {

@@ -1,0 +1,92 @@
+import BlockGraph
+import IOCore
+import QCOW2
+package import StorageSchema
+import StrataBase
+
+extension StorageService {
+    /// Makes an overlay in a file, opens it and puts it on top of a node.
+    package func blockdevSnapshotSync(_ arguments: BlockdevSnapshotSyncArguments) async throws {
+        try checkNotShuttingDown()
+        // There are no devices here, so only a node name can name anything.
+        guard let name = arguments.nodeName, let node = await graph.node(named: name) else {
+            throw BlockError(.notFound, "Cannot find device='\(arguments.device ?? "")' nor node-name='\(arguments.nodeName ?? "")'")
+        }
+        try await graph.snapshot.checkNotBlocked(.snapshot, on: name)
+        guard let overlayName = arguments.snapshotNodeName else { throw BlockError(.invalidArgument, "New overlay node-name missing") }
+        guard await graph.node(named: overlayName) == nil else { throw BlockError(.alreadyExists, "New overlay node-name already in use") }
+        let format = arguments.format ?? "qcow2"
+        guard let driver = BlockdevDriver(rawValue: format), graph.drivers.names.contains(format) else {
+            throw BlockError(.invalidArgument, "Unknown file format '\(format)'")
+        }
+        guard driver == .qcow2 else { throw BlockError(.unsupported, "Backing file not supported for file format '\(format)'") }
+        try NodeNames.check(overlayName)
+
+        let file = arguments.snapshotFile
+        if arguments.mode != .existing { try await OverlayFile(graph: graph).create(file, over: node) }
+        let options = BlockdevOptions(
+            .qcow2(BlockdevOptionsQcow2(file: .definition(.hostFile(file)), backing: .null)), nodeName: overlayName,
+            discard: node.options.discardsUnmap ? .unmap : nil,
+            cache: BlockdevCacheOptions(direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), readOnly: node.isReadOnly)
+        try await graph.change { change async throws(BlockError) in
+            try change.checkSnapshot(of: name)
+            try await change.open(options, isMonitorOwned: false)
+            try change.takeSnapshot(of: name, overlay: overlayName)
+        }
+    }
+}
+
+/// Makes the file of an overlay.
+private struct OverlayFile {
+    let graph: BlockGraph
+
+    /// Makes an empty qcow2 image of the node's size that names the node's file as its backing file. A file that had to be made for this is gone
+    /// again when that fails.
+    func create(_ path: String, over node: BlockNode) async throws(BlockError) {
+        let backing = try await backingName(of: node)
+        guard let format = BlockdevDriver(rawValue: node.formatName) else {
+            throw BlockError(.unsupported, "A node of driver '\(node.formatName)' cannot be named as a backing file")
+        }
+        let options = BlockdevCreateOptionsQcow2(file: .reference(""), size: node.length, backingFile: backing, backingFmt: format)
+        let isNew = try HostFile.create(path)
+        do throws(BlockError) {
+            let file = try await graph.add(.hostFile(path))
+            do throws(BlockError) {
+                let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: [])
+                let backend = try await graph.makeBackend(named: "the new overlay '\(path)'", on: file.name, grant)
+                do throws(BlockError) {
+                    try await backend.resize(to: 0)
+                    try await QCOW2Driver.create(options, in: backend)
+                } catch {
+                    await graph.release(backend)
+                    throw error
+                }
+                await graph.release(backend)
+            } catch {
+                try await graph.remove(nodeNamed: file.name)
+                throw error
+            }
+            try await graph.remove(nodeNamed: file.name)
+        } catch {
+            if isNew { try HostFile.remove(path) }
+            throw error
+        }
+    }
+
+    /// What to write into the overlay so that it is found again with the same data below: where the images of the chain do not say by themselves how
+    /// they hang together, a whole description.
+    /// - Throws: `.unsupported` when that is too long for a name.
+    private func backingName(of node: BlockNode) async throws(BlockError) -> String {
+        let name = try await graph.withoutChanges { () async throws(BlockError) -> String in
+            var names = NodeDescriptions()
+            return names.filename(of: node)
+        }
+        if name == node.filename { return HostPath.absolute(name) }
+        if name.hasPrefix("json:"), name.hasSuffix("...") {
+            throw BlockError(
+                .unsupported, "The chain below node '\(node.name)' takes too many words to be the name of a backing file",
+                hint: "Write into its images what they are based on with change-backing-file, or make the overlay yourself and use blockdev-snapshot.")
+        }
+        return name
+    }
+}

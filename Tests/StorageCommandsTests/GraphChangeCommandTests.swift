@@ -1,0 +1,183 @@
+import Foundation
+import QAPIRuntime
+import Testing
+
+/// Commands that change a graph in use: the same script for QEMU's daemon and for ours.
+@Suite("graph changes by command")
+struct GraphChangeCommandTests {
+    private typealias Command = Conversation.Command
+
+    private func add(_ name: String, _ file: String, backing: Bool = false) -> Command {
+        var arguments = JSONObject()
+        arguments["driver"] = "qcow2"
+        arguments["node-name"] = .string(name)
+        arguments["file"] = ["driver": "file", "node-name": .string(name + "f"), "filename": .string(file)]
+        if !backing { arguments["backing"] = .null }
+        return Command("blockdev-add", .object(arguments))
+    }
+
+    @Test("snapshots, children, sizes, thresholds and threads answer as QEMU's do")
+    func conversation() async throws {
+        let scratch = try Scratch()
+        for name in ["a", "b", "c"] { try run("qemu-img", ["create", "-q", "-f", "qcow2", scratch.file(name), "1M"]) }
+        let snapshot = { (node: JSONValue, overlay: JSONValue) in Command("blockdev-snapshot", ["node": node, "overlay": overlay]) }
+        let change = { (arguments: JSONValue) in Command("x-blockdev-change", arguments) }
+        let thread = { (arguments: JSONValue) in Command("x-blockdev-set-iothread", arguments) }
+        let address: JSONValue = ["type": "unix", "data": ["path": .string(scratch.file("nbd.sock"))]]
+        try await Conversation.compare([
+            add("a", scratch.file("a")), add("b", scratch.file("b")),
+            Command("blockdev-add", ["driver": "null-co", "node-name": "n"]),
+            Command("blockdev-add", ["driver": "raw", "node-name": "r", "file": "n"]),
+            snapshot("nix", "b"), snapshot("a", "nix"), snapshot("a", "n"), snapshot("a", "a"),
+            snapshot("a", "b"), snapshot("a", "b"), snapshot("b", "a"),
+            Command("blockdev-del", ["node-name": "a"]), Command("blockdev-del", ["node-name": "af"]),
+            Command("blockdev-del", ["node-name": "n"]), Command("blockdev-del", ["node-name": "nix"]),
+            Command("block_resize", ["node-name": "a", "size": 4096]),
+            change(["parent": "nix", "node": "n"]), change(["parent": "a"]), change(["parent": "a", "child": "file", "node": "n"]),
+            change(["parent": "a", "child": "nix"]), change(["parent": "a", "child": "file"]), change(["parent": "a", "node": "nix"]),
+            change(["parent": "a", "node": "n"]),
+            Command("block_resize", ["node-name": "n", "size": 4096]), Command("block_resize", ["node-name": "nix", "size": 4096]),
+            Command("block_resize", ["device": "n", "size": 4096]), Command("block_resize", ["size": 4096]),
+            Command("block_resize", ["node-name": "n", "size": -1]),
+            Command("block_resize", ["node-name": "b", "size": 2_097_152]),
+            Command("block-set-write-threshold", ["node-name": "nix", "write-threshold": 1]),
+            Command("block-set-write-threshold", ["node-name": "b", "write-threshold": 4096]),
+            Command("block-set-write-threshold", ["node-name": "b", "write-threshold": 0]),
+            thread(["node-name": "n", "iothread": "t"]), thread(["node-name": "nix", "iothread": "t"]), thread(["node-name": "n", "iothread": .null]),
+            Command("object-add", ["qom-type": "iothread", "id": "t"]),
+            thread(["node-name": "n", "iothread": "t"]),
+            Command("nbd-server-start", ["addr": address]),
+            Command("block-export-add", ["type": "nbd", "id": "e", "node-name": "b", "writable": true]),
+            thread(["node-name": "b", "iothread": "t"]), thread(["node-name": "b", "iothread": "t", "force": true]),
+            Command("blockdev-del", ["node-name": "b"]),
+            add("c", scratch.file("c")),
+            Command("block-export-add", ["type": "nbd", "id": "f", "name": "f", "node-name": "c"]),
+            snapshot("b", "c"),
+            Command("block-export-del", ["id": "f"]),
+            snapshot("b", "c"),
+            Command("query-block-exports"),
+            Command("block-export-add", ["type": "nbd", "id": "g", "name": "g", "node-name": "n", "fixed-iothread": true, "iothread": "t"]),
+            thread(["node-name": "n", "iothread": .null, "force": true]),
+        ])
+    }
+
+    @Test("blockdev-snapshot-sync refuses as QEMU does, and its overlay is one that QEMU reads")
+    func snapshotSync() async throws {
+        let scratch = try Scratch()
+        let image = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", image, "1M"])
+        try run("qemu-io", ["-c", "write -P 7 0 64k", image])
+        let script = { (folder: String) in
+            let sync = { (arguments: JSONValue) in
+                var all = arguments.object ?? JSONObject()
+                if all["snapshot-file"] == nil { all["snapshot-file"] = .string(folder + "/s1.qcow2") }
+                return Command("blockdev-snapshot-sync", .object(all))
+            }
+            return [
+                self.add("a", image),
+                Command("nbd-server-start", ["addr": ["type": "unix", "data": ["path": .string(folder + "/nbd.sock")]]]),
+                Command("block-export-add", ["type": "nbd", "id": "e", "node-name": "a", "writable": true]),
+                sync(["node-name": "a"]), sync(["node-name": "nix", "snapshot-node-name": "s"]), sync(["device": "a", "snapshot-node-name": "s"]),
+                sync(["node-name": "a", "snapshot-node-name": "a"]), sync(["node-name": "a", "snapshot-node-name": "s", "format": "nix"]),
+                sync(["node-name": "a", "snapshot-node-name": "s", "format": "raw"]),
+                sync(["node-name": "a", "snapshot-node-name": "s", "snapshot-file": "/absent/s"]),
+                sync(["node-name": "a", "snapshot-node-name": "s", "snapshot-file": "/absent/s", "mode": "existing"]),
+                sync(["node-name": "a", "snapshot-node-name": "s"]),
+                sync(["node-name": "a", "snapshot-node-name": "t"]),
+                Command("query-block-exports"),
+            ]
+        }
+        let (theirs, ours) = (scratch.file("theirs"), scratch.file("ours"))
+        for folder in [theirs, ours] { try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true) }
+        let expected = try Conversation.askQEMU(script(theirs))
+        let found = try await Conversation.askOurs(script(ours))
+        for (command, (ours, theirs)) in zip(script(ours), zip(found, expected)) { #expect(ours == theirs, "\(command.arguments)") }
+        let overlay = ours + "/s1.qcow2"
+        #expect(try run("qemu-img", ["info", "--output=json", overlay]).contains("\"full-backing-filename\": \"\(image)\""))
+        #expect(try run("qemu-io", ["-r", "-c", "read -P 7 0 64k", overlay]).contains("read 65536/65536"))
+        #expect(try run("qemu-img", ["check", overlay]).contains("No errors"))
+    }
+
+    @Test("an overlay is found again with its chain, whether the images describe it or not", arguments: [false, true])
+    func foreignChain(corrected: Bool) async throws {
+        let scratch = try Scratch()
+        for name in ["a", "b"] { try run("qemu-img", ["create", "-q", "-f", "qcow2", scratch.file(name), "1M"]) }
+        try run("qemu-io", ["-c", "write -P 7 0 64k", scratch.file("a")])
+        let fixture = try ServiceFixture()
+        for name in ["a", "b"] { #expect(await fixture.failure("blockdev-add", add(name, scratch.file(name)).arguments) == nil) }
+        #expect(await fixture.failure("blockdev-snapshot", ["node": "a", "overlay": "b"]) == nil)
+        let nodes = await fixture.execute("query-named-block-nodes", ["flat": true])["return"]?.array ?? []
+        let readOnly = nodes.filter { $0["ro"] == .bool(true) }.compactMap { $0["node-name"]?.string }
+        #expect(Set(readOnly) == ["a", "af"])
+        if corrected {
+            let arguments: JSONValue = ["device": "b", "image-node-name": "b", "backing-file": .string(scratch.file("a"))]
+            #expect(await fixture.failure("change-backing-file", arguments) == nil)
+        }
+        let arguments: JSONValue = ["node-name": "b", "snapshot-file": .string(scratch.file("c")), "snapshot-node-name": "c"]
+        #expect(await fixture.failure("blockdev-snapshot-sync", arguments) == nil)
+        try await fixture.stop()
+        #expect(try run("qemu-io", ["-r", "-c", "read -P 7 0 64k", scratch.file("c")]).contains("read 65536/65536"))
+        let again = try ServiceFixture()
+        #expect(await again.failure("blockdev-add", add("c", scratch.file("c"), backing: true).arguments) == nil)
+        try await again.stop()
+    }
+
+    @Test("change-backing-file writes what QEMU reads, and refuses what QEMU refuses", arguments: ["1.1", "0.10"])
+    func backingName(compat: String) async throws {
+        let scratch = try Scratch()
+        let (base, top) = (scratch.file("base"), scratch.file("top"))
+        try run("qemu-img", ["create", "-q", "-f", "raw", base, "1M"])
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "compat=\(compat)", "-b", base, "-F", "raw", top])
+        try run("qemu-io", ["-c", "write -P 9 0 64k", top])
+        let long = String(repeating: "x", count: 1000)
+        let fixture = try ServiceFixture()
+        #expect(await fixture.failure("blockdev-add", add("top", top, backing: true).arguments) == nil)
+        #expect(await fixture.failure("blockdev-add", ["driver": "null-co", "node-name": "n"]) == nil)
+        let change = { (device: String, image: String, file: String) in
+            await fixture.failure("change-backing-file", ["device": .string(device), "image-node-name": .string(image), "backing-file": .string(file)])
+        }
+        #expect(await change("nix", "top", "x") == "Cannot find device='nix' nor node-name='nix'")
+        #expect(await change("top", "nix", "x") == "Cannot find device='' nor node-name='nix'")
+        #expect(await change("top", "n", "x") == "not allowing backing file change on an image without a backing file")
+        #expect(await change("n", "top", "x") == "'n' and image file are not in the same chain")
+        #expect(await change("top", "top", long + long) != nil)
+        #expect(await change("top", "top", long) == nil)
+        #expect(await change("top", "top", "short") == nil)
+        let described = await fixture.execute("query-named-block-nodes", ["flat": true])
+        #expect(described["return"]?.array?.contains { $0["image"]?["backing-filename"] == "short" } == true)
+        try await fixture.stop()
+        let info = try JSONValue(parsing: run("qemu-img", ["info", "--output=json", top]))
+        #expect(info["backing-filename"] == "short")
+        #expect(info["backing-filename-format"] == "raw")
+        try run("qemu-img", ["rebase", "-u", "-F", "raw", "-b", base, top])
+        #expect(try run("qemu-img", ["check", top]).contains("No errors"))
+        #expect(try run("qemu-io", ["-r", "-c", "read -P 9 0 64k", top]).contains("read 65536/65536"))
+    }
+
+    @Test("a write threshold is reported once, by the write that crosses it, and can be set again")
+    func threshold() async throws {
+        let scratch = try Scratch()
+        let fixture = try ServiceFixture()
+        let disk = scratch.disk("disk", byteCount: 1 << 20)
+        let socket = scratch.file("nbd.sock")
+        #expect(await fixture.failure("blockdev-add", ["driver": "file", "node-name": "disk", "filename": .string(disk)]) == nil)
+        #expect(await fixture.failure("nbd-server-start", ["addr": ["type": "unix", "data": ["path": .string(socket)]]]) == nil)
+        #expect(await fixture.failure("block-export-add", ["type": "nbd", "id": "e", "node-name": "disk", "writable": true]) == nil)
+        let write = { (commands: [String]) in
+            _ = try run("qemu-io", ["-f", "raw"] + commands.flatMap { ["-c", $0] } + ["nbd+unix:///disk?socket=\(socket)"])
+        }
+        let threshold = { await fixture.execute("query-named-block-nodes", ["flat": true])["return"]?.array?.first?["write_threshold"] }
+        #expect(await fixture.failure("block-set-write-threshold", ["node-name": "disk", "write-threshold": 65536]) == nil)
+        #expect(await threshold() == 65536)
+        try write(["write 0 65536"])
+        #expect(await threshold() == 65536)
+        try write(["write 65536 4096", "write 131072 4096"])
+        #expect(await fixture.event("BLOCK_WRITE_THRESHOLD") == ["node-name": "disk", "amount-exceeded": 4096, "write-threshold": 65536])
+        #expect(await threshold() == 0)
+        // Set again: the next event is about the new threshold, so the other write above has reported nothing.
+        #expect(await fixture.failure("block-set-write-threshold", ["node-name": "disk", "write-threshold": 8192]) == nil)
+        try write(["write -z 4096 8192"])
+        #expect(await fixture.event("BLOCK_WRITE_THRESHOLD") == ["node-name": "disk", "amount-exceeded": 4096, "write-threshold": 8192])
+        try await fixture.stop()
+    }
+}
