@@ -44,13 +44,15 @@ let package = Package(
         .target(name: "CStrataLinux", path: "Sources/Base/CStrataLinux", cSettings: [.define("_GNU_SOURCE")]),
         .target(name: "CGnuTLS", path: "Sources/Base/CGnuTLS", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "CZlib", path: "Sources/Base/CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CDeflate", path: "Sources/Base/CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
+        .systemLibrary(name: "CZstandard", path: "Sources/Base/CZstandard", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
         // Floor 1: units, errors, bytes.
         module("StrataBase", in: "Base"),
         module("TraceRuntime", in: "Base", ["CStrataLinux"]),
 
         // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
-        module("IOCore", in: "Base", ["CStrataLinux", "CGnuTLS", "CZlib", "StrataBase"]),
+        module("IOCore", in: "Base", ["CStrataLinux", "CGnuTLS", "CZlib", "CDeflate", "CZstandard", "StrataBase"]),
         module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
         module("QAPISchema", in: "QAPI"),
         module("TraceCompiler", in: "QAPI"),

@@ -41,7 +41,7 @@ struct CrashTests {
     static func makeImage(_ test: Case, _ scratch: Scratch) throws -> (disk: [UInt8], guest: [UInt8]) {
         let path = scratch.file("base.qcow2")
         let size = 48 * test.clusterSize
-        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(test.clusterSize),refcount_bits=\(test.refcountBits)", path, String(size)])
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(test.clusterSize),refcount_bits=\(test.refcountBits),compression_type=\(test.seed % 3 == 0 ? "zstd" : "zlib")", path, String(size)])
         var commands: [String] = []
         if test.refcountBits > 1 { commands += ["-c", "write -c -P 21 \(3 * test.clusterSize) \(test.clusterSize)"] }
         commands += ["-c", "write -P 22 \(5 * test.clusterSize) \(6 * test.clusterSize)", "-c", "write -z \(9 * test.clusterSize) \(3 * test.clusterSize)"]
@@ -58,7 +58,13 @@ struct CrashTests {
         for _ in 0..<count {
             var range = model.range(alignment: 512)
             var step = Step(range: range, data: [], isFlush: false, logStart: recorder.state.withLock { $0.log.count }, logEnd: 0, text: "")
-            switch Int.random(in: 0..<12, using: &model.random) {
+            switch Int.random(in: 0..<15, using: &model.random) {
+            case 12..<15:
+                range = model.range(alignment: model.clusterSize)
+                step.range = range
+                step.data = CompressedWriteTests.data(range.count, &model)
+                step.text = "compress \(range)"
+                try await disk.writeBytes(step.data, at: range.lowerBound, flags: .compressed)
             case 0..<6:
                 step.data = model.data(range.count)
                 step.text = "write \(range)"
@@ -214,12 +220,13 @@ struct CrashTests {
         var model = start
         var expected = start.bytes
         for _ in 0..<20 {
-            let range = model.range(alignment: 512)
-            let kind = Int.random(in: 0..<10, using: &model.random)
-            let data = model.data(range.count)
+            let kind = Int.random(in: -3..<10, using: &model.random)
+            let range = model.range(alignment: kind < 0 ? model.clusterSize : 512)
+            let data = kind < 0 ? CompressedWriteTests.data(range.count, &model) : model.data(range.count)
             for attempt in 0..<2 {
                 do {
                     switch kind {
+                    case ..<0: try await backend.writeBytes(data, at: range.lowerBound, flags: .compressed)
                     case 0..<6: try await backend.writeBytes(data, at: range.lowerBound)
                     case 6..<8: try await backend.writeZeroes(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count), flags: .mayUnmap)
                     default: try await backend.flush()

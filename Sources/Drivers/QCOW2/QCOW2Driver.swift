@@ -9,7 +9,7 @@ import Synchronization
 /// - `Format/` bytes and meanings, no I/O. `Open/` opening, creating, header validation.
 /// - `Mapping/` guest offset to extent. `Metadata/` the slice cache, reading it, writing everything back in order.
 /// - `Allocation/` reserve, copy on write, publish. `Refcounts/` which host clusters are free, and how they become so.
-/// - `IO/` the requests. `Check/` whether the image is consistent.
+/// - `IO/` the requests, compressed ones among them. `Check/` whether the image is consistent.
 ///
 /// **Locks**, outermost first; each is held only while taking those below it:
 /// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,

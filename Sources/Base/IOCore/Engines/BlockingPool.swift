@@ -27,7 +27,8 @@ package enum BlockingPool {
         }
     }
 
-    private static func submit(_ body: @escaping @Sendable () -> Void) {
+    /// Has `body` run on a worker thread, some time.
+    static func submit(_ body: @escaping @Sendable () -> Void) {
         let startsThread = state.withLock { state in
             state.queue.append(body)
             // An idle thread that has been rung for already still counts as idle until it wakes, so what waits is compared with them.

@@ -126,6 +126,7 @@ extension ImageState {
             frees.add(host, clusters: 1, clusterSize: geometry.clusterSize, isPunched: isPunched)
         case .compressed(let data):
             let (start, byteCount) = data.hostClusters(in: geometry)
+            refcounts.stopPacking(in: start, byteCount: byteCount)
             frees.add(start, clusters: byteCount >> geometry.clusterBits, clusterSize: geometry.clusterSize, isPunched: isPunched)
         case .zero(nil), .unallocated, .invalid: break
         }

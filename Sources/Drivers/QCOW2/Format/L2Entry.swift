@@ -98,6 +98,9 @@ package struct CompressedCluster: Hashable, Sendable {
         self.byteCount = byteCount
     }
 
+    /// Whether an entry has room for the offset: the larger the clusters, the fewer bits there are for it.
+    func fits(in geometry: ClusterGeometry) -> Bool { offset.rawValue + byteCount <= 1 << min(56, geometry.compressedOffsetBits) }
+
     /// The entry that names this data: sectors are counted from the one that holds the first byte.
     func entry(in geometry: ClusterGeometry) -> L2Entry {
         let sectors = (offset.rawValue + byteCount - 1) / 512 - offset.rawValue / 512

@@ -1,3 +1,4 @@
+import IOCore
 package import StrataBase
 
 /// The fixed part of the header. Source: docs/interop/qcow2, "Header". Big-endian; 72 bytes in version 2, at least 104 in version 3.
@@ -35,6 +36,8 @@ package struct QCOW2Header: Hashable, Sendable {
     package var headerLength: UInt32
     /// 0 zlib, 1 zstd.
     package var compressionType: UInt8
+
+    var streamFormat: StreamFormat { compressionType == 1 ? .zstd : .deflate }
 
     /// Byte positions of the fields that change while an image is open.
     enum Field {

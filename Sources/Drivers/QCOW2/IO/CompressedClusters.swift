@@ -11,10 +11,12 @@ struct DecompressedCluster: Sendable {
 }
 
 extension QCOW2Driver {
+    /// Bytes.
+    private static let longestExpandedHere = 64 << 10
+
     /// Reads part of one compressed cluster. The cluster read last is kept, so that small sequential reads expand it once.
     func readCompressed(_ entry: L2Entry, _ target: IOVector, at offset: GuestOffset) async throws(BlockError) {
         if copyDecompressed(entry, target, at: offset) { return }
-        guard opened.header.compressionType == 0 else { throw BlockError(.unsupported, "qcow2 compression type zstd is not supported") }
         guard case .compressed(let data) = entry.meaning(in: geometry, version: opened.header.version) else { return }
         // The last sector of the file may be missing its end; streams may be shorter than the sectors that hold them.
         let available = min(data.byteCount, file.length - data.offset.rawValue)
@@ -24,11 +26,23 @@ extension QCOW2Driver {
         let input = IOBuffer(byteCount: available)
         try await file.read(input.vector, at: data.offset.asGuest)
         let output = IOBuffer(byteCount: geometry.clusterSize)
-        do { try Inflate.expand(input, into: output) } catch { throw error.during("reading guest offset \(offset)") }
+        do throws(BlockError) {
+            // Small clusters are expanded sooner than a worker thread is woken.
+            if geometry.clusterSize <= Self.longestExpandedHere {
+                try opened.header.streamFormat.expand(input, into: output)
+            } else {
+                try await CompressionWorkers.expand(input, into: output, opened.header.streamFormat)
+            }
+        } catch { throw error.during("reading guest offset \(offset)") }
         lastDecompressed.withLock {
             $0 = DecompressedCluster(entry: entry, guestCluster: offset.rawValue >> geometry.clusterBits, buffer: output)
         }
         copy(output, target, at: offset)
+    }
+
+    /// A guest cluster has got other compressed data, which may lie where the old data lay: then nothing tells the two apart.
+    func forgetDecompressed(_ guest: GuestOffset) {
+        lastDecompressed.withLock { if $0?.guestCluster == guest.rawValue >> geometry.clusterBits { $0 = nil } }
     }
 
     /// Serves a read from the cluster that was expanded last, if it is that one.

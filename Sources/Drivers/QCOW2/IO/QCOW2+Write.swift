@@ -7,7 +7,7 @@ import Synchronization
 extension QCOW2Driver {
     /// Writes what needs no waiting: over clusters of the image's own, or into fresh clusters where nothing has to be copied.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
-        if file.observesFaultPoints { return false }
+        if file.observesFaultPoints || flags.contains(.compressed) { return false }
         let total = source.byteCount
         var done = 0
         while done < total {
@@ -75,6 +75,12 @@ extension QCOW2Driver {
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         try await prepareForWriting()
+        if flags.contains(.compressed) { try await writeCompressed(source, at: offset) } else { try await writePlain(source, at: offset) }
+        try await limitUnmapped()
+    }
+
+    /// Writes data as it is.
+    func writePlain(_ source: IOVector, at offset: GuestOffset) async throws(BlockError) {
         let total = source.byteCount
         var done = 0
         while done < total {
@@ -105,7 +111,6 @@ extension QCOW2Driver {
                 done += shape.byteCount
             }
         }
-        try await limitUnmapped()
     }
 }
 

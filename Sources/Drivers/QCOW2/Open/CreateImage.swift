@@ -87,6 +87,10 @@ struct CreationPlan {
             throw BlockError(
                 .invalidArgument, "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)")
         }
+        if version < 3, options.compressionType == .zstd {
+            throw BlockError(
+                .invalidArgument, "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        }
         guard options.size >= 0, options.size.isAligned(to: 512) else {
             throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes")
         }
@@ -124,6 +128,10 @@ struct CreationPlan {
         header.l1Size = UInt32(l1Entries)
         header.l1TableOffset = UInt64((1 + table + blocks) * clusterSize)
         if options.lazyRefcounts == true { header.compatible = .lazyRefcounts }
+        if options.compressionType == .zstd {
+            header.compressionType = 1
+            header.incompatible.insert(.compressionType)
+        }
 
         var extensions = HeaderExtensions()
         if options.backingFile != nil { extensions.backingFormat = options.backingFmt?.rawValue }
@@ -146,7 +154,6 @@ struct CreationPlan {
     private static func refuseUnsupported(_ options: BlockdevCreateOptionsQcow2) throws(BlockError) {
         if options.extendedL2 == true { throw BlockError(.unsupported, "Extended L2 entries are not supported") }
         if options.dataFile != nil || options.dataFileRaw == true { throw BlockError(.unsupported, "External data files are not supported") }
-        if options.compressionType == .zstd { throw BlockError(.unsupported, "Compression type 'zstd' is not supported") }
     }
 
     func write(to file: BlockChild) async throws(BlockError) {

@@ -19,6 +19,9 @@ struct RefcountState: Sendable {
     var hint = 0
     /// No cluster at or above this one has been handed out since the file grew over it: it reads as zeroes.
     var virginFrom: Int
+    /// Where the next compressed cluster goes: the unused rest of a host cluster that holds compressed data only. Nil when there is none.
+    /// Nobody may append to a cluster that has begun to be freed; see `stopPacking`.
+    var packingPosition: HostOffset?
     /// How long the file is, in bytes.
     var fileLength: Int
     /// The end of the highest cluster that was handed out, in bytes.
@@ -63,7 +66,10 @@ struct RefcountState: Sendable {
         let count = cache.refcount(slot, position)
         if count == 0 { throw .corrupt(.refcountUnderflow(HostOffset(cluster << geometry.clusterBits))) }
         cache.set(count - 1, slot, position)
-        if count == 1 { hint = min(hint, cluster) }
+        if count == 1 {
+            hint = min(hint, cluster)
+            stopPacking(in: HostOffset(cluster << geometry.clusterBits), byteCount: geometry.clusterSize)
+        }
         return count - 1
     }
 }

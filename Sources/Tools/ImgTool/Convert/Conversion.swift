@@ -1,6 +1,7 @@
 import BlockGraph
 import IOCore
 import ManagedObjects
+import StorageSchema
 import StrataBase
 import ToolSupport
 
@@ -37,6 +38,7 @@ struct Conversion {
         settings.unmaps = true
         let target = try await session.open(
             plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat, settings)
+        if plan.job.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
         guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
         let progress = ProgressReporter(isOn: plan.showsProgress)
@@ -52,6 +54,8 @@ struct Conversion {
         progress.end(succeeded: true)
     }
 
+    private static let cannotCompress = ToolFailure("Compression not supported for this file format")
+
     /// Makes the target unless an existing one is to be used.
     /// - Returns: whether it has a backing file.
     private func makeTarget(length: Int) async throws(ToolFailure) -> Bool {
@@ -61,6 +65,12 @@ struct Conversion {
         var request = try CreateRequest(
             filename: plan.target, format: format, options: OptionList(parsing: plan.targetOptions.joined(separator: ",")))
         request.set("size", to: .size(length))
+        if plan.job.compresses {
+            guard format.compresses else { throw Self.cannotCompress }
+            if let mode = request.text("preallocation"), mode != PreallocMode.off.rawValue {
+                throw ToolFailure("Compression and preallocation not supported at the same time")
+            }
+        }
         if let backing = plan.backing {
             guard format.supportsBacking else { throw ToolFailure("Backing file not supported for file format '\(format.name)'") }
             request.set("backing_file", to: .text(backing))
@@ -93,6 +103,7 @@ struct Conversion {
         settings.targetHasBacking = targetHasBacking
         settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
         settings.writeFlags = target.writeFlags
+        if settings.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
         var helpers: [IOContext] = []
         if settings.workers > 1, HostProcessors.count > 1, source.length >= Self.smallestShared {

@@ -15,7 +15,7 @@ enum ConvertCommand: ImgCommand {
         "convert", summary: "Copy one image to another with optional format conversion",
         usage: [
             "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-U]", "[-O TGT_FMT | --target-image-opts] [-o TGT_OPTS] [-t TGT_CACHE] [-n [--target-is-zero]]",
-            "[-B BACKING_FILENAME -F BACKING_FMT] [-S SPARSE_SIZE] [-m NUM] [-W] [-C] [-r RATE]", "[-q] [-p] SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",
+            "[-B BACKING_FILENAME -F BACKING_FMT] [-S SPARSE_SIZE] [-m NUM] [-W] [-C] [-r RATE]", "[-c] [-q] [-p] SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",
         ],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
@@ -28,7 +28,7 @@ enum ConvertCommand: ImgCommand {
             .init(.targetFormat, "O", "target-format", value: "TGT_FMT", help: "the target's format (default: raw)"),
             .init(.targetImageOptions, nil, "target-image-opts", help: "TGT_FILENAME is a list of options instead of a file name"),
             .init(.targetOptions, "o", "target-options", value: "TGT_OPTS", help: "options of the target's format; '-o help' lists them"),
-            .init(.compress, "c", "compress", help: "compress the target (not supported yet)"),
+            .init(.compress, "c", "compress", help: "store the data compressed (qcow2 only)"),
             .init(.targetCache, "t", "target-cache", value: "TGT_CACHE", help: "cache mode of the target (default: unsafe)"),
             .init(.backing, "B", "backing", value: "BACKING_FILENAME", help: "put the target on top of this image, whose data is not copied"),
             .init(.backingFormat, "F", "backing-format", value: "BACKING_FMT", help: "the format of BACKING_FILENAME"),

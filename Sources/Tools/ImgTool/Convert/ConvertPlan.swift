@@ -53,7 +53,8 @@ struct ConvertPlan: Sendable {
                 job.rate = rate == 0 ? nil : rate
             case .parallel: job.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
             case .outOfOrder: job.isUnordered = true
-            case .compress, .snapshot, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
+            case .compress: job.compresses = true
+            case .snapshot, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
             }
         }
         if isQuiet { showsProgress = false }
@@ -84,7 +85,7 @@ struct ConvertPlan: Sendable {
 
     /// What later versions bring: refused rather than ignored.
     private static let unsupported: [(key: ConvertCommand.Key, name: String)] = [
-        (.compress, "Compressed output (-c)"), (.snapshot, "Reading a snapshot (-l)"), (.bitmaps, "Copying bitmaps (--bitmaps)"),
+        (.snapshot, "Reading a snapshot (-l)"), (.bitmaps, "Copying bitmaps (--bitmaps)"),
         (.salvage, "Ignoring read errors (--salvage)"),
     ]
 

@@ -20,6 +20,10 @@ final class CopyJob: Sendable {
         var isUnordered = false
         /// Bytes that one request moves at most: what two workers read and write again stays in the processor's cache.
         var stripeSize = 256 << 10
+        /// Whether the data is to be stored compressed.
+        var compresses = false
+        /// What the target compresses together, in bytes; nil for a target that is not compressed.
+        var compressionUnit: Int?
         /// What writes carry so that they obey the cache mode.
         var writeFlags: RequestFlags = []
         /// Bytes per second; nil for as fast as possible.
@@ -30,6 +34,9 @@ final class CopyJob: Sendable {
     private let runs: RunMap
     private let target: BlockBackend
     private let settings: Settings
+    /// Bytes that are written together: everything that goes to the target begins at multiples of it.
+    private let unit: Int
+    private let dataFlags: RequestFlags
     private let scan: ZeroScan
     private let cursor: StripeCursor
     private let order: WriteOrder?
@@ -41,10 +48,12 @@ final class CopyJob: Sendable {
         runs = RunMap(source, keepsBacking: settings.targetHasBacking)
         self.target = target
         self.settings = settings
+        unit = settings.compressionUnit ?? 1
+        dataFlags = settings.compressionUnit == nil ? settings.writeFlags : settings.writeFlags.union(.compressed)
         self.progress = progress
         // Leaving out part of a cluster saves nothing: the target would have to fill it up.
-        scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : max(settings.sparseUnit, clusterSize ?? 0))
-        cursor = StripeCursor(length: source.length, stripeSize: settings.stripeSize)
+        scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : settings.compressionUnit ?? max(settings.sparseUnit, clusterSize ?? 0))
+        cursor = StripeCursor(length: source.length, stripeSize: max(settings.stripeSize, unit))
         order = settings.isUnordered ? nil : WriteOrder()
         limiter = settings.rate.map(RateLimiter.init)
     }
@@ -85,29 +94,56 @@ final class CopyJob: Sendable {
         while position < stripe.range.upperBound {
             let run = try await status(at: position)
             let kind = run.kind
-            let end = min(run.range.upperBound, stripe.range.upperBound)
             let isNothing = kind == .backing || (kind == .zero && settings.targetIsZero && settings.sparseUnit > 0)
-            if isNothing {
-                if run.range.upperBound > stripe.range.upperBound { cursor.skip(to: run.range.upperBound) }
+            var end = wholeUnits(upTo: min(run.range.upperBound, stripe.range.upperBound))
+            // A unit of several runs is written as a whole, also the parts that would not have to be.
+            let isMixed = end <= position
+            if isMixed { end = min(position + unit, stripe.range.upperBound) }
+            if isNothing, !isMixed {
+                let next = wholeUnits(upTo: run.range.upperBound)
+                if next > stripe.range.upperBound { cursor.skip(to: next) }
                 position = end
                 continue
             }
             if let limiter { await limiter.wait(for: end - position) }
-            if kind == .zero && settings.sparseUnit > 0 {
+            if kind == .zero && settings.sparseUnit > 0 && !isMixed {
                 if !hasTurn { await order?.waitForTurn(of: stripe.number) }
                 hasTurn = true
                 try await writeZeroes(position..<end)
             } else {
-                let memory = buffer ?? IOBuffer(byteCount: settings.stripeSize)
+                let memory = buffer ?? IOBuffer(byteCount: max(settings.stripeSize, unit))
                 buffer = memory
                 let data = memory.vector(at: 0, byteCount: end - position)
-                if kind == .zero { data.zero() } else { try await read(data, of: run.part, at: position) }
+                if isMixed {
+                    try await readMixed(data, at: position)
+                } else if kind == .zero {
+                    data.zero()
+                } else {
+                    try await read(data, of: run.part, at: position)
+                }
                 if !hasTurn { await order?.waitForTurn(of: stripe.number) }
                 hasTurn = true
-                try await write(data, at: GuestOffset(position), mayBeZero: kind == .data)
+                try await write(data, at: GuestOffset(position), mayBeZero: kind == .data || (isMixed && settings.sparseUnit > 0))
                 withExtendedLifetime(memory) {}
             }
             position = end
+        }
+    }
+
+    /// Where the last whole unit before `position` ends. The last one of all ends with the source.
+    private func wholeUnits(upTo position: Int) -> Int {
+        unit == 1 || position >= cursor.length ? position : position / unit * unit
+    }
+
+    /// Reads what several runs have.
+    private func readMixed(_ data: IOVector, at start: Int) async throws(BlockError) {
+        var done = 0
+        while done < data.byteCount {
+            let run = try await status(at: start + done)
+            let count = min(run.range.upperBound - start - done, data.byteCount - done)
+            let part = data.slice(at: done, byteCount: count)
+            if run.kind == .zero { part.zero() } else { try await read(part, of: run.part, at: start + done) }
+            done += count
         }
     }
 
@@ -142,9 +178,19 @@ final class CopyJob: Sendable {
     }
 
     private func writeData(_ data: IOVector, at offset: GuestOffset) async throws(BlockError) {
-        if target.tryWrite(data, at: offset, flags: settings.writeFlags) { return }
+        let end = offset.rawValue + data.byteCount
+        let whole = end == target.length ? data.byteCount : data.byteCount / unit * unit
+        if whole > 0 { try await writePart(data.slice(at: 0, byteCount: whole), at: offset, dataFlags) }
+        // An existing target can go on behind the source: then the end of the source is not the end of a unit.
+        if whole < data.byteCount {
+            try await writePart(data.slice(at: whole, byteCount: data.byteCount - whole), at: offset + whole, settings.writeFlags)
+        }
+    }
+
+    private func writePart(_ data: IOVector, at offset: GuestOffset, _ flags: RequestFlags) async throws(BlockError) {
+        if target.tryWrite(data, at: offset, flags: flags) { return }
         do {
-            try await target.write(data, at: offset, flags: settings.writeFlags)
+            try await target.write(data, at: offset, flags: flags)
         } catch {
             throw error.during("error while writing at byte \(offset.rawValue)")
         }

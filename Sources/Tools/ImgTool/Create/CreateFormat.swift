@@ -6,6 +6,8 @@ struct CreateFormat: Sendable {
     /// What the format itself understands, in the order in which the "Formatting" line prints them.
     let options: [CreateOption]
     let supportsBacking: Bool
+    /// Whether its data can be stored compressed.
+    var compresses: Bool { name == CreateFormat.qcow2.name }
     /// Whether the format is the protocol below itself: `file` has no options of another layer.
     let isProtocol: Bool
 
