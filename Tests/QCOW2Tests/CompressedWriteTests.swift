@@ -151,7 +151,7 @@ struct CompressedWriteTests {
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", path, "41472"])
         try await onContext { context in
             try await withImage(imageOptions(path), context) { disk in
-                for (start, count) in [(512, 4096), (0, 512), (0, 4096 + 512), (36864, 4096)] {
+                for (start, count) in [(512, 4096), (0, 512), (0, 4096 + 512), (36864, 512)] {
                     let error = await #expect(throws: BlockError.self) { try await disk.writeBytes([UInt8](repeating: 1, count: count), at: start, flags: .compressed) }
                     #expect(error?.code == .invalidArgument)
                 }
