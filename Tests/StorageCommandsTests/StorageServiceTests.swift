@@ -71,8 +71,6 @@ struct StorageServiceTests {
     @Test(
         "what is not supported is refused by name rather than ignored",
         arguments: [
-            ("blockdev-add", ["driver": "null-co", "node-name": "a", "active": false], "active"),
-            ("block-export-add", ["type": "nbd", "id": "e", "node-name": "disk", "allow-inactive": true], "allow-inactive"),
             ("block-export-add", ["type": "nbd", "id": "e", "node-name": "disk", "bitmaps": ["b"]], "bitmaps"),
             ("block_resize", ["node-name": "disk", "size": -1], "size"),
             ("block_resize", ["node-name": "disk", "size": 512], "null-co"),
