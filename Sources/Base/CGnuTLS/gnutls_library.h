@@ -2,6 +2,7 @@
 #ifndef STRATA_GNUTLS_LIBRARY_H
 #define STRATA_GNUTLS_LIBRARY_H
 #include "CGnuTLS.h"
+#include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 
@@ -41,6 +42,9 @@
     F(anon_free_server_credentials)                                                                                                         \
     F(anon_allocate_client_credentials)                                                                                                     \
     F(anon_free_client_credentials)                                                                                                         \
+    F(cipher_init)                                                                                                                          \
+    F(cipher_decrypt)                                                                                                                       \
+    F(cipher_deinit)                                                                                                                        \
     F(x509_crt_init)                                                                                                                        \
     F(x509_crt_deinit)                                                                                                                      \
     F(x509_crt_import)                                                                                                                      \

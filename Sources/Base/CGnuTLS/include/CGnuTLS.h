@@ -14,6 +14,9 @@ typedef struct strata_tls_session strata_tls_session;
 const char *strata_tls_unavailable(void);
 const char *strata_tls_error_text(int error);
 
+// AES-256 in CBC mode, in place. The key has 32 bytes, the vector 16, `count` is a multiple of 16.
+int strata_aes_decrypt(const void *key, const void *vector, void *bytes, size_t count);
+
 enum strata_tls_kind { STRATA_TLS_X509, STRATA_TLS_PSK, STRATA_TLS_ANONYMOUS };
 
 // New credentials, to be filled below; *result is only set on success.

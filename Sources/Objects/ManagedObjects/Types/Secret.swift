@@ -1,3 +1,4 @@
+import IOCore
 package import StorageSchema
 package import StrataBase
 
@@ -23,15 +24,18 @@ package final class Secret: ManagedObject {
         case (nil, let file?):
             do { contents = try SmallFile.read(file, limit: Self.sizeLimit) } catch { throw error.during("Unable to read \(file)") }
         }
-        if let key = options.keyid {
-            guard registry.object(key, as: Secret.self) != nil else { throw BlockError(.notFound, "No secret with id '\(key)'") }
-            throw BlockError(.unsupported, "Secrets that are encrypted with another ('keyid') are not supported")
-        }
-        if options.format == .base64 {
-            guard let decoded = Base64.decode(contents) else { throw BlockError(.invalidArgument, "Base64 data contains invalid characters") }
-            contents = decoded
+        let key = try options.keyid.map { id throws(BlockError) in try registry.secret(id) }
+        if options.format == .base64 { contents = try Self.decode(contents) }
+        if let key {
+            guard let vector = options.iv else { throw BlockError(.invalidArgument, "IV is required to decrypt secret") }
+            contents = try BlockCipher.decryptAES256CBC(contents, key: key, vector: try Self.decode(Array(vector.utf8)))
         }
         bytes = contents
+    }
+
+    private static func decode(_ text: [UInt8]) throws(BlockError) -> [UInt8] {
+        guard let decoded = Base64.decode(text) else { throw BlockError(.invalidArgument, "Base64 data contains invalid characters") }
+        return decoded
     }
 
     /// What the object was made from; fixed, because whoever has used the secret would not hear of a change.
