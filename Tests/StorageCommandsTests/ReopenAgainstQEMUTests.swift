@@ -135,6 +135,36 @@ struct ReopenAgainstQEMUTests {
         ])
     }
 
+    @Test("copy-on-read with a bottom keeps the chain down to there from being cut or led elsewhere, and lets go when it goes")
+    func frozenChain() async throws {
+        let scratch = try Scratch()
+        for (name, below) in [("base", nil), ("mid", "base"), ("top", "mid"), ("other", nil)] as [(String, String?)] {
+            let backing = below.map { ["-b", scratch.file($0), "-F", "qcow2"] } ?? []
+            try run("qemu-img", ["create", "-q", "-f", "qcow2"] + backing + [scratch.file(name), "1M"])
+        }
+        func image(_ name: String, _ backing: JSONValue) -> JSONValue {
+            Self.node("qcow2", name, ["file": ["driver": "file", "filename": .string(scratch.file(name))], "backing": backing])
+        }
+        func add(_ options: JSONValue) -> Command { Command("blockdev-add", options) }
+        let groups: JSONValue = ["file": "mid", "throttle-group": "g"]
+        try await Self.compare([
+            add(Self.node("qcow2", "base", ["file": ["driver": "file", "filename": .string(scratch.file("base"))]])),
+            add(image("mid", "base")), add(image("top", "mid")), add(image("other", .null)),
+            add(Self.node("copy-on-read", "cor", ["file": "top", "bottom": "mid"])),
+            Self.reopen(image("top", "base")), Self.reopen(image("top", .null)), Self.reopen(image("top", "other")), Self.reopen(image("top", "mid")),
+            // Below the bottom everything may change.
+            Self.reopen(image("mid", "other")), Self.reopen(image("mid", .null)), Self.reopen(image("mid", "base")),
+            Command("object-add", ["qom-type": "throttle-group", "id": "g"]), add(Self.node("throttle", "x", groups)), Self.reopen(image("top", "x")), Self.query,
+            Command("blockdev-del", ["node-name": "cor"]), Self.reopen(image("top", "base")), Self.query,
+        ])
+        // QEMU's daemon hangs on a bottom that is elsewhere.
+        let fixture = try ServiceFixture()
+        for name in ["a", "b"] { #expect(await fixture.failure("blockdev-add", Self.node("null-co", name)) == nil) }
+        let elsewhere = await fixture.failure("blockdev-add", Self.node("copy-on-read", "c", ["file": "a", "bottom": "b"]))
+        #expect(elsewhere == "Bottom node 'b' is not in the chain below node 'c'")
+        try await fixture.stop()
+    }
+
     @Test("a failure in any place of the list leaves every node as it was", arguments: 0..<4)
     func allOrNothing(failing: Int) async throws {
         let scratch = try Scratch()

@@ -7,12 +7,14 @@ package import StrataBase
 ///
 /// Readers see no difference. A copy is a `write-unchanged`: it needs no permission to change data. It must not undo a write that comes between
 /// its reading and its writing, so copies exclude what overlaps them here (`RangeLocks`), and nobody else may write below the filter.
-package final class CopyOnReadDriver: FilterDriver {
+package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
     package static let formatName = "copy-on-read"
 
     package let file: BlockChild
     /// The last node of the chain whose data is copied; nil for all.
     private let bottom: BlockNode?
+    /// Only a chain that stays what it is has a bottom.
+    package let frozenBottom: String?
     private let locks = RangeLocks()
 
     /// The most that is copied at once, in bytes.
@@ -21,22 +23,27 @@ package final class CopyOnReadDriver: FilterDriver {
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .copyOnRead(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'copy-on-read'") }
         let file = try await opener.openChild(own.file, as: "file", role: [.filtered, .primary])
-        guard let name = own.bottom else { return CopyOnReadDriver(file, bottom: nil) }
+        guard let name = own.bottom else { return CopyOnReadDriver(file, bottom: nil, frozenBottom: nil) }
         guard let bottom = opener.node(named: name) else { throw BlockError(.notFound, "Bottom node '\(name)' not found") }
         if bottom.kind == .filter { throw BlockError(.invalidArgument, "Bottom node '\(name)' is a filter") }
+        var node: BlockNode? = file.node
+        while let current = node, current !== bottom { node = current.chainChild?.node }
+        if node == nil { throw BlockError(.invalidArgument, "Bottom node '\(name)' is not in the chain below node '\(opener.nodeName)'") }
         // The node whose image it is stands for the whole chain, as in QEMU.
-        return CopyOnReadDriver(file, bottom: bottom === Self.image(below: file) ? nil : bottom)
+        return CopyOnReadDriver(file, bottom: bottom === Self.image(below: file) ? nil : bottom, frozenBottom: name)
     }
 
-    private init(_ file: BlockChild, bottom: BlockNode?) {
+    private init(_ file: BlockChild, bottom: BlockNode?, frozenBottom: String?) {
         self.file = file
         self.bottom = bottom
+        self.frozenBottom = frozenBottom
     }
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
+        // A node that nobody uses copies nothing, and is nobody's rival.
+        if parents.used.isEmpty { return parents }
         var grant = parents
-        // A node that nobody reads copies nothing.
-        if !grant.used.isEmpty { grant.used.formUnion([.consistentRead, .writeUnchanged]) }
+        grant.used.formUnion([.consistentRead, .writeUnchanged])
         grant.shared.remove(.write)
         return grant
     }

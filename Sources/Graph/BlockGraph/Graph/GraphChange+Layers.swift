@@ -11,6 +11,10 @@ extension GraphChange {
         for id in record.parents where edges?.contains(id) ?? true {
             guard let edge = state.edges[id] else { continue }
             if case .node(let parent) = edge.owner, state.reaches(from: new, to: parent) { continue }
+            do throws(BlockError) { try state.checkNotFrozen(edge) } catch {
+                // A user that cannot follow is told of by the link's name alone, as in QEMU.
+                throw BlockError(error.code, "Cannot change '\(edge.child.name)' link to '\(old)'", hint: error.hint)
+            }
             try retarget(id, to: new)
         }
     }

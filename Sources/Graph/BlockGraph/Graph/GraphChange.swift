@@ -94,9 +94,10 @@ package final class GraphChange {
     }
 
     /// Takes a child from a node, or ends a backend's edge.
-    /// - Throws: `.unsupported` when the driver cannot do without.
+    /// - Throws: `.unsupported` when the driver cannot do without; `.permissionConflict` when the link is frozen.
     package func detach(_ id: GraphState.EdgeID) throws(BlockError) {
         guard let edge = state.edges[id] else { return }
+        try state.checkNotFrozen(edge)
         if case .node(let parent) = edge.owner {
             guard state.nodes[parent]?.node.driver is any ChildChanging else {
                 throw BlockError(.unsupported, "The node \(parent) does not support removing a child")
@@ -109,9 +110,10 @@ package final class GraphChange {
     }
 
     /// Lets an edge lead to another node. The holder of the edge notices nothing.
-    /// - Throws: `.invalidArgument` when a node would become its own descendant.
+    /// - Throws: `.invalidArgument` when a node would become its own descendant; `.permissionConflict` when the link is frozen.
     package func retarget(_ id: GraphState.EdgeID, to target: String) throws(BlockError) {
         guard let edge = state.edges[id], edge.target != target else { return }
+        try state.checkNotFrozen(edge)
         let below = try record(target)
         if case .node(let parent) = edge.owner {
             try refuseLoop(from: parent, to: target, edge.child.name)
