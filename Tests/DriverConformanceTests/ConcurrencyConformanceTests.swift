@@ -9,33 +9,6 @@ import Testing
 struct ConcurrencyConformanceTests {
     private static let byteCount = 64 << 10
 
-    /// Overlapping requests from two I/O threads.
-    private static func hammer(_ backend: BlockBackend, _ history: OverlapHistory, seed: UInt64, rounds: Int) async throws {
-        var random = SeededNumbers(seed: seed)
-        let cells = backend.length / OverlapHistory.cell
-        for _ in 0..<rounds {
-            let first = Int.random(in: 0..<cells, using: &random)
-            let count = min(cells - first, [1, 3, 16, 128, 200].randomElement(using: &random) ?? 1)
-            let range = first..<first + count
-            let guestRange = GuestRange(GuestOffset(first * OverlapHistory.cell), byteCount: count * OverlapHistory.cell)
-            switch Int.random(in: 0..<10, using: &random) {
-            case 0..<5:
-                let number = history.beginWrite(range)
-                try await backend.writeArray(OverlapHistory.bytes(number, cells: count), at: guestRange.start.rawValue)
-                history.endWrite(number)
-            case 5:
-                let index = history.beginZeroes(range)
-                try await backend.writeZeroes(guestRange, flags: Bool.random(using: &random) ? .mayUnmap : [])
-                history.endZeroes(index)
-            case 6: try await backend.flush()
-            default:
-                let begun = history.beginRead()
-                let bytes = try await backend.readArray(at: guestRange.start.rawValue, guestRange.byteCount)
-                history.endRead(range, begun: begun, found: OverlapHistory.numbers(bytes))
-            }
-        }
-    }
-
     @Test("overlapping requests take effect in some order, each wholly or beside others, and none is lost", arguments: ConformanceCase.all.filter(\.row.keepsData))
     func overlap(current: ConformanceCase) async throws {
         for seed in 1...2 as ClosedRange<UInt64> {
@@ -47,15 +20,13 @@ struct ConcurrencyConformanceTests {
                         group.addTask {
                             let context = worker % 2 == 0 ? bench.context : second
                             try await bench.onContext(context) { _ in
-                                try await Self.hammer(backend, history, seed: seed * 100 + worker, rounds: 40)
+                                try await history.exercise(backend, seed: seed * 100 + worker, rounds: 40)
                             }.get()
                         }
                     }
                     try await group.waitForAll()
                 }
-                let begun = history.beginRead()
-                let final = try await backend.readArray(at: 0, backend.length / OverlapHistory.cell * OverlapHistory.cell)
-                history.endRead(0..<backend.length / OverlapHistory.cell, begun: begun, found: OverlapHistory.numbers(final))
+                try await history.readAll(backend)
                 #expect(history.problems.isEmpty, "seed \(seed)")
                 second.stop()
                 second.join()
@@ -76,7 +47,7 @@ struct ConcurrencyConformanceTests {
                             let history = OverlapHistory(byteCount: length)
                             var round: UInt64 = 0
                             while !isOver.isSet {
-                                try await Self.hammer(backend, history, seed: worker &* 1000 &+ round, rounds: 3)
+                                try await history.exercise(backend, seed: worker &* 1000 &+ round, rounds: 3)
                                 round += 1
                                 await Task.yield()
                             }

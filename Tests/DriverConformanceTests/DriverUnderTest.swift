@@ -24,6 +24,8 @@ struct DriverUnderTest: Sendable, CustomTestStringConvertible {
     var hasSimulatedDisks = true
     /// Failures below that must come out above with their code. A driver that can do without a child leaves some out.
     var passesErrorsOf: Set<SimulatedDisk.Operation> = [.read, .write, .flush]
+    /// False when reading writes below, so that the node cannot be read while it is read-only: becoming so is refused then.
+    var isReadableReadOnly = true
     /// Bytes beyond which the node is one that the driver cannot shrink, grow or address: the sizes that tests choose are multiples of it.
     var sizeUnit = 1
 

@@ -50,6 +50,53 @@ struct ReconnectTests {
         await bench.stop()
     }
 
+    @Test("a reopen gives the client patience with its server, and takes nothing else from it")
+    func reopened() async throws {
+        let folder = try Self.makeDisk(1 << 20)
+        let first = try Self.serve(folder)
+        let bench = try ClientBench()
+        let path = folder.path("s")
+        let backend = try await bench.open(ClientBench.options(path))
+        let step = DiskModel.Step.write(0, 4096, 7, fua: false)
+        try await bench.on { graph in
+            try await step.run(backend)
+            try await graph.reopen([ClientBench.options(path, reconnectDelay: 60, openTimeout: 5)])
+            for options in [ClientBench.options(path + "x"), ClientBench.options(path, export: "other"), ClientBench.options(path, connections: 2)] {
+                await #expect(throws: BlockError.self) { try await graph.reopen([options]) }
+            }
+            try await step.run(backend)
+        }
+        try first.kill()
+        // The request finds nobody there, and is answered by the server that comes next.
+        async let written: Void = bench.on { _ in try await step.run(backend) }
+        let second = try Self.serve(folder)
+        try await written
+        try await bench.close(backend)
+        await bench.stop()
+        withExtendedLifetime(second) {}
+        #expect(try folder.read("disk").prefix(4096).allSatisfy { $0 == 7 })
+    }
+
+    @Test("a server that offers its export read-only cannot be reopened for writing, in QEMU's words")
+    func readOnlyServer() async throws {
+        let folder = try Self.makeDisk(1 << 20)
+        let server = try ServerProgram("qemu-nbd", ["-t", "-r", "-f", "raw", "-k", folder.path("s"), folder.path("disk")], socket: folder.path("s"))
+        let bench = try ClientBench()
+        let path = folder.path("s")
+        let backend = try await bench.open(ClientBench.options(path, readOnly: true), writable: false)
+        try await bench.on { graph in
+            let refusal = await #expect(throws: BlockError.self) { try await graph.reopen([ClientBench.options(path, readOnly: false)]) }
+            #expect(refusal?.message == "Can't reopen read-only NBD mount as read/write")
+            // What may become writable some day is another matter, until somebody writes.
+            try await graph.reopen([ClientBench.options(path, readOnly: false, autoReadOnly: true)])
+            await #expect(throws: BlockError.self) { try await graph.setGrant(PermissionGrant(used: .write, shared: .all), of: backend) }
+            try await DiskModel.Step.read(0, [UInt8](repeating: 0, count: 4096)).run(backend)
+        }
+        try await bench.close(backend)
+        await bench.stop()
+        withExtendedLifetime(server) {}
+    }
+
     @Test("without a delay requests fail, and later ones succeed when the server is back")
     func noDelay() async throws {
         let folder = try Self.makeDisk(1 << 20)

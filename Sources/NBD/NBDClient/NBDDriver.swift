@@ -11,7 +11,7 @@ import Synchronization
 /// What the server offers decides what the node can do; what it does not offer the pipeline emulates. With a `reconnect-delay` requests outlive
 /// the server's restart. With `multi-conn` above 1 and a server that allows it, requests are spread over several connections.
 /// Source: NBD protocol document; QEMU's documentation of the options of the nbd driver.
-package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting {
+package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting, Reopening {
     package static let formatName = "nbd"
     package static let kind = DriverKind.protocol
 
@@ -24,6 +24,8 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
     /// The context is not `base:allocation` but one that the user named: its flags are handed on as they are.
     private let hasOwnContext: Bool
     private let shared: SharedSize
+    /// The delay that a reopen prepares.
+    private let candidate = Mutex<Duration?>(nil)
     package let limits: BlockLimits
 
     /// The size, which may grow when the server comes back with a larger export.
@@ -219,6 +221,25 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
         if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) { return }
         if let obstacle = await obstacleToWriting() { throw obstacle }
     }
+
+    // MARK: Reopening: another patience with the server, which stays the same
+
+    package static let changeableOptions: Set<String> = ["reconnect-delay", "open-timeout"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard case .nbd(let own) = request.options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'nbd'") }
+        if flags.contains(.readOnly), !request.nodeOptions.isReadOnly, !request.nodeOptions.isAutoReadOnly {
+            throw BlockError(.accessDenied, "Can't reopen read-only NBD mount as read/write", hint: "The server offers the export read-only.")
+        }
+        candidate.withLock { $0 = .seconds(Int64(own.reconnectDelay ?? 0)) }
+    }
+
+    package func commitReopen() async {
+        guard let delay = candidate.withLock({ $0.take() }) else { return }
+        for link in links { link.setReconnectDelay(delay) }
+    }
+
+    package func abortReopen() async { candidate.withLock { $0 = nil } }
 
     package func close() async throws(BlockError) {
         for link in links { await link.close() }

@@ -12,7 +12,7 @@ final class ServerLink: Sendable {
         var address: ServerAddress
         var wishes: ClientHandshake.Wishes
         var security: ClientSecurity?
-        /// How long requests wait for a lost connection.
+        /// How long requests wait for a lost connection, to begin with.
         var reconnectDelay: Duration
         /// Looks at what a server that came back offers. - Throws: why it will not do.
         var accepts: @Sendable (NBDClientSession) throws(BlockError) -> Void
@@ -29,6 +29,7 @@ final class ServerLink: Sendable {
 
     fileprivate struct State {
         var phase: Phase
+        var reconnectDelay: Duration
         /// Timers that have fired for the one who tries to connect.
         var ticks = 0
         var isReconnecting = false
@@ -50,7 +51,7 @@ final class ServerLink: Sendable {
     init(_ settings: Settings, context: IOContext) {
         self.settings = settings
         self.context = context
-        state = AsyncCondition(State(phase: .failing(BlockError(.connection, "Not connected yet"))))
+        state = AsyncCondition(State(phase: .failing(BlockError(.connection, "Not connected yet")), reconnectDelay: settings.reconnectDelay))
     }
 
     // MARK: Connecting
@@ -108,7 +109,7 @@ final class ServerLink: Sendable {
     /// On the context: the connection broke.
     private func lost(_ error: BlockError) {
         Trace.nbdClientLost(server: "\(settings.address)", reason: error.description)
-        let delay = settings.reconnectDelay
+        let delay = state.withLock { $0.reconnectDelay }
         let loss: Int? = state.update { state in
             guard case .up = state.phase else { return nil }
             state.phase = delay > .zero ? .waiting : .failing(error)
@@ -158,6 +159,9 @@ final class ServerLink: Sendable {
         timer.cancel()
     }
 
+    /// How long requests wait from the next loss of the connection on.
+    func setReconnectDelay(_ delay: Duration) { state.withLock { $0.reconnectDelay = delay } }
+
     // MARK: Requests
 
     /// Sends a request, again if need be, and waits for its answer.
@@ -172,7 +176,7 @@ final class ServerLink: Sendable {
             guard case .lost = outcome else { return outcome }
             // The one whose connection broke tells us so before it answers its requests or right after: wait until it has.
             _ = await state.wait { state in state.connection === connection ? nil : true }
-            if settings.reconnectDelay == .zero {
+            if state.withLock({ $0.reconnectDelay }) == .zero {
                 throw BlockError(.connection, "Lost the connection to NBD server \(settings.address)")
             }
         }

@@ -10,12 +10,12 @@ extension DriverUnderTest {
         return BlockdevOptions(.compress(BlockdevOptionsGenericFormat(file: .definition(disk.options()))))
     }
 
-    static let copyOnRead = DriverUnderTest(driver: "copy-on-read", resizeUnit: 4096) { bench, byteCount in
+    static let copyOnRead = DriverUnderTest(driver: "copy-on-read", resizeUnit: 4096, isReadableReadOnly: false) { bench, byteCount in
         BlockdevOptions(.copyOnRead(BlockdevOptionsCor(file: bench.child(byteCount))))
     }
 
     /// Over an image with a shorter one below it, so that there is something to copy.
-    static let copyOnReadOverChain = DriverUnderTest(driver: "copy-on-read", variant: "over a chain", resizeUnit: 512) { bench, byteCount in
+    static let copyOnReadOverChain = DriverUnderTest(driver: "copy-on-read", variant: "over a chain", resizeUnit: 512, isReadableReadOnly: false) { bench, byteCount in
         let top = try await makeImage(bench, byteCount, clusterSize: 65536)
         let bottom = try await makeImage(bench, byteCount / 2 / 512 * 512, clusterSize: 512)
         let backing = BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(bottom.options()), backing: .null)))

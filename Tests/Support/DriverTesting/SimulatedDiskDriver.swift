@@ -5,7 +5,7 @@ package import StrataBase
 import Synchronization
 
 /// The driver of a `SimulatedDisk`. Give it to a registry in place of `null-co`.
-package final class SimulatedDiskDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, CompressedWriting {
+package final class SimulatedDiskDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, CompressedWriting, Reopening {
     package static let formatName = "null-co"
     package static let kind = DriverKind.protocol
 

@@ -13,10 +13,17 @@ package final class CompressDriver: FilterDriver {
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .compress(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'compress'") }
         let file = try await opener.openChild(own.file, as: "file", role: [.filtered, .primary])
-        guard file.node.compressionUnit != nil else {
-            throw BlockError(.unsupported, "Compression is not supported for underlying format: \(file.node.formatName)")
-        }
+        try check(file)
         return CompressDriver(file)
+    }
+
+    private static func check(_ file: BlockChild) throws(BlockError) {
+        if file.node.compressionUnit != nil { return }
+        throw BlockError(.unsupported, "Compression is not supported for underlying format: \(file.node.formatName)")
+    }
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        if let next = request.replaced["file"] { try Self.check(next) }
     }
 
     private init(_ file: BlockChild) { self.file = file }

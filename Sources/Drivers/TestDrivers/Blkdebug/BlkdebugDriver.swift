@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// Rules come from the options and from a file, and are armed by the points of a request that the parent reports (`FaultObserving`). Nothing is
 /// answered at once here: the parent's report and the request that follows it must come in pairs.
-package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting {
+package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, Reopening {
     package static let formatName = "blkdebug"
     package static let kind = DriverKind.filter
 
@@ -16,31 +16,43 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     private let nodeName: String
     private let sizes: BlkdebugLimits
     private let rules: Mutex<BlkdebugRules>
+    /// What the file of rules said when the node was opened; the options add theirs.
+    private let fromFile: BlkdebugRuleList
+    private let reopening: Mutex<Reopen>
+
+    private struct Reopen: Sendable {
+        /// The options' rules that are in force.
+        var current: BlkdebugRuleList
+        /// Those that a reopen prepares.
+        var next: (list: BlkdebugRuleList, rules: BlkdebugRules)?
+    }
     private let taken: BlockPermissions
     private let unshared: BlockPermissions
     package let limits: BlockLimits
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .blkdebug(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'blkdebug'") }
-        var injections: [BlkdebugInjectErrorOptions] = []
-        var changes: [BlkdebugSetStateOptions] = []
+        var fromFile = BlkdebugRuleList()
         if let path = own.config, !path.isEmpty {
             let file = try BlkdebugConfigFile(reading: path)
-            (injections, changes) = (file.injections, file.changes)
+            fromFile = BlkdebugRuleList(injections: file.injections, changes: file.changes)
         }
-        injections += own.injectError ?? []
-        changes += own.setState ?? []
         let sizes = try BlkdebugLimits(own)
-        let rules = try BlkdebugRules(injections, changes)
+        let rules = try BlkdebugRules(fromFile + BlkdebugRuleList(own))
         let image = try await opener.openChild(own.image, as: "image", role: [.filtered, .primary])
-        return BlkdebugDriver(image, opener.nodeName, sizes, rules, own)
+        return BlkdebugDriver(image, opener.nodeName, sizes, rules, fromFile, own)
     }
 
-    private init(_ image: BlockChild, _ nodeName: String, _ sizes: BlkdebugLimits, _ rules: BlkdebugRules, _ options: BlockdevOptionsBlkdebug) {
+    private init(
+        _ image: BlockChild, _ nodeName: String, _ sizes: BlkdebugLimits, _ rules: BlkdebugRules, _ fromFile: BlkdebugRuleList,
+        _ options: BlockdevOptionsBlkdebug
+    ) {
         self.image = image
         self.nodeName = nodeName
         self.sizes = sizes
         self.rules = Mutex(rules)
+        self.fromFile = fromFile
+        reopening = Mutex(Reopen(current: BlkdebugRuleList(options)))
         taken = BlockPermissions(options.takeChildPerms ?? [])
         unshared = BlockPermissions(options.unshareChildPerms ?? [])
         limits = sizes.blockLimits
@@ -113,6 +125,30 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
         // The last unit could not be written without the image becoming longer.
         throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
     }
+
+    // MARK: Reopening: with other rules, from the first state on
+
+    package static let changeableOptions: Set<String> = ["inject-error", "set-state"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard case .blkdebug(let own) = request.options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'blkdebug'") }
+        let list = BlkdebugRuleList(own)
+        // A reopen that says the same lets the rules be where they are.
+        if reopening.withLock({ $0.current == list }) { return }
+        let rules = try BlkdebugRules(fromFile + list)
+        reopening.withLock { $0.next = (list, rules) }
+    }
+
+    package func commitReopen() async {
+        let next = reopening.withLock { state -> BlkdebugRules? in
+            guard let next = state.next.take() else { return nil }
+            state.current = next.list
+            return next.rules
+        }
+        if let next { rules.withLock { $0 = next } }
+    }
+
+    package func abortReopen() async { reopening.withLock { $0.next = nil } }
 }
 
 extension BlockPermissions {

@@ -1,6 +1,25 @@
 import StorageSchema
 import StrataBase
 
+/// Rules as they are written down, in a file or in the options of a node.
+struct BlkdebugRuleList: Sendable, Hashable {
+    var injections: [BlkdebugInjectErrorOptions] = []
+    var changes: [BlkdebugSetStateOptions] = []
+
+    init() {}
+
+    init(injections: [BlkdebugInjectErrorOptions], changes: [BlkdebugSetStateOptions]) {
+        self.injections = injections
+        self.changes = changes
+    }
+
+    init(_ options: BlockdevOptionsBlkdebug) { self.init(injections: options.injectError ?? [], changes: options.setState ?? []) }
+
+    static func + (first: Self, second: Self) -> Self {
+        Self(injections: first.injections + second.injections, changes: first.changes + second.changes)
+    }
+}
+
 /// The rules of one blkdebug node and where it stands among them. A value: the driver guards it.
 ///
 /// The life of a rule, as observed on QEMU 10.0.2: a point that is reached arms every rule for it whose state fits. The first that is armed at a
@@ -51,10 +70,11 @@ struct BlkdebugRules: Sendable {
     /// The state that the `state` of rules is compared with.
     private(set) var state = 1
 
+    /// The rules of a list, in the first state.
     /// - Throws: `.invalidArgument` for a sector that no disk has.
-    init(_ injections: [BlkdebugInjectErrorOptions], _ changes: [BlkdebugSetStateOptions]) throws(BlockError) {
+    init(_ rules: BlkdebugRuleList) throws(BlockError) {
         var list: [Injection] = []
-        for options in injections {
+        for options in rules.injections {
             let sector = options.sector ?? -1
             guard sector <= Int.max / 512 else { throw BlockError(.invalidArgument, "The sector \(sector) of an inject-error rule lies beyond every disk") }
             list.append(
@@ -62,8 +82,8 @@ struct BlkdebugRules: Sendable {
                     event: options.event, state: options.state ?? 0, kinds: options.iotype.map { RequestKinds($0) } ?? .usual,
                     errno: options.errno ?? 5, offset: sector == -1 ? nil : sector < -1 ? .min : sector * 512, isOnce: options.once ?? false))
         }
-        self.injections = list
-        self.changes = changes
+        injections = list
+        changes = rules.changes
         reach(.none)
     }
 

@@ -7,8 +7,8 @@ package import StrataBase
 ///
 /// Changes go one at a time, each to the node and then to the log: whatever the order in which a guest's overlapping writes took effect, the log
 /// has them in the same order. That is worth more here than speed.
-package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, @unchecked Sendable {
-    // unchecked: `log` and `hasChanges` are used under `order`.
+package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, Reopening, @unchecked Sendable {
+    // unchecked: `log` and `hasChanges` are used under `order`, `candidate` only while the graph is changed.
 
     package static let formatName = "blklogwrites"
     package static let kind = DriverKind.filter
@@ -20,6 +20,8 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
     private var log: WriteLog
     /// Entries since the last flush entry. A flush of nothing is no entry.
     private var hasChanges = false
+    /// What a reopen prepares.
+    private var candidate: (updateInterval: UInt64, isReadOnly: Bool)?
     package let limits: BlockLimits
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
@@ -28,8 +30,7 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
         }
         let appends = own.logAppend ?? false
         if appends, own.logSectorSize != nil { throw BlockError(.invalidArgument, "log-append and log-sector-size are mutually exclusive") }
-        let interval = own.logSuperUpdateInterval ?? 4096
-        guard interval > 0 else { throw BlockError(.invalidArgument, "Invalid log superblock update interval \(interval)") }
+        let interval = try Self.updateInterval(own)
         let file = try await opener.openChild(own.file, as: "file", role: [.filtered, .primary])
         let logNode = try await opener.openChild(own.log, as: "log", role: .metadata)
         // An empty log can be continued too: it begins.
@@ -40,6 +41,12 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
                 try WriteLog(newIn: logNode, sectorSize: own.logSectorSize ?? 512, updateInterval: interval)
             }
         return BlklogwritesDriver(file, logNode, log)
+    }
+
+    private static func updateInterval(_ own: BlockdevOptionsBlklogwrites) throws(BlockError) -> UInt64 {
+        let interval = own.logSuperUpdateInterval ?? 4096
+        guard interval > 0 else { throw BlockError(.invalidArgument, "Invalid log superblock update interval \(interval)") }
+        return interval
     }
 
     private init(_ file: BlockChild, _ logNode: BlockChild, _ log: WriteLog) {
@@ -124,12 +131,35 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         guard role.contains(.metadata) else { return DefaultPermissions.grant(kind: Self.kind, role: role, parents: parents, isReadOnly: isReadOnly) }
-        // The log grows with every entry, and nobody else may write in between.
-        return PermissionGrant(used: [.consistentRead, .write, .resize], shared: [.consistentRead, .writeUnchanged])
+        // The log grows with every entry, and nobody else may write in between. A node that nobody can write to makes no entries.
+        return PermissionGrant(used: isReadOnly ? .consistentRead : [.consistentRead, .write, .resize], shared: [.consistentRead, .writeUnchanged])
     }
 
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
         guard grant.used.contains(.write), !grant.used.contains(.resize), length % limits.requestAlignment != 0 else { return }
         throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
     }
+
+    // MARK: Reopening
+
+    package static let changeableOptions: Set<String> = ["log-super-update-interval"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard case .blklogwrites(let own) = request.options.branch else {
+            throw BlockError(.invalidArgument, "options of another driver were given to 'blklogwrites'")
+        }
+        candidate = (try Self.updateInterval(own), request.nodeOptions.isReadOnly)
+    }
+
+    /// The superblock of a log that can no longer be written to counts all of its entries.
+    package func prepareReopen() async throws(BlockError) {
+        if candidate?.isReadOnly == true, hasChanges { try await flush() }
+    }
+
+    package func commitReopen() async {
+        if let candidate { log.updateInterval = candidate.updateInterval }
+        candidate = nil
+    }
+
+    package func abortReopen() async { candidate = nil }
 }

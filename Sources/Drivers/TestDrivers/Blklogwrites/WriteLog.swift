@@ -11,7 +11,7 @@ struct WriteLog {
     /// Where the next entry goes, in sectors.
     private var nextSector: UInt64
     /// After how many entries the superblock is written although nobody flushes.
-    private let updateInterval: UInt64
+    var updateInterval: UInt64
     private var entriesInSuperblock: UInt64
 
     /// A log from its beginning. What the node holds stays until the first entry is written.

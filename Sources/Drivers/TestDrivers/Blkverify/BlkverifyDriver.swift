@@ -9,7 +9,7 @@ package import StrataBase
 /// request; discards, whose result is undefined, do not come here. Whether a flush succeeds is for
 /// `test` alone to say: the copy need not survive. Requests go one at a
 /// time: two that overlap have to take effect in the same order on both sides.
-package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting {
+package final class BlkverifyDriver: BlockDriver, Flushing, StatusReporting, Reopening {
     package static let formatName = "blkverify"
     package static let kind = DriverKind.filter
 

@@ -7,29 +7,28 @@ package import StrataBase
 ///
 /// A request succeeds when at least `vote-threshold` children have done it, and read the same. Who failed or disagreed is reported by QMP events.
 /// Requests go to all children at once; a read with `read-pattern=fifo` goes to one after the other until one can answer.
-package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting, ChildChanging, @unchecked Sendable {
-    // unchecked: `children` changes only while no request runs on the node.
+package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting, ChildChanging, Reopening, @unchecked Sendable {
+    // unchecked: `children`, `rules` and `candidate` change only while no request runs on the node.
 
     package static let formatName = "quorum"
     package static let kind = DriverKind.format
 
     let nodeName: String
     package private(set) var children: [BlockChild]
-    let threshold: Int
-    private let isVerifying: Bool
-    private let rewrites: Bool
-    private let pattern: QuorumReadPattern
+    private var rules: Rules
+    /// The rules that a reopen prepares.
+    private var candidate: Rules?
     private let events: GraphEvents
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .quorum(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'quorum'") }
-        try check(own)
+        let rules = try Rules(own)
         var children: [BlockChild] = []
         for (index, reference) in own.children.enumerated() {
             children.append(try await opener.openChild(reference, as: "children.\(index)", role: .data))
         }
         try checkLengths(children)
-        return QuorumDriver(children, own, opener)
+        return QuorumDriver(children, rules, opener)
     }
 
     private static func checkLengths(_ children: [BlockChild]) throws(BlockError) {
@@ -37,6 +36,22 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
             throw BlockError(
                 .invalidArgument,
                 "Children of a quorum have one length, but node '\(children[0].node.name)' has \(children[0].length) bytes and node '\(child.node.name)' \(child.length)")
+        }
+    }
+
+    /// How the children vote.
+    private struct Rules {
+        let threshold: Int
+        let isVerifying: Bool
+        let rewrites: Bool
+        let pattern: QuorumReadPattern
+
+        init(_ own: BlockdevOptionsQuorum) throws(BlockError) {
+            try check(own)
+            threshold = own.voteThreshold
+            pattern = own.readPattern ?? .quorum
+            isVerifying = pattern == .quorum && own.blkverify ?? false
+            rewrites = pattern == .quorum && own.rewriteCorrupted ?? false
         }
     }
 
@@ -54,14 +69,11 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         }
     }
 
-    private init(_ children: [BlockChild], _ options: BlockdevOptionsQuorum, _ opener: NodeOpener) {
+    private init(_ children: [BlockChild], _ rules: Rules, _ opener: NodeOpener) {
         self.children = children
+        self.rules = rules
         nodeName = opener.nodeName
         events = opener.events
-        threshold = options.voteThreshold
-        pattern = options.readPattern ?? .quorum
-        isVerifying = pattern == .quorum && options.blkverify ?? false
-        rewrites = pattern == .quorum && options.rewriteCorrupted ?? false
     }
 
     package var length: Int { children[0].length }
@@ -72,7 +84,7 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let flags = flags.subtracting(.alreadyTried)
-        switch pattern {
+        switch rules.pattern {
         case .quorum: try await readAll(target, at: offset, flags: flags)
         case .fifo: try await readFirst(target, at: offset, flags: flags)
         }
@@ -98,15 +110,15 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         try settle(errors, .read, range)
         let votes = ContentVotes(targets.indices.filter { errors[$0] == nil }.map { ($0, targets[$0]) })
         guard let winner = votes.winner.map({ votes.versions[$0] }) else { return }
-        if votes.versions.count > 1, isVerifying { endVerifying(votes, range) }
-        if winner.children.count < threshold {
+        if votes.versions.count > 1, rules.isVerifying { endVerifying(votes, range) }
+        if winner.children.count < rules.threshold {
             reportFailure(range)
             throw BlockError(.io, "Too few children of quorum '\(nodeName)' agree on what they have read")
         }
         if votes.versions.count > 1 {
             let losers = votes.versions.flatMap { $0.children == winner.children ? [] : $0.children }.sorted()
             for index in losers { reportBad(children[index], .read, nil, range) }
-            if rewrites { await rewrite(losers, with: winner.content, at: offset) }
+            if rules.rewrites { await rewrite(losers, with: winner.content, at: offset) }
         }
         // The first child has read into the caller's memory.
         if winner.children.first != 0 { target.copy(from: winner.content) }
@@ -171,6 +183,7 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
     // MARK: Children that come and go
 
     package func check(children: [BlockChild]) async throws(BlockError) {
+        let threshold = (candidate ?? rules).threshold
         guard children.count >= threshold else {
             throw BlockError(.invalidArgument, "The number of children cannot be lower than the vote threshold \(threshold)")
         }
@@ -183,12 +196,28 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         var used = parents.used
-        if rewrites, !isReadOnly, used.contains(.consistentRead) { used.insert(.write) }
+        if (candidate ?? rules).rewrites, !isReadOnly, used.contains(.consistentRead) { used.insert(.write) }
         var shared = parents.shared.union([.consistentRead, .writeUnchanged])
         // The children have one length for ever.
         shared.remove(.resize)
         return PermissionGrant(used: used, shared: shared)
     }
+
+    // MARK: Reopening: with other rules
+
+    package static let changeableOptions: Set<String> = ["vote-threshold", "read-pattern", "blkverify", "rewrite-corrupted"]
+
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard case .quorum(let own) = request.options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'quorum'") }
+        candidate = try Rules(own)
+    }
+
+    package func commitReopen() async {
+        if let candidate { rules = candidate }
+        candidate = nil
+    }
+
+    package func abortReopen() async { candidate = nil }
 
     // MARK: Together
 
@@ -215,7 +244,7 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         let failed = errors.compactMap(\.self)
         if failed.isEmpty { return }
         for (child, error) in zip(children, errors) where error != nil { reportBad(child, operation, error, range) }
-        guard children.count - failed.count < threshold, let winner = ErrorVotes.winner(failed) else { return }
+        guard children.count - failed.count < rules.threshold, let winner = ErrorVotes.winner(failed) else { return }
         // A flush concerns no sectors that could be named.
         if operation != .flush { reportFailure(range) }
         throw winner

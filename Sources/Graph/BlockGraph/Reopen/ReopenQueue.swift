@@ -79,6 +79,7 @@ final class ReopenQueue {
                 throw BlockError(.invalidArgument, "backing is missing for '\(node.name)'")
             }
             if let edge { try follow(edge, node, options) }
+            for member in members(of: name, node) { try follow(member, node, options) }
         case .null:
             guard let edge else { return }
             guard name == "backing" else { throw OptionComparison.refusal(name) }
@@ -86,10 +87,22 @@ final class ReopenQueue {
         case .string(let target):
             if let edge, edge.target == target { return try follow(edge, node, options) }
             try lead(name, of: node, to: target, edge)
-        case .array:
-            if value != node.definition?.json.object?[name] { throw OptionComparison.refusal(name) }
+        case .array(let values):
+            let members = members(of: name, node)
+            // Nobody comes or goes by being listed. Children that have come since are followed where the list is the one from then.
+            if keeps {
+                for member in members { try follow(member, node, options) }
+                return
+            }
+            guard members.count == values.count else { throw OptionComparison.refusal(name) }
+            for (member, value) in zip(members, values) { try addChild(member.child.name, of: node, value, options, keeps) }
         default: try redefine(name, of: node, value ?? .null, edge, options)
         }
+    }
+
+    /// The children that a list stands for, in its order: `children.0` and so on.
+    private func members(of list: String, _ node: BlockNode) -> [GraphState.EdgeRecord] {
+        node.children.compactMap { $0.name.hasPrefix(list + ".") ? change.state.child(named: $0.name, of: node.name) : nil }
     }
 
     /// A child that stays takes over what has changed in what it inherits.
