@@ -140,7 +140,7 @@ let package = Package(
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"], exclude: ["Schemas"]),
         tests("StrataLibraryTests", ["Strata"], exclude: ["Example"]),
         tests("DaemonToolTests", ["IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
-        tests("StorageCommandsTests", ["ManagedObjects", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
+        tests("StorageCommandsTests", ["BlockGraph", "ManagedObjects", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"], exclude: ["not-yet-implemented.txt"]),
         tests("QMPToolTests", ["QAPIRuntime", "StorageSchema", "ToolSupport", "QMPTool"]),
