@@ -19,6 +19,9 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
     /// The rules that a reopen prepares.
     private var candidate: Rules?
     private let events: GraphEvents
+    /// Overlapping requests are carried out one after the other: in every child the same one is last, no vote sees half a write, and nobody is
+    /// corrected with what has been overwritten meanwhile.
+    private let serializer = RequestSerializer()
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .quorum(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'quorum'") }
@@ -84,6 +87,8 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let flags = flags.subtracting(.alreadyTried)
+        let turn = await serializer.enter(GuestRange(offset, byteCount: target.byteCount))
+        defer { serializer.leave(turn) }
         switch rules.pattern {
         case .quorum: try await readAll(target, at: offset, flags: flags)
         case .fifo: try await readFirst(target, at: offset, flags: flags)
@@ -142,11 +147,15 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let flags = flags.subtracting(.alreadyTried)
+        let turn = await serializer.enter(GuestRange(offset, byteCount: source.byteCount))
+        defer { serializer.leave(turn) }
         let errors = await inEveryChild { _, child throws(BlockError) in try await child.write(source, at: offset, flags: flags) }
         try settle(errors, .write, GuestRange(offset, byteCount: source.byteCount))
     }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        let turn = await serializer.enter(range)
+        defer { serializer.leave(turn) }
         let errors = await inEveryChild { _, child throws(BlockError) in try await child.writeZeroes(range, flags: flags) }
         // Nobody has a fast way: the caller may not want another.
         if flags.contains(.noFallback), let first = errors.compactMap(\.self).first, errors.allSatisfy({ $0?.code == .unsupported }) { throw first }

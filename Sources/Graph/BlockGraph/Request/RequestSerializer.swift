@@ -1,11 +1,12 @@
 import IOCore
-import StrataBase
+package import StrataBase
 
-/// Keeps writes that overlap apart on a node whose driver takes only whole units: there a small write reads its surroundings and writes them
-/// back, and must not undo a neighbour's write in between.
+/// Keeps requests that overlap apart.
 ///
-/// Nodes with a request alignment of 1 never come here.
-final class RequestSerializer: Sendable {
+/// The pipeline needs it for writes on a node whose driver takes only whole units: there a small write reads its surroundings and writes them
+/// back, and must not undo a neighbour's write in between. Nodes with a request alignment of 1 never come here. Drivers with several copies of
+/// the data need it to keep them alike.
+package final class RequestSerializer: Sendable {
     private struct Entry: Sendable {
         let id: UInt64
         let range: GuestRange
@@ -18,8 +19,10 @@ final class RequestSerializer: Sendable {
 
     private let state = AsyncCondition(State())
 
+    package init() {}
+
     /// Waits until no entered request overlaps `range` (already widened to whole units), then enters. Call `leave` with the result.
-    func enter(_ range: GuestRange) async -> UInt64 {
+    package func enter(_ range: GuestRange) async -> UInt64 {
         await state.wait { state in
             if state.active.contains(where: { $0.range.overlaps(range) }) { return nil }
             state.nextID += 1
@@ -28,7 +31,7 @@ final class RequestSerializer: Sendable {
         }
     }
 
-    func leave(_ id: UInt64) {
+    package func leave(_ id: UInt64) {
         state.update { state in state.active.removeAll { $0.id == id } }
     }
 }
