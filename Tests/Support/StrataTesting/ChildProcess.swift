@@ -41,8 +41,10 @@ package final class ChildProcess: Sendable {
     ///   - program: an absolute path, or a name to look up in PATH.
     ///   - folder: the working directory.
     ///   - input: what the program reads on standard input.
+    ///   - inheritsDescriptors: the program gets every open descriptor of this process that is not closed on exec.
     package init(
-        _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data()
+        _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
+        inheritsDescriptors: Bool = false
     ) throws {
         let source = try Self.namelessFile(), output = try Self.namelessFile(), errors = try Self.namelessFile()
         try source.write(contentsOf: input)
@@ -53,6 +55,8 @@ package final class ChildProcess: Sendable {
         posix_spawn_file_actions_adddup2(&actions, source.fileDescriptor, 0)
         posix_spawn_file_actions_adddup2(&actions, output.fileDescriptor, 1)
         posix_spawn_file_actions_adddup2(&actions, errors.fileDescriptor, 2)
+        // Nothing else is handed on: a server that held the far end of somebody's pipe would keep him waiting for its end.
+        if !inheritsDescriptors { posix_spawn_file_actions_addclosefrom_np(&actions, 3) }
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
