@@ -31,6 +31,10 @@ package struct HarnessError: Error, CustomStringConvertible {
 /// A program that runs beside the test. Its output goes to files without names, not to pipes: a grandchild that keeps them open (a daemon
 /// that put itself in the background) holds nobody up. It never outlives this object.
 package final class ChildProcess: Sendable {
+    /// The C library has it (since 2.34), and its header hides it from Swift.
+    private static let addCloseFrom: @convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32 = unsafeBitCast(
+        dlsym(nil, "posix_spawn_file_actions_addclosefrom_np"), to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
+
     package let identifier: pid_t
     package let command: String
     private let output: FileHandle, errors: FileHandle
@@ -56,7 +60,7 @@ package final class ChildProcess: Sendable {
         posix_spawn_file_actions_adddup2(&actions, output.fileDescriptor, 1)
         posix_spawn_file_actions_adddup2(&actions, errors.fileDescriptor, 2)
         // Nothing else is handed on: a server that held the far end of somebody's pipe would keep him waiting for its end.
-        if !inheritsDescriptors { posix_spawn_file_actions_addclosefrom_np(&actions, 3) }
+        if !inheritsDescriptors { _ = Self.addCloseFrom(&actions, 3) }
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
