@@ -5,10 +5,8 @@ package import StrataBase
 
 /// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
 package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing, Reopening,
-    @unchecked Sendable
+    @unchecked Sendable  // unchecked: `window` and `candidate` change only while no request runs (Reopening)
 {
-    // unchecked: `window` and `candidate` change only while no request runs (Reopening).
-
     package static let formatName = "raw"
     package static let kind = DriverKind.format
 
