@@ -154,6 +154,11 @@ ssize_t strata_copy_file_range(int from, int64_t from_offset, int to, int64_t to
     return result < 0 ? -errno : result;
 }
 
+int strata_clone_range(int from, int64_t from_offset, int to, int64_t to_offset, int64_t count) {
+    struct file_clone_range range = {.src_fd = from, .src_offset = (uint64_t)from_offset, .src_length = (uint64_t)count, .dest_offset = (uint64_t)to_offset};
+    return ioctl(to, FICLONERANGE, &range) < 0 ? -errno : 0;
+}
+
 static struct flock range(int64_t start, int64_t count, short type) {
     return (struct flock){.l_whence = SEEK_SET, .l_start = start, .l_len = count, .l_type = type};
 }

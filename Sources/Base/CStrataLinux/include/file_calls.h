@@ -44,6 +44,8 @@ int strata_zero_range(int fd, int64_t offset, int64_t count);            // read
 int64_t strata_seek_data(int fd, int64_t offset);                        // -ENXIO: only a hole up to the end
 int64_t strata_seek_hole(int fd, int64_t offset);
 ssize_t strata_copy_file_range(int from, int64_t from_offset, int to, int64_t to_offset, size_t count);
+// Makes two files share blocks; positions and count are multiples of the file system's block, or the source's end. All or nothing.
+int strata_clone_range(int from, int64_t from_offset, int to, int64_t to_offset, int64_t count);
 
 // Open-file-description locks on one byte range. exclusive: write lock. -EAGAIN: somebody else holds it.
 int strata_lock_bytes(int fd, int64_t start, int64_t count, int exclusive);

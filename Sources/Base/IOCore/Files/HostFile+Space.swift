@@ -1,6 +1,7 @@
 internal import CStrataLinux
 import Glibc
 package import StrataBase
+import Synchronization
 
 // Space management: what is allocated, and how to allocate and return it.
 
@@ -65,16 +66,31 @@ extension HostFile {
         return Extent(isData: true, byteCount: max(hole < 0 ? try status().size - offset.rawValue : Int(hole - start), 1))
     }
 
-    /// Copies bytes inside the kernel, sharing extents where the file system can.
-    /// - Returns: bytes copied, possibly fewer; nil when these two files cannot be copied this way.
+    /// Copies bytes inside the kernel, sharing blocks where the file system can.
+    ///
+    /// Sharing is asked for by itself first (FICLONERANGE): it costs the same for any length and is all or nothing. copy_file_range shares too on some
+    /// file systems, but in pieces, and on others it copies what could be shared.
+    /// - Returns: bytes copied, possibly fewer, 0 where the source has ended; nil when these two files cannot be copied this way.
     package func copyRange(from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, byteCount: Int) async throws(BlockError) -> Int? {
-        let result = await BlockingPool.run { [descriptor, from = source.descriptor] in
-            strata_copy_file_range(from, Int64(sourceOffset.rawValue), descriptor, Int64(offset.rawValue), byteCount)
+        let sharesBlocks =
+            isRegularFile && source.isRegularFile && !refusesClones.load(ordering: .relaxed)
+            && (sourceOffset.rawValue | offset.rawValue | byteCount).isAligned(to: Self.smallestBlock)
+        let (cloned, result) = await BlockingPool.run { [descriptor, from = source.descriptor] in
+            let (start, end) = (Int64(sourceOffset.rawValue), Int64(offset.rawValue))
+            let cloned = sharesBlocks ? strata_clone_range(from, start, descriptor, end, Int64(byteCount)) : -EINVAL
+            return cloned == 0 ? (0, byteCount) : (cloned, strata_copy_file_range(from, start, descriptor, end, byteCount))
+        }
+        switch cloned {
+        case -EOPNOTSUPP, -ENOTTY, -ENOSYS: refusesClones.store(true, ordering: .relaxed)
+        default: break
         }
         switch result {
         case -Int(EOPNOTSUPP), -Int(ENOSYS), -Int(EXDEV), -Int(EINVAL), -Int(EBADF): return nil
-        case ..<0: throw failure(Int32(truncatingIfNeeded: result), "copying into")
+        case ..<0: throw failure(Int32(truncatingIfNeeded: result), "copying \(byteCount) bytes to offset \(offset.rawValue) of")
         default: return result
         }
     }
+
+    /// Blocks that can be shared are multiples of this many bytes.
+    private static let smallestBlock = 512
 }

@@ -53,6 +53,8 @@ package final class HostFile: Sendable {
     private let lease: DescriptorSets.Lease?
     /// The errno of a flush that failed: the kernel reports it once and may have dropped the data, so every later flush has to fail too.
     private let flushFailure = Atomic<Int32>(0)
+    /// The file system cannot share blocks between files; learned from its first refusal.
+    let refusesClones = Atomic<Bool>(false)
     /// Whether a non-waiting read works here; learned from the first refusal.
     private let supportsNoWait = Atomic<Bool>(true)
 

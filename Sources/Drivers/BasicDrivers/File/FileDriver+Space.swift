@@ -57,7 +57,7 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
     }
 
     /// To be called when what was data may have become a hole.
-    private func forgetKnownData() { knownData.withLock { $0 = 0..<0 } }
+    func forgetKnownData() { knownData.withLock { $0 = 0..<0 } }
 
     package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
         defer { forgetKnownData() }

@@ -4,7 +4,7 @@ package import StorageSchema
 package import StrataBase
 
 /// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
-package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, ImageDescribing, Reopening,
+package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, CopyRanging, ImageDescribing, Reopening,
     @unchecked Sendable  // unchecked: `window` and `candidate` change only while no request runs (Reopening)
 {
     package static let formatName = "raw"
@@ -103,6 +103,14 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
         try await file.discard(shifted(range))
         return .done
+    }
+
+    package func copyRange(_ range: GuestRange, to destination: CopyDestination) async throws(BlockError) -> Support {
+        try await file.copyRange(shifted(range), to: destination)
+    }
+
+    package func copyRange(from source: HostFileSpan, to offset: GuestOffset, flags: RequestFlags) async throws(BlockError) -> Support {
+        try await file.copyRange(from: source, at: offset + start, flags: flags)
     }
 
     package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {

@@ -68,7 +68,7 @@ extension QCOW2Driver {
         return true
     }
 
-    private func finish(_ reservation: Reservation, _ waiters: [CheckedContinuation<Void, Never>]) {
+    func finish(_ reservation: Reservation, _ waiters: [CheckedContinuation<Void, Never>]) {
         inFlight.leave(reservation.ticket)
         for waiter in waiters { waiter.resume() }
     }

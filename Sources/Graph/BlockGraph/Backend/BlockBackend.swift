@@ -154,6 +154,25 @@ package final class BlockBackend: Sendable {
         try await root.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }
 
+    /// Copies a range to another backend (or elsewhere in this one) without moving the bytes through our memory.
+    /// - Returns: `.unsupported` when that cannot be had for all of it: then all of it has to be read and written. See `CopyRanging`.
+    /// - Throws: what a write would throw; `.invalidArgument` for a range outside of either node.
+    package func copyRange(_ range: GuestRange, to target: BlockBackend, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) -> Support {
+        let trace = TracedRequest.begin("copyRange", name, range)
+        defer { trace.end() }
+        await RequestGate.enter(gate, target.gate)
+        defer {
+            gate.leave()
+            target.gate.leave()
+        }
+        trace.enter()
+        try checkActive()
+        try target.checkActive()
+        try check(range, nil)
+        if !target.root.permissions.contains(.resize) { try target.check(GuestRange(offset, byteCount: range.byteCount), nil) }
+        return try await root.copyRange(range, to: target.root, at: offset, flags: flags)
+    }
+
     /// What a reader finds at the beginning of the range, looking through backing files.
     /// - Returns: the status; its `byteCount` is at least 1. `depth` counts the layers above the one that decides.
     package func blockStatus(of range: GuestRange, precise: Bool = true) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {

@@ -14,11 +14,28 @@ final class RequestGate: Sendable {
     /// Enters a request that may suspend; waits while the gate is closed. Pair with `leave`.
     func enter() async {
         while true {
-            // Counted first, looked at second: the drainer does it the other way round, so one of the two notices the other.
-            inFlight.enter()
-            if closures.load(ordering: .sequentiallyConsistent) == 0 { return }
-            inFlight.leave()
+            if tryEnter() { return }
             _ = await reopened.wait { _ in closures.load(ordering: .sequentiallyConsistent) == 0 ? true : nil }
+        }
+    }
+
+    /// Enters if that needs no waiting.
+    private func tryEnter() -> Bool {
+        // Counted first, looked at second: the drainer does it the other way round, so one of the two notices the other.
+        inFlight.enter()
+        if closures.load(ordering: .sequentiallyConsistent) == 0 { return true }
+        inFlight.leave()
+        return false
+    }
+
+    /// Enters one request through two gates. It never waits at one of them while it counts at the other: who drains both would wait for it.
+    static func enter(_ first: RequestGate, _ second: RequestGate) async {
+        while true {
+            await first.enter()
+            if second.tryEnter() { return }
+            first.leave()
+            await second.enter()
+            second.leave()
         }
     }
 

@@ -126,6 +126,46 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         try await WritePipeline.discard(node, range)
     }
 
+    // MARK: Copying
+
+    /// Copies a range of this node to another without moving the bytes through our memory.
+    /// - Returns: `.unsupported` when that cannot be had for all of it. Some of it may be copied by then; write all of it in another way.
+    package func copyRange(_ range: GuestRange, to target: BlockChild, at offset: GuestOffset, flags: RequestFlags = []) async throws(BlockError) -> Support {
+        if range.isEmpty { return .done }
+        Trace.bdrvCopyRangeBegin(
+            node: node.name, offset: range.start.rawValue, bytes: range.byteCount, target: target.node.name, targetOffset: offset.rawValue)
+        defer { Trace.bdrvCopyRangeEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
+        try target.checkWritable(GuestRange(offset, byteCount: range.byteCount), target.node)
+        // Both are asked before anything is done, so that a pair that can never do it costs nothing.
+        if node.copyRanging == nil || !target.takesCopies(GuestRange(offset, byteCount: range.byteCount), flags) { return .unsupported }
+        return try await copyRange(range, to: CopyDestination(target, at: offset, flags: flags))
+    }
+
+    /// The source's side, for drivers that pass a copy on to their child.
+    package func copyRange(_ range: GuestRange, to destination: CopyDestination) async throws(BlockError) -> Support {
+        let node = node
+        // Beyond the end there are zeroes to a reader, and nothing to copy.
+        guard let driver = node.copyRanging, range.end.rawValue <= node.length else { return .unsupported }
+        return try await driver.copyRange(range, to: destination)
+    }
+
+    /// The destination's side: a write whose data are in a host file.
+    package func copyRange(from source: HostFileSpan, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) -> Support {
+        let node = node
+        let range = GuestRange(offset, byteCount: source.byteCount)
+        try checkWritable(range, node)
+        guard takesCopies(range, flags), let driver = node.copyRanging else { return .unsupported }
+        let outcome = try await WritePipeline.copy(node, driver, source, at: offset, flags: flags)
+        node.statistics.wrote(upTo: range.end.rawValue)
+        return outcome
+    }
+
+    /// Whether a write of that range could be a copy: not where somebody wants to see the bytes, or units would have to be filled up.
+    private func takesCopies(_ range: GuestRange, _ flags: RequestFlags) -> Bool {
+        let node = node
+        return node.copyRanging != nil && !flags.contains(.compressed) && !node.looksAtData && range.isAligned(to: node.requestAlignment)
+    }
+
     private func checkWritable(_ range: GuestRange, _ node: BlockNode) throws(BlockError) {
         if node.isReadOnly { throw node.readOnlyError }
         guard !permissions.isDisjoint(with: [.write, .writeUnchanged]) else {

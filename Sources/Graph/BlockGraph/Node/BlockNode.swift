@@ -29,6 +29,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     let hostFileBacked: (any HostFileBacked)?
     let faultObserving: (any FaultObserving)?
     let draining: (any Draining)?
+    /// Whether the node can take part in copies that the kernel makes; whether one succeeds is seen by trying.
+    package let copyRanging: (any CopyRanging)?
     private let compressedWriting: (any CompressedWriting)?
     package let checking: (any Checking)?
     package let imageDescribing: (any ImageDescribing)?
@@ -41,6 +43,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Whether writes cannot simply be handed on: zeroes are looked for, or a write threshold is set. One load for the rest.
     private let looks = Atomic<Bool>(false)
     var looksAtWrites: Bool { looks.load(ordering: .relaxed) }
+    /// Whether the bytes of a write are looked at before they are written, and not only where they go.
+    var looksAtData: Bool { Self.looksAtWrites(options) }
     let threshold = WriteThreshold()
 
     /// Unaligned writes on their way, which exclude overlapping ones.
@@ -75,6 +79,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         hostFileBacked = driver as? any HostFileBacked
         faultObserving = driver as? any FaultObserving
         draining = driver as? any Draining
+        copyRanging = driver as? any CopyRanging
         compressedWriting = driver as? any CompressedWriting
         checking = driver as? any Checking
         imageDescribing = driver as? any ImageDescribing

@@ -98,6 +98,20 @@ enum WritePipeline {
         return try await body()
     }
 
+    // MARK: Copies
+
+    /// A write whose data are in a host file. The range consists of whole units.
+    static func copy(
+        _ node: BlockNode, _ driver: any CopyRanging, _ source: HostFileSpan, at offset: GuestOffset, flags: RequestFlags
+    ) async throws(BlockError) -> Support {
+        let passed = flags.intersection(supportedFlags(node))
+        let outcome = try await serialized(node, GuestRange(offset, byteCount: source.byteCount)) { () async throws(BlockError) in
+            try await driver.copyRange(from: source, to: offset, flags: passed)
+        }
+        if outcome == .done { try await emulateForceUnitAccess(node, flags, passed) }
+        return outcome
+    }
+
     // MARK: Zeroes
 
     static func writeZeroes(_ node: BlockNode, _ range: GuestRange, flags: RequestFlags) async throws(BlockError) {
