@@ -110,10 +110,12 @@ package final class SimulatedDisk: Sendable {
     // MARK: What tests ask and tell
 
     package var contents: [UInt8] { state.withLock { $0.bytes } }
-    package func setContents(_ bytes: [UInt8]) {
+    /// - Parameter isData: whether a unit of so many bytes is allocated.
+    package func setContents(_ bytes: [UInt8], isData: (ArraySlice<UInt8>) -> Bool = { _ in true }) {
+        let map = stride(from: 0, to: bytes.count, by: Self.unit).map { isData(bytes[$0..<min($0 + Self.unit, bytes.count)]) }
         state.withLock { state in
             state.bytes = bytes
-            state.isData = [Bool](repeating: true, count: bytes.count.dividedRoundingUp(by: Self.unit))
+            state.isData = map
         }
     }
     /// Every request that has reached the disk, in the order of arrival.

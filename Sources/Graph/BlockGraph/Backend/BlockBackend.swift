@@ -21,7 +21,7 @@ package final class BlockBackend: Sendable {
     /// The id under which statistics show this backend; nil for those that nobody asks about.
     package let device: String?
     package let accounting = BackendAccounting()
-    private let gate = RequestGate()
+    let gate = RequestGate()
     /// Whether requests may enter and the node serves them.
     private var isServing: Bool { gate.isOpen && root.node.isActive }
     private let placement = Mutex(Placement.anywhere)
@@ -186,7 +186,7 @@ package final class BlockBackend: Sendable {
         return try await BlockStatusPipeline.statusThroughChain(root.node, range, precise: precise)
     }
 
-    private func checkActive() throws(BlockError) {
+    func checkActive() throws(BlockError) {
         if !root.node.isActive { throw BlockError(errno: EPERM, "Block node '\(node.name)' is inactive") }
     }
 

@@ -19,8 +19,8 @@ final class RequestGate: Sendable {
         }
     }
 
-    /// Enters if that needs no waiting.
-    private func tryEnter() -> Bool {
+    /// Enters if that needs no waiting; pair with `leave`.
+    func tryEnter() -> Bool {
         // Counted first, looked at second: the drainer does it the other way round, so one of the two notices the other.
         inFlight.enter()
         if closures.load(ordering: .sequentiallyConsistent) == 0 { return true }
@@ -40,6 +40,9 @@ final class RequestGate: Sendable {
     }
 
     func leave() { inFlight.leave() }
+
+    /// Waits without entering: the gate may be closed again when this returns.
+    func waitUntilOpen() async { _ = await reopened.wait { _ in closures.load(ordering: .sequentiallyConsistent) == 0 ? true : nil } }
 
     func close() { closures.add(1, ordering: .sequentiallyConsistent) }
 

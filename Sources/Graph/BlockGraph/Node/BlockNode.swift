@@ -119,6 +119,15 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         try await BlockStatusPipeline.status(self, range, precise: precise)
     }
 
+    /// What a reader finds at the beginning of a range, looking through the backing chain. For jobs that are inside the gates of their backends.
+    /// - Parameter base: a layer of the chain at which the search ends: the result's node is `base` when no layer above it decides.
+    /// - Precondition: the range is not empty and lies inside the node.
+    package func chainStatus(
+        of range: GuestRange, above base: BlockNode? = nil, precise: Bool = true
+    ) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
+        try await BlockStatusPipeline.statusThroughChain(self, range, above: base, precise: precise)
+    }
+
     /// How many nodes lie below each other from here on, this one included.
     package var height: Int { currentHeight.load(ordering: .relaxed) }
     func setHeight(_ height: Int) { currentHeight.store(height, ordering: .relaxed) }

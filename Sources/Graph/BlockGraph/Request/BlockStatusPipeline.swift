@@ -43,12 +43,16 @@ enum BlockStatusPipeline {
     }
 
     /// What a reader of `node` finds at the beginning of `range`, looking through the backing chain.
-    /// - Returns: the status, and how many layers down the deciding node is (0: `node` itself).
-    static func statusThroughChain(_ node: BlockNode, _ range: GuestRange, precise: Bool) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
+    /// - Parameter base: the layer at which the search ends; nil: at the end of the chain.
+    /// - Returns: the status, how many layers down the deciding node is (0: `node` itself), and that node: `base` when none above it decides.
+    static func statusThroughChain(
+        _ node: BlockNode, _ range: GuestRange, above base: BlockNode? = nil, precise: Bool
+    ) async throws(BlockError) -> (status: BlockStatus, depth: Int, node: BlockNode) {
         var range = range
         var current = node
         var depth = 0
         while true {
+            if let base, current === base { return (BlockStatus(byteCount: range.byteCount, flags: []), depth, current) }
             var status = try await status(current, range, precise: precise)
             if !status.flags.isDisjoint(with: [.allocated]) { return (status, depth, current) }
             guard let below = current.chainChild?.node else {
@@ -57,6 +61,8 @@ enum BlockStatusPipeline {
                 return (status, depth, current)
             }
             range.byteCount = status.byteCount
+            // Whatever the base has there, also nothing because it is shorter, it is for the base to say.
+            if let base, below === base { return (BlockStatus(byteCount: range.byteCount, flags: []), depth + 1, below) }
             let inside = min(range.byteCount, below.length - range.start.rawValue)
             if inside <= 0 {
                 // The backing file is shorter: beyond its end there are zeroes, and nothing is allocated.

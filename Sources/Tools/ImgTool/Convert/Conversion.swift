@@ -1,3 +1,4 @@
+import BlockCopy
 import BlockGraph
 import IOCore
 import ManagedObjects
@@ -38,7 +39,7 @@ struct Conversion {
         settings.unmaps = true
         let target = try await session.open(
             plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat, settings)
-        if plan.job.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
+        if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
         guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
         let progress = ProgressReporter(isOn: plan.showsProgress)
@@ -65,7 +66,7 @@ struct Conversion {
         var request = try CreateRequest(
             filename: plan.target, format: format, options: OptionList(parsing: plan.targetOptions.joined(separator: ",")))
         request.set("size", to: .size(length))
-        if plan.job.compresses {
+        if plan.compresses {
             guard format.compresses else { throw Self.cannotCompress }
             if let mode = request.text("preallocation"), mode != PreallocMode.off.rawValue {
                 throw ToolFailure("Compression and preallocation not supported at the same time")
@@ -99,27 +100,55 @@ struct Conversion {
     private func copy(
         _ source: ConvertSource, to target: OpenImage, targetHasBacking: Bool, _ progress: ProgressReporter
     ) async throws(BlockError) {
-        var settings = plan.job
-        settings.targetHasBacking = targetHasBacking
+        var source = source
+        source.leavesBacking = targetHasBacking
+        var settings = plan.copy
+        // Nobody else writes to an image that is converted.
+        settings.sourceIsStable = true
         settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
         settings.writeFlags = target.writeFlags
-        if settings.compresses { settings.compressionUnit = target.node.compressionUnit }
+        if plan.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
         var helpers: [IOContext] = []
         if settings.workers > 1, HostProcessors.count > 1, source.length >= Self.smallestShared {
             // Without a second thread it only takes longer.
             do throws(BlockError) { helpers.append(try IOContext.startThread(name: "convert")) } catch {}
-            // Threads that wait for each other's turn do not overlap. What it costs: the clusters of the target lie in the order of the source only
-            // roughly, a stripe here and there exchanged. One worker (-m 1) keeps the order exactly.
-            if !helpers.isEmpty { settings.isUnordered = true }
         }
-        let job = CopyJob(source, to: target.backend, clusterSize: clusterSize, settings, progress: progress)
+        // Threads that wait for each other's turn do not overlap. What it costs: the clusters of the target lie in the order of the source only
+        // roughly, a stripe here and there exchanged. One worker (-m 1) keeps the order exactly.
+        settings.isOrdered = !plan.isUnordered && helpers.isEmpty
+        let work = StripeCursor(length: source.length, stripeSize: max(settings.pieceSize, settings.compressionUnit ?? 1))
+        let copier = BlockCopier(
+            source, to: target.backend.root, clusterSize: clusterSize, work: work, settings, gates: source.parts.map(\.backend) + [target.backend],
+            delegate: ConversionWatch(work, plan.rate, progress))
         defer {
             for helper in helpers {
                 helper.stop()
                 helper.join()
             }
         }
-        try await job.run(on: [context] + helpers)
+        try await copier.run(on: [context] + helpers)
     }
+}
+
+/// Shows how far a conversion is, and slows it down if that is wanted. The first error ends it.
+private final class ConversionWatch: CopyDelegate {
+    private let work: StripeCursor
+    private let limiter: RateLimiter?
+    private let progress: ProgressReporter
+
+    init(_ work: StripeCursor, _ rate: Int?, _ progress: ProgressReporter) {
+        self.work = work
+        limiter = rate.map(RateLimiter.init)
+        self.progress = progress
+    }
+
+    func admit() async -> Bool { true }
+
+    func copied(_ tally: CopyTally) async {
+        progress.report(work.done, of: work.length)
+        if let limiter { await limiter.wait(after: tally.moved) }
+    }
+
+    func failed(_ failure: CopyFailure) async -> CopyFailureAction { .stop }
 }

@@ -1,3 +1,4 @@
+import BlockCopy
 import StrataBase
 import ToolSupport
 
@@ -18,7 +19,12 @@ struct ConvertPlan: Sendable {
     var createsTarget = true
     var targetIsZero = false
     var showsProgress = false
-    var job = CopyJob.Settings()
+    var copy = CopySettings()
+    var compresses = false
+    /// Whether the data may be written in any order.
+    var isUnordered = false
+    /// Bytes per second; nil for as fast as possible.
+    var rate: Int?
 
     init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
         var formatIsGiven = false
@@ -46,14 +52,14 @@ struct ConvertPlan: Sendable {
             case .backingFormat: backingFormat = value
             case .noCreate: createsTarget = false
             case .targetIsZero: targetIsZero = true
-            case .sparseSize: (job.sparseUnit, sparseIsGiven) = (try Self.sparseSize(value), true)
+            case .sparseSize: (copy.sparseUnit, sparseIsGiven) = (try Self.sparseSize(value), true)
             case .forceShare: forceShare = true
             case .rate:
-                guard let rate = ByteSize.parse(value) else { throw ToolFailure("Invalid rate limit specified: '\(value)'.") }
-                job.rate = rate == 0 ? nil : rate
-            case .parallel: job.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
-            case .outOfOrder: job.isUnordered = true
-            case .compress: job.compresses = true
+                guard let bytes = ByteSize.parse(value) else { throw ToolFailure("Invalid rate limit specified: '\(value)'.") }
+                rate = bytes == 0 ? nil : bytes
+            case .parallel: copy.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
+            case .outOfOrder: isUnordered = true
+            case .compress: compresses = true
             case .snapshot, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
             }
         }

@@ -1,8 +1,10 @@
+import BlockCopy
 import BlockGraph
+import IOCore
 import StrataBase
 
 /// The images that are read, one behind the other, as one disk.
-struct ConvertSource: Sendable {
+struct ConvertSource: CopySource {
     struct Part: Sendable {
         let backend: BlockBackend
         /// Where the image begins in the target, in bytes.
@@ -20,6 +22,9 @@ struct ConvertSource: Sendable {
     /// Bytes in all.
     let length: Int
 
+    /// What an image does not store itself stays with its backing file, which the target has too.
+    var leavesBacking = false
+
     /// - Throws: when the sizes add up to more than a disk can have.
     init(_ backends: [BlockBackend]) throws(BlockError) {
         var parts: [Part] = []
@@ -35,31 +40,26 @@ struct ConvertSource: Sendable {
         length = position
     }
 
-    /// What a reader finds there.
-    enum Kind: Sendable, Hashable {
-        case data
-        case zero
-        /// The image itself has nothing: its backing file shows through.
-        case backing
-    }
-
-    /// A stretch that is the same throughout.
-    struct Run: Sendable {
-        let part: Part
-        let kind: Kind
-        let range: Range<Int>
-    }
-
     /// What lies at `position`, and how far it is the same.
-    /// - Parameter keepsBacking: whether what shows through from a backing file is told from data.
-    func run(at position: Int, keepsBacking: Bool) async throws(BlockError) -> Run {
+    func run(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
         let part = part(at: position)
         let end = part.start + part.length
-        guard position < end else { return Run(part: part, kind: .zero, range: position..<part.start + part.paddedLength) }
-        let range = GuestRange(GuestOffset(position - part.start), byteCount: end - position)
-        let (status, depth, _) = try await part.backend.blockStatus(of: range)
-        let kind: Kind = keepsBacking && depth > 0 ? .backing : status.flags.contains(.zero) ? .zero : .data
-        return Run(part: part, kind: kind, range: position..<position + status.byteCount)
+        guard position < end else { return CopyRun(.zero, position..<part.start + part.paddedLength) }
+        let range = GuestRange(GuestOffset(position - part.start), byteCount: min(end, limit) - position)
+        let (status, depth, _) = try await part.backend.node.chainStatus(of: range)
+        let kind: CopyRun.Kind = leavesBacking && depth > 0 ? .nothing : status.flags.contains(.zero) ? .zero : .data
+        return CopyRun(kind, position..<position + status.byteCount)
+    }
+
+    /// The data of one image: what is read together never goes beyond a run.
+    func tryRead(_ data: IOVector, at position: Int) -> Bool {
+        let part = part(at: position)
+        return part.backend.root.tryRead(data, at: GuestOffset(position - part.start))
+    }
+
+    func read(_ data: IOVector, at position: Int) async throws(BlockError) {
+        let part = part(at: position)
+        try await part.backend.root.read(data, at: GuestOffset(position - part.start))
     }
 
     private func part(at position: Int) -> Part {

@@ -9,13 +9,13 @@ final class RateLimiter: Sendable {
 
     init(bytesPerSecond: Int) { self.bytesPerSecond = max(1, bytesPerSecond) }
 
-    /// Returns when it is time to move `byteCount` more bytes.
-    func wait(for byteCount: Int) async {
-        let before = spent.withLock { spent in
-            defer { spent += byteCount }
+    /// Returns when it is time to go on after `byteCount` bytes were moved.
+    func wait(after byteCount: Int) async {
+        let spent = spent.withLock { spent in
+            spent += byteCount
             return spent
         }
-        let due = start + .seconds(Double(before) / Double(bytesPerSecond))
+        let due = start + .seconds(Double(spent) / Double(bytesPerSecond))
         let delay = ContinuousClock.now.duration(to: due)
         if delay > .zero { await IOContext.current?.sleep(for: delay) }
     }

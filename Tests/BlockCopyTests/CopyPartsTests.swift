@@ -1,28 +1,48 @@
-@testable import ImgTool
+import DriverTesting
 import IOCore
-import StrataBase
+import Synchronization
 import Testing
 
-@Suite("the parts of convert")
-struct ConvertPartsTests {
+@testable import BlockCopy
+
+@Suite("the parts of a copier")
+struct CopyPartsTests {
     @Test("stripes cover everything once, aligned, also after a jump")
     func stripes() {
         let cursor = StripeCursor(length: 1000, stripeSize: 64)
         #expect(cursor.next()?.range == 0..<64)
-        cursor.skip(to: 500)
+        #expect(cursor.skip(64..<500) == 436)
         #expect(cursor.next()?.range == 500..<512)
-        cursor.skip(to: 300)
+        #expect(cursor.skip(64..<300) == 0)
         #expect(cursor.next()?.range == 512..<576)
-        cursor.skip(to: 5000)
+        #expect(cursor.skip(576..<5000) == 424)
+        #expect(cursor.next() == nil)
+    }
+
+    @Test("a stripe that failed comes again, with its number, and counts once")
+    func returnedStripes() throws {
+        let cursor = StripeCursor(length: 256, stripeSize: 128)
+        let first = try #require(cursor.next())
+        cursor.finish(first, succeeded: false)
+        #expect(cursor.done == 0)
+        #expect(cursor.next() == first)
+        cursor.finish(first, succeeded: true)
+        let second = try #require(cursor.next())
+        #expect(second.number == 1)
+        cursor.finish(second, succeeded: true)
+        #expect(cursor.done == 256)
+        #expect(cursor.next() == nil)
+        cursor.stop()
+        cursor.finish(second, succeeded: false)
         #expect(cursor.next() == nil)
     }
 
     @Test("runs of zero and data alternate and lie at multiples of the unit in the target", arguments: [1, 2, 3, 4, 5])
-    func zeroScan(seed: UInt64) async throws {
-        var random = SplitMix(seed)
+    func zeroScan(seed: UInt64) {
+        var random = SeededNumbers(seed: seed)
         let unit = 512
         let buffer = IOBuffer(zeroed: 16 * unit)
-        let start = GuestOffset(Int(random.next() % 4) * unit + 100)
+        let start = Int(random.next() % 4) * unit + 100
         var expected: [UInt8] = []
         buffer.withMutableBytes { bytes in
             for _ in 0..<6 {
@@ -32,22 +52,26 @@ struct ConvertPartsTests {
             for index in 0..<bytes.byteCount { expected.append(bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self)) }
         }
         var runs: [(start: Int, count: Int, isZero: Bool)] = []
-        try await ZeroScan(unit: unit).forEachRun(of: buffer.vector, at: start) { (start, count, isZero) async throws(BlockError) in
-            runs.append((start, count, isZero))
+        let scan = ZeroScan(unit: unit)
+        var next = 0
+        while next < buffer.byteCount {
+            let (count, isZero) = scan.run(of: buffer.vector, from: next, at: start)
+            runs.append((next, count, isZero))
+            next += count
         }
         withExtendedLifetime(buffer) {}
         #expect(runs.reduce(0) { $0 + $1.count } == expected.count)
         for (index, run) in runs.enumerated() {
             #expect(run.start == (index == 0 ? 0 : runs[index - 1].start + runs[index - 1].count))
             #expect(index == 0 || run.isZero != runs[index - 1].isZero)
-            #expect(index == 0 || (start + run.start).isAligned(to: unit))
+            #expect(index == 0 || (start + run.start) % unit == 0)
             if run.isZero { #expect(expected[run.start..<run.start + run.count].allSatisfy { $0 == 0 }) }
         }
         // A run of data has no unit that is all zero.
         for run in runs where !run.isZero {
             var position = run.start
             while position < run.start + run.count {
-                let end = min(run.start + run.count, position + unit - (start.rawValue + position) % unit)
+                let end = min(run.start + run.count, position + unit - (start + position) % unit)
                 #expect(expected[position..<end].contains { $0 != 0 })
                 position = end
             }
@@ -75,18 +99,5 @@ struct ConvertPartsTests {
     private actor Log {
         var entries: [Int] = []
         func add(_ entry: Int) { entries.append(entry) }
-    }
-}
-
-/// A small seeded generator.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

@@ -1,0 +1,84 @@
+package import BlockGraph
+package import IOCore
+package import StrataBase
+import Synchronization
+
+/// Copies a source into a target: workers on one or more I/O contexts take pieces of the work, find out what is there, and write what the target
+/// does not have already.
+///
+/// Source and target are edges. `gates` are the backends through which their holder uses them: a worker enters all of these at once before it takes
+/// a piece, and leaves them when the piece is done, so that it never stands at a closed gate with a piece that others wait for.
+package final class BlockCopier: Sendable {
+    let source: any CopySource
+    let target: BlockChild
+    let settings: CopySettings
+    /// Bytes that are written together: everything that goes to the target begins at multiples of it.
+    let unit: Int
+    let dataFlags: RequestFlags
+    let scan: ZeroScan
+    let runs: RunMap?
+    let work: any CopyWork
+    let order: WriteOrder?
+    private let gates: [BlockBackend]
+    private let delegate: any CopyDelegate
+    private let failure = Mutex<BlockError?>(nil)
+
+    /// - Parameter clusterSize: the target's, in bytes, if it has clusters: less is never left out of one.
+    package init(
+        _ source: any CopySource, to target: BlockChild, clusterSize: Int? = nil, work: any CopyWork, _ settings: CopySettings, gates: [BlockBackend],
+        delegate: any CopyDelegate
+    ) {
+        self.source = source
+        self.target = target
+        self.settings = settings
+        self.work = work
+        self.gates = gates
+        self.delegate = delegate
+        unit = settings.compressionUnit ?? 1
+        dataFlags = settings.compressionUnit == nil ? settings.writeFlags : settings.writeFlags.union(.compressed)
+        // Leaving out part of a cluster saves nothing: the target would have to fill it up.
+        scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : settings.compressionUnit ?? max(settings.sparseUnit, clusterSize ?? 0))
+        runs = settings.sourceIsStable ? RunMap(source) : nil
+        order = settings.isOrdered ? WriteOrder() : nil
+    }
+
+    /// Copies until there is no work left, or the delegate ends it.
+    /// - Parameter contexts: where the workers run; the work is shared out evenly.
+    /// - Throws: the first error for which the delegate has said to stop. The target is then incomplete.
+    package func run(on contexts: [IOContext]) async throws(BlockError) {
+        await withTaskGroup(of: Void.self) { group in
+            for index in 0..<max(settings.workers, contexts.count) {
+                group.addTask(executorPreference: contexts[index % contexts.count]) { await self.labour() }
+            }
+        }
+        if let error = failure.withLock({ $0 }) { throw error }
+    }
+
+    private func labour() async {
+        // Taken when the first data is met: a worker that never gets a turn needs none.
+        var buffer: IOBuffer?
+        while await delegate.admit() {
+            do throws(BlockError) { try await BlockBackend.enter(gates) } catch { return end(with: error) }
+            guard let piece = work.next() else { return BlockBackend.leave(gates) }
+            do throws(CopyFailure) {
+                let tally = try await copy(piece, &buffer)
+                work.finish(piece, succeeded: true)
+                order?.finish(piece.number)
+                BlockBackend.leave(gates)
+                await delegate.copied(tally)
+            } catch {
+                work.finish(piece, succeeded: false)
+                BlockBackend.leave(gates)
+                if await delegate.failed(error) == .stop { return end(with: error.error) }
+            }
+            // A worker whose requests are all answered at once would keep its thread for itself, and with it tasks that others wait for.
+            await Task.yield()
+        }
+    }
+
+    private func end(with error: BlockError) {
+        failure.withLock { if $0 == nil { $0 = error } }
+        work.stop()
+        order?.abandon()
+    }
+}
