@@ -34,6 +34,7 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
 
     let state: Mutex<ImageState>
     let inFlight = InFlightIO()
+    let sparseness = SparsenessGuess()
     /// The virtual size, readable from any thread without a lock.
     private let currentLength: Atomic<Int>
 

@@ -9,7 +9,7 @@ import Synchronization
 /// It is opened read-only until a parent needs to write, and goes back when none does any more (`auto-read-only`); without that option it is
 /// opened for writing at once, so that a user hears early what is not possible. While it is open it holds the image locks that QEMU's
 /// processes look at (`locking`). Access, locks and reopening are in `FileDriver+Access.swift`, space in `FileDriver+Space.swift`.
-package class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecked Sendable {
+package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting, @unchecked Sendable {
     // unchecked: what is `var` changes only in the permission and reopen hooks and in `close`, while no request runs.
 
     package class var formatName: String { "file" }
@@ -100,6 +100,8 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, @unchecked Send
     package final var supportedWriteFlags: RequestFlags { .forceUnitAccess }
     /// What `img info` reports as "disk size": bytes on disk.
     package final var allocatedSize: Int { get throws(BlockError) { try file.status().allocatedSize } }
+
+    package final var allocatedByteCount: Int? { do throws(BlockError) { return try allocatedSize } catch { return nil } }
 
     // MARK: Requests
 

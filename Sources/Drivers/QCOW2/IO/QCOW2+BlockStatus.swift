@@ -22,10 +22,14 @@ extension QCOW2Driver: StatusReporting {
         }
     }
 
+    private var dataFlags: BlockStatus.Flags {
+        sparseness.isSparse(file, clusterSize: geometry.clusterSize) ? [.data, .allocated, .offsetValid, .recurse] : [.data, .allocated, .offsetValid]
+    }
+
     private func status(_ extent: GuestExtent, _ range: GuestRange) -> BlockStatus {
         switch extent.kind {
         case .normal:
-            return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .offsetValid, .recurse], offset: extent.host, file: file)
+            return BlockStatus(byteCount: extent.byteCount, flags: dataFlags, offset: extent.host, file: file)
         case .compressed: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .compressed])
         case .zero: return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated])
         case .zeroAllocated:

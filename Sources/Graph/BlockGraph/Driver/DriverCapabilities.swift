@@ -55,6 +55,12 @@ package protocol Draining: BlockDriver {
     func endDrain()
 }
 
+/// Knows how much storage its data takes on the host.
+package protocol SpaceReporting: BlockDriver {
+    /// Bytes; nil when that cannot be found out.
+    var allocatedByteCount: Int? { get }
+}
+
 /// Can tell which part of a host file holds a range, byte for byte, so that the kernel can move the data by itself.
 package protocol HostFileBacked: BlockDriver {
     /// Nil when the range does not lie in one piece of one file, or must not be read behind the driver's back. Valid for the current turn.

@@ -59,17 +59,7 @@ enum CreateValue: Hashable, Sendable {
             guard let text, let value = Int(text), value >= 0 else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
             self = .number(value)
         case .size:
-            guard let text, let value = ByteSize.parse(text) else {
-                if let text, NumberArgument.isNumberTooFar(text) {
-                    throw ToolFailure("Value '\(text)' is out of range for parameter '\(option.name)'")
-                }
-                throw ToolFailure(
-                    "Parameter '\(option.name)' expects a non-negative number below 2^64",
-                    advice: [
-                        "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-", "and exabytes, respectively.",
-                    ])
-            }
-            self = .size(value)
+            self = .size(try NumberArgument.size(text ?? "", option.name))
         }
     }
 

@@ -9,10 +9,13 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
     private let options: [OptionDeclaration<Key>]
     /// Whether the first operand ends the options: a tool whose first operand is a command leaves the rest to it.
     private let stopsAtFirstOperand: Bool
+    /// Whether `-1` right behind the first operand is an operand (see `CommandDeclaration`).
+    private let hasNegativeOperand: Bool
 
-    package init(_ options: [OptionDeclaration<Key>], stopsAtFirstOperand: Bool = false) {
+    package init(_ options: [OptionDeclaration<Key>], stopsAtFirstOperand: Bool = false, hasNegativeOperand: Bool = false) {
         self.options = options
         self.stopsAtFirstOperand = stopsAtFirstOperand
+        self.hasNegativeOperand = hasNegativeOperand
     }
 
     /// Reading ends at a call for help: whatever follows it is not looked at.
@@ -36,6 +39,9 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
             } else {
                 parsed.operands.append(argument)
                 if stopsAtFirstOperand { break }
+                if hasNegativeOperand, parsed.operands.count == 1, let next = rest.first, next.first == "-", next.dropFirst().first?.isASCIIDigit ?? false {
+                    parsed.operands.append(rest.removeFirst())
+                }
             }
         }
         parsed.operands += rest
@@ -128,4 +134,8 @@ package struct ParsedArguments<Key: OptionKey>: Sendable {
     /// The value that counts when an option is repeated: the last.
     package func last(_ key: Key) -> String? { occurrences.last { $0.key == key }?.value }
     package func all(_ key: Key) -> [String] { occurrences.compactMap { $0.key == key ? $0.value : nil } }
+}
+
+extension Character {
+    fileprivate var isASCIIDigit: Bool { self >= "0" && self <= "9" }
 }

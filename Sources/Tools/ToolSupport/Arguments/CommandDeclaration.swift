@@ -15,6 +15,8 @@ package struct CommandDeclaration<Key: OptionKey>: Sendable {
     package var usage: [String]
     package var options: [OptionDeclaration<Key>]
     package var operands: [OperandDeclaration]
+    /// Whether the word after the first operand is an operand too if it begins with a dash and a digit: a size to take away.
+    package var hasNegativeOperand = false
 
     /// - Parameter options: without `--help`, which is added.
     package init(

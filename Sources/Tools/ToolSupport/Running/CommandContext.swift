@@ -1,3 +1,5 @@
+package import IOCore
+
 /// One command of a tool as it was called: `strata img create`.
 package struct CommandContext: Sendable, Hashable {
     /// What the user typed to reach the command: `/usr/bin/qemu-img create`.
@@ -16,7 +18,8 @@ package struct CommandContext: Sendable, Hashable {
     ) throws(ToolFailure) -> ParsedArguments<Key> {
         let parsed: ParsedArguments<Key>
         do throws(ArgumentError) {
-            parsed = try ArgumentParser(declaration.options, stopsAtFirstOperand: stopsAtFirstOperand).parse(arguments)
+            parsed = try ArgumentParser(
+                declaration.options, stopsAtFirstOperand: stopsAtFirstOperand, hasNegativeOperand: declaration.hasNegativeOperand).parse(arguments)
         } catch {
             // The C library puts the program as typed in front of its messages, not the short name.
             var failure = usageFailure(error.message)
@@ -26,6 +29,12 @@ package struct CommandContext: Sendable, Hashable {
         // A call for help prints the help and does nothing else.
         if !parsed.contains(.help) { try TraceOptions.apply(parsed.traces, tool: name) }
         return parsed
+    }
+
+    /// The I/O context that the command runs on.
+    package var ioContext: IOContext {
+        guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
+        return context
     }
 
     /// A wrong call: the message and where to read on.

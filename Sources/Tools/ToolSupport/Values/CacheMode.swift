@@ -25,6 +25,14 @@ package struct CacheMode: Sendable, Hashable {
         self.writeback = writeback
     }
 
+    /// The mode that an option names; nil for an option that is not given.
+    /// - Parameter subject: how messages call the option, as in `source cache option`.
+    package init?(argument: String?, _ subject: String) throws(ToolFailure) {
+        guard let argument else { return nil }
+        guard let mode = CacheMode(argument) else { throw ToolFailure("Invalid \(subject): \(argument)") }
+        self = mode
+    }
+
     package static let writeback = CacheMode(direct: false, noFlush: false, writeback: true)
     package static let unsafe = CacheMode(direct: false, noFlush: true, writeback: true)
 }

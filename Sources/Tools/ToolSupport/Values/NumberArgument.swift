@@ -16,6 +16,29 @@ package enum NumberArgument {
         return value
     }
 
+    /// Parses a size in the words of option lists (`-o size=`).
+    /// - Parameter name: how messages call the parameter.
+    package static func size(_ text: String, _ name: String) throws(ToolFailure) -> Int {
+        if let value = ByteSize.parse(text) { return value }
+        if isNumberTooFar(text) { throw ToolFailure("Value '\(text)' is out of range for parameter '\(name)'") }
+        throw ToolFailure(
+            "Parameter '\(name)' expects a non-negative number below 2^64",
+            advice: ["Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-", "and exabytes, respectively."])
+    }
+
+    /// Whether the text is a size that fits into 64 bits, but not if one is for the sign. QEMU's tools take it for a negative one.
+    package static func isBetween2To63And2To64(_ text: Substring) -> Bool {
+        guard ByteSize.parse(text) == nil else { return false }
+        var digits = text
+        var shift = 0
+        if let last = digits.utf8.last, let unit = "bkmgtpe".utf8.firstIndex(of: last | 0x20) {
+            shift = 10 * "bkmgtpe".utf8.distance(from: "bkmgtpe".utf8.startIndex, to: unit)
+            digits = digits.dropLast()
+        }
+        guard digits.first != "+", let value = UInt64(digits) else { return false }
+        return value <= UInt64.max >> shift
+    }
+
     /// Whether the text is a number, but a negative one or one beyond 64 bits: then the range is what is wrong with it.
     package static func isNumberTooFar(_ text: String) -> Bool {
         let isNegative = text.hasPrefix("-")
