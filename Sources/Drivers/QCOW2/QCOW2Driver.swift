@@ -9,11 +9,11 @@ import Synchronization
 /// - `Format/` bytes and meanings, no I/O. `Open/` opening, creating, header validation.
 /// - `Mapping/` guest offset to extent. `Metadata/` the slice cache, reading it, writing everything back in order.
 /// - `Allocation/` reserve, copy on write, publish. `Refcounts/` which host clusters are free, and how they become so.
-/// - `IO/` the requests, compressed ones among them. `Check/` whether the image is consistent.
+/// - `IO/` the requests, compressed ones among them. `Check/` whether the image is consistent. `Snapshots/` what is kept inside the image.
 ///
 /// **Locks**, outermost first; each is held only while taking those below it:
-/// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth` (all may span metadata I/O,
-/// never guest data), and innermost `state`, which spans nothing.
+/// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites` (all may
+/// span metadata I/O, never guest data), and innermost `state`, which spans nothing.
 package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
     // unchecked: `options`, `candidate` and `opened` change only while no request runs (Reopening, Activating).
 
@@ -46,6 +46,7 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     let refcountLoads = AsyncMutex()
     let refcountWrites = AsyncMutex()
     let fileGrowth = AsyncMutex()
+    let headerWrites = AsyncMutex()
 
     /// Flushes that began and ended, so that one can stand for those that waited for it.
     let flushCounter = Mutex(FlushCounter())

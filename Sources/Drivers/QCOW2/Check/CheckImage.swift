@@ -13,12 +13,10 @@ extension QCOW2Driver: Checking {
             try await commit(.durable)
             try await settleRefcounts()
         }
-        let (l1, l1Offset, tableOffset, tableClusters) = state.withLock {
-            ($0.l1, $0.l1Offset, $0.refcounts.tableOffset, $0.refcounts.tableClusters)
-        }
-        let table = try await file.readWords(at: tableOffset, (tableClusters << geometry.clusterBits) >> 3)
-        var walk = CheckWalk(file: file, opened: opened, length: length, refcountTable: table)
-        try await walk.run(l1: l1, l1Offset: l1Offset, tableOffset: tableOffset, tableClusters: tableClusters)
+        let (l1, tables) = state.withLock { ($0.l1, HeaderTables($0)) }
+        let table = try await file.readWords(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
+        var walk = CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table)
+        try await walk.run(l1: l1)
         return walk.report
     }
 }
@@ -36,6 +34,7 @@ extension BlockChild {
 struct CheckWalk {
     let file: BlockChild
     let opened: ValidatedHeader
+    let tables: HeaderTables
     let geometry: ClusterGeometry
     let fileLength: Int
     let refcountTable: [UInt64]
@@ -48,25 +47,26 @@ struct CheckWalk {
     /// The most bytes that a snapshot table or a bitmap directory is read for.
     static let maximumTableBytes = 64 << 20
 
-    init(file: BlockChild, opened: ValidatedHeader, length: Int, refcountTable: [UInt64]) {
+    init(file: BlockChild, opened: ValidatedHeader, tables: HeaderTables, refcountTable: [UInt64]) {
         self.file = file
         self.opened = opened
+        self.tables = tables
         geometry = opened.geometry
         fileLength = file.length
         self.refcountTable = refcountTable
-        report.totalClusters = geometry.clusters(length)
+        report.totalClusters = geometry.clusters(tables.virtualSize)
         report.allocatedClusters = 0
         report.fragmentedClusters = 0
         report.compressedClusters = 0
     }
 
-    mutating func run(l1: [UInt64], l1Offset: HostOffset, tableOffset: HostOffset, tableClusters: Int) async throws(BlockError) {
+    mutating func run(l1: [UInt64]) async throws(BlockError) {
         try count(0, geometry.clusterSize)
-        try count(l1Offset.rawValue, l1.count * 8)
+        try count(tables.l1Offset.rawValue, l1.count * 8)
         try await walk(l1, isActive: true)
         try await walkSnapshots()
         try await walkBitmaps()
-        try count(tableOffset.rawValue, tableClusters << geometry.clusterBits)
+        try count(tables.refcountTableOffset.rawValue, tables.refcountTableClusters << geometry.clusterBits)
         try countRefcountBlocks()
         try await compare()
     }
@@ -157,13 +157,12 @@ struct CheckWalk {
     // MARK: Snapshots and bitmaps
 
     private mutating func walkSnapshots() async throws(BlockError) {
-        let header = opened.header
-        if header.snapshotCount == 0 { return }
-        let start = Int(header.snapshotTableOffset)
+        if tables.snapshotCount == 0 { return }
+        let start = tables.snapshotTableOffset.rawValue
         let buffer = IOBuffer(byteCount: max(0, min(Self.maximumTableBytes, fileLength - start)))
         try await file.read(buffer.vector, at: GuestOffset(start))
         var position = 0
-        for _ in 0..<header.snapshotCount {
+        for _ in 0..<tables.snapshotCount {
             let record: SnapshotRecord
             do throws(DecodingFailure) {
                 let at = position

@@ -80,7 +80,7 @@ package struct HeaderExtensions: Hashable, Sendable {
         }
     }
 
-    private static func copy(_ bytes: RawSpan, at start: Int, length: Int) -> [UInt8] {
+    static func copy(_ bytes: RawSpan, at start: Int, length: Int) -> [UInt8] {
         var copy: [UInt8] = []
         copy.reserveCapacity(length)
         for position in start..<(start + length) { copy.append(bytes.checkedBigEndian(at: position)) }

@@ -47,6 +47,10 @@ package struct QCOW2Header: Hashable, Sendable {
         static let l1TableOffset = 40
         static let refcountTableOffset = 48
         static let refcountTableClusters = 56
+        static let snapshotCount = 60
+        static let snapshotTableOffset = 64
+        /// Where the fields from the virtual size to the snapshot table end.
+        static let tablesEnd = 72
         static let incompatible = 72
         static let compatible = 80
         static let autoclear = 88

@@ -1,22 +1,58 @@
 import StrataBase
 
-/// What an internal snapshot's record says about where its data is. Source: docs/interop/qcow2, "Snapshots".
+/// What an internal snapshot's record says: where its data is, and when and of what it was taken. Source: docs/interop/qcow2, "Snapshots".
+///
+/// Names and extra data are kept byte by byte, so that a record that is written again is the one that was read.
 struct SnapshotRecord: Hashable, Sendable {
     static let fixedSize = 40
+    /// QEMU's limit for extra data, in bytes.
+    static let maximumExtraSize = 1024
 
-    let l1TableOffset: UInt64
+    var l1TableOffset: UInt64
     /// Entries.
-    let l1Size: UInt32
-    let identifier: String
-    let name: String
+    var l1Size: UInt32
+    let identifierBytes: [UInt8]
+    let nameBytes: [UInt8]
     /// When it was taken, since 1970 (UTC), and the guest's running time until then.
     let dateSeconds: UInt32, dateNanoseconds: UInt32, clockNanoseconds: UInt64
-    /// Bytes of saved machine state.
-    let stateSize: UInt64
-    /// The guest's count of instructions; nil where none was recorded.
-    let instructionCount: UInt64?
+    /// The field of 32 bits, which the extra data replaces.
+    private let shortStateSize: UInt32
+    /// What follows the fixed part: a 64-bit state size, the disk's size, a count of instructions, and whatever later formats add.
+    var extraData: [UInt8]
+
+    var identifier: String { String(decoding: identifierBytes, as: UTF8.self) }
+    var name: String { String(decoding: nameBytes, as: UTF8.self) }
     /// Bytes, with the padding to eight.
-    let encodedSize: Int
+    var encodedSize: Int { (Self.fixedSize + extraData.count + identifierBytes.count + nameBytes.count).roundedUp(to: 8) }
+
+    private func extra(at offset: Int) -> UInt64? {
+        guard extraData.count >= offset + 8 else { return nil }
+        return extraData[offset..<offset + 8].reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    /// Bytes of saved machine state.
+    var stateSize: UInt64 { extra(at: 0) ?? UInt64(shortStateSize) }
+    /// The disk's size when it was taken, in bytes; nil where a version 2 image does not say: then it is what it is now.
+    var diskSize: UInt64? { extra(at: 8) }
+    /// The guest's count of instructions; nil where none was recorded.
+    var instructionCount: UInt64? { extra(at: 16).flatMap { $0 == .max ? nil : $0 } }
+
+    init(
+        l1TableOffset: UInt64, l1Size: UInt32, identifier: String, name: String, dateSeconds: UInt32, dateNanoseconds: UInt32,
+        clockNanoseconds: UInt64, diskSize: UInt64, instructionCount: UInt64?
+    ) {
+        self.l1TableOffset = l1TableOffset
+        self.l1Size = l1Size
+        identifierBytes = Array(identifier.utf8)
+        nameBytes = Array(name.utf8)
+        self.dateSeconds = dateSeconds
+        self.dateNanoseconds = dateNanoseconds
+        self.clockNanoseconds = clockNanoseconds
+        shortStateSize = 0
+        extraData = [UInt8](repeating: 0, count: 24)
+        extraData.setBigEndian(diskSize, at: 8)
+        extraData.setBigEndian(instructionCount ?? .max, at: 16)
+    }
 
     /// Decodes the record at `start`.
     /// - Throws: `.truncated` when the bytes end inside it.
@@ -32,15 +68,27 @@ struct SnapshotRecord: Hashable, Sendable {
         dateSeconds = try bytes.bigEndian(at: start + 16)
         dateNanoseconds = try bytes.bigEndian(at: start + 20)
         clockNanoseconds = try bytes.bigEndian(at: start + 24)
-        // The 64-bit size, where the extra data has it, replaces the 32-bit one.
+        shortStateSize = try bytes.bigEndian(at: start + 32)
         let extra = start + Self.fixedSize
-        stateSize = extraSize >= 8 ? try bytes.bigEndian(at: extra) : UInt64(try bytes.bigEndian(at: start + 32, as: UInt32.self))
-        let count: UInt64 = extraSize >= 24 ? try bytes.bigEndian(at: extra + 16) : .max
-        instructionCount = count == .max ? nil : count
-        let text = extra + extraSize
-        identifier = HeaderExtensions.text(bytes, at: text, length: identifierSize)
-        name = HeaderExtensions.text(bytes, at: text + identifierSize, length: nameSize)
-        encodedSize = (end - start).roundedUp(to: 8)
+        extraData = HeaderExtensions.copy(bytes, at: extra, length: extraSize)
+        identifierBytes = HeaderExtensions.copy(bytes, at: extra + extraSize, length: identifierSize)
+        nameBytes = HeaderExtensions.copy(bytes, at: extra + extraSize + identifierSize, length: nameSize)
+    }
+
+    /// As it goes to disk, `encodedSize` bytes.
+    func encoded() -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Self.fixedSize)
+        bytes.setBigEndian(l1TableOffset, at: 0)
+        bytes.setBigEndian(l1Size, at: 8)
+        bytes.setBigEndian(UInt16(truncatingIfNeeded: identifierBytes.count), at: 12)
+        bytes.setBigEndian(UInt16(truncatingIfNeeded: nameBytes.count), at: 14)
+        bytes.setBigEndian(dateSeconds, at: 16)
+        bytes.setBigEndian(dateNanoseconds, at: 20)
+        bytes.setBigEndian(clockNanoseconds, at: 24)
+        bytes.setBigEndian(shortStateSize, at: 32)
+        bytes.setBigEndian(UInt32(truncatingIfNeeded: extraData.count), at: 36)
+        bytes += extraData + identifierBytes + nameBytes
+        return bytes + [UInt8](repeating: 0, count: encodedSize - bytes.count)
     }
 }
 

@@ -14,8 +14,8 @@ extension QCOW2Driver: Resizing {
             throw BlockError(.unsupported, "Preallocation mode '\(preallocation.rawValue)' is not supported when a qcow2 image is resized")
         }
         guard byteCount <= geometry.maximumVirtualSize else { throw BlockError(.tooLarge, "The new size is too large for the image's cluster size") }
-        if opened.header.snapshotCount > 0, opened.header.version < 3 {
-            throw BlockError(.unsupported, "Can't resize a version 2 image which has snapshots")
+        if opened.header.version < 3, state.withLock({ $0.snapshotCount > 0 }) {
+            throw BlockError(.unsupported, "Can't resize a v2 image which has snapshots")
         }
         try await prepareForWriting()
         await resizing.lock()
@@ -24,8 +24,7 @@ extension QCOW2Driver: Resizing {
         if byteCount == old { return }
         if byteCount < old { try await clear(from: byteCount, to: old) } else { try await extendL1(toCover: byteCount) }
         try await commit(.durable)
-        try await writeHeaderBytes(at: QCOW2Header.Field.virtualSize, UInt64(byteCount))
-        try await file.flush()
+        try await switchVirtualSize(to: byteCount)
         state.withLock { state in
             state.virtualSize = byteCount
             state.l2.grow(toCapacity: options.l2Slots(forVirtualSize: byteCount, geometry))
@@ -36,6 +35,17 @@ extension QCOW2Driver: Resizing {
         if byteCount > old, !hidden.isEmpty, try await writeZeroes(hidden, flags: []) == .unsupported {
             try await writeZeroBuffer(hidden)
         }
+    }
+
+    private func switchVirtualSize(to byteCount: Int) async throws(BlockError) {
+        await commits.lock()
+        defer { commits.unlock() }
+        // A refcount table that waits to be moved is in its place before the header is written for something else.
+        try await writeRefcounts()
+        let old = state.withLock { HeaderTables($0) }
+        var new = old
+        new.virtualSize = byteCount
+        try await switchHeader(from: old, to: new)
     }
 
     private func writeZeroBuffer(_ range: GuestRange) async throws(BlockError) {
@@ -50,7 +60,6 @@ extension QCOW2Driver: Resizing {
 
     /// Before a disk shrinks: frees the clusters that go, and clears the rest of the last one, which would come back if the disk grew again.
     private func clear(from newEnd: Int, to oldEnd: Int) async throws(BlockError) {
-        guard opened.header.snapshotCount == 0 else { throw BlockError(.unsupported, "Can't shrink an image which has snapshots") }
         let boundary = min(newEnd.roundedUp(to: geometry.clusterSize), oldEnd)
         if newEnd < boundary {
             let rest = GuestOffset(newEnd)
@@ -69,33 +78,57 @@ extension QCOW2Driver: Resizing {
         let clusters = geometry.clusters(needed * 8)
         file.reached(.l1GrowAllocTable)
         let run = try await step { state throws(Obstacle) in try state.refcounts.allocateContiguous(clusters, &state.metadataClusters) }
-        state.withLock { state in
-            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
-        }
         await commits.lock()
         defer { commits.unlock() }
         // What the table on disk says, not what memory says: entries of new tables follow in the next commit, in their order.
         let entries = state.withLock { state in state.l1.indices.map { state.l1OnDisk[$0] ?? state.l1[$0] } }
-        let buffer = IOBuffer(zeroed: clusters << geometry.clusterBits)
-        buffer.withMutableBytes { bytes in
-            for (index, entry) in entries.enumerated() { bytes.setBigEndian(entry, at: index * 8) }
-        }
         do {
             file.reached(.l1GrowWriteTable)
-            try await file.write(buffer.vector, at: run.start.asGuest)
+            try await writeTable(entries, at: run)
             try await writeRefcounts()
             try await file.flush()
             file.reached(.l1GrowActivateTable)
-            try await writeHeaderBytes(at: QCOW2Header.Field.l1Size, UInt32(needed), UInt64(run.start.rawValue))
-            try await file.flush()
-        } catch { throw error.during("moving the L1 table to \(run.start)") }
+            let old = state.withLock { HeaderTables($0) }
+            var new = old
+            new.l1Size = needed
+            new.l1Offset = run.start
+            try await switchHeader(from: old, to: new)
+        } catch {
+            // While nobody knows whether the header names the new place, it stays taken.
+            if state.withLock({ $0.headerInDoubt == nil }) { giveBack(run) }
+            throw error.during("moving the L1 table to \(run.start)")
+        }
         state.withLock { state in
             let old = state.l1Offset
             let oldClusters = geometry.clusters(state.l1.count * 8)
             state.l1 += [UInt64](repeating: 0, count: needed - state.l1.count)
             state.l1Offset = run.start
+            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
             for cluster in 0..<oldClusters { state.metadataClusters.remove(old.rawValue >> geometry.clusterBits + cluster) }
             if oldClusters > 0 { state.frees.add(old, clusters: oldClusters, clusterSize: geometry.clusterSize, isPunched: false) }
+        }
+    }
+
+    /// Writes a table of 64-bit numbers over whole clusters; what is left of them becomes zero.
+    func writeTable(_ words: [UInt64], at run: ClusterRun) async throws(BlockError) {
+        let buffer = IOBuffer(zeroed: run.clusterCount << geometry.clusterBits)
+        defer { withExtendedLifetime(buffer) {} }
+        buffer.withMutableBytes { bytes in
+            for (index, word) in words.enumerated() { bytes.setBigEndian(word, at: index * 8) }
+        }
+        try await file.write(buffer.vector, at: run.start.asGuest)
+    }
+
+    /// Frees clusters that were taken and that nothing on disk has ever named.
+    func giveBack(_ run: ClusterRun) {
+        state.withLock { state in
+            for number in 0..<run.clusterCount {
+                let cluster = run.start.rawValue >> geometry.clusterBits + number
+                do { _ = try state.refcounts.lower(cluster) } catch {
+                    // The refcount block has left the cache: take the slow way to free it.
+                    state.frees.add(run.start + number << geometry.clusterBits, clusters: 1, clusterSize: geometry.clusterSize, isPunched: false)
+                }
+            }
         }
     }
 }

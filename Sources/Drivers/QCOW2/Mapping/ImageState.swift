@@ -17,6 +17,11 @@ struct ImageState: Sendable {
     var l1OnDisk: [Int: UInt64] = [:]
     var l2: L2SliceCache
     var refcounts: RefcountState
+    /// The mapping is that of a snapshot, which nobody may write to.
+    var showsSnapshot = false
+    /// What the header says about snapshots.
+    var snapshotCount: Int
+    var snapshotTableOffset: HostOffset
     var reservations = ReservationList()
     var frees = FreeQueue()
     /// See `InFlightIO`.
@@ -31,6 +36,9 @@ struct ImageState: Sendable {
     var barrierReached = 0
     /// Set when the image was found to contradict itself: no more writes.
     var isCorrupt = false
+    /// A write of the header's tables failed, and so did taking it back: the header may name either. What it named before, which must be there
+    /// again before anything else is written. See `HeaderTables`.
+    var headerInDoubt: HeaderTables?
 
     /// Tasks that wait until somebody else has read a slice.
     var loadWaiters: [CheckedContinuation<Void, Never>] = []

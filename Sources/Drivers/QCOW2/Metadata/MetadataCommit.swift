@@ -44,6 +44,7 @@ extension QCOW2Driver {
         let begunBefore = flushCounter.withLock { $0.begun }
         await commits.lock()
         defer { commits.unlock() }
+        try await restoreHeader()
         // A flush that began after this request came has done its work.
         if scope == .durable, flushCounter.withLock({ $0.completed > begunBefore }) { return }
         let number = flushCounter.withLock { counter in

@@ -34,7 +34,8 @@ extension QCOW2Driver {
             refcounts: RefcountState(
                 geometry: header.geometry, table: [], tableOffset: HostOffset(Int(header.header.refcountTableOffset)),
                 tableClusters: Int(header.header.refcountTableClusters), cache: RefcountCache(capacity: options.refcountSlots(header.geometry)),
-                virginFrom: 0, fileLength: 0, highestEnd: 0))
+                virginFrom: 0, fileLength: 0, highestEnd: 0),
+            snapshotCount: Int(header.header.snapshotCount), snapshotTableOffset: HostOffset(Int(clamping: header.header.snapshotTableOffset)))
     }
 
     /// Reads and judges the header of the image in `file`.

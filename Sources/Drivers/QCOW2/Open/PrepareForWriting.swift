@@ -10,8 +10,10 @@ extension QCOW2Driver {
     /// - Autoclear bits that this driver does not maintain are cleared: what they vouch for is about to become wrong.
     /// - The refcount table is read, and the host clusters of every table are noted, so that guest data never overwrites them.
     func prepareForWriting() async throws(BlockError) {
-        let (isReady, isCorrupt) = state.withLock { ($0.isReadyForWrites, $0.isCorrupt) }
+        let (isReady, isCorrupt, isInDoubt) = state.withLock { ($0.isReadyForWrites, $0.isCorrupt, $0.headerInDoubt != nil) }
         if isCorrupt { throw BlockError(.corruptImage, "the image was found to be corrupt; it takes no more writes") }
+        if state.withLock({ $0.showsSnapshot }) { throw BlockError(.readOnly, "the node shows a snapshot, which takes no writes") }
+        if isInDoubt { try await restoreHeader() }
         if isReady { return }
         await preparation.lock()
         defer { preparation.unlock() }
@@ -20,12 +22,12 @@ extension QCOW2Driver {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
 
-        for (name, offset) in [("L1", opened.header.l1TableOffset), ("refcount", opened.header.refcountTableOffset)]
-        where offset > UInt64(file.length) {
-            throw BlockError(.corruptImage, "The \(name) table of the image lies at 0x\(String(offset, radix: 16)), beyond the end of the file")
+        let tables = state.withLock { HeaderTables($0) }
+        for (name, offset) in [("L1", tables.l1Offset), ("refcount", tables.refcountTableOffset)] where offset.rawValue > file.length {
+            throw BlockError(.corruptImage, "The \(name) table of the image lies at \(offset), beyond the end of the file")
         }
         let table = try await readRefcountTable()
-        let metadata = try noteMetadata(table)
+        let metadata = try noteMetadata(tables, l1: state.withLock { $0.l1 }, refcountTable: table)
         if !opened.header.autoclear.isEmpty {
             try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, UInt64(0))
             try await file.flush()
@@ -41,18 +43,19 @@ extension QCOW2Driver {
     }
 
     func readRefcountTable() async throws(BlockError) -> [UInt64] {
-        let byteCount = Int(opened.header.refcountTableClusters) << geometry.clusterBits
+        let (offset, clusters) = state.withLock { ($0.refcounts.tableOffset, $0.refcounts.tableClusters) }
+        let byteCount = clusters << geometry.clusterBits
         let buffer = IOBuffer(byteCount: byteCount)
         file.reached(.reftableLoad)
-        do { try await file.read(buffer.vector, at: GuestOffset(Int(opened.header.refcountTableOffset))) } catch {
+        do { try await file.read(buffer.vector, at: offset.asGuest) } catch {
             throw error.during("Could not read the refcount table")
         }
         return buffer.bigEndianWords(byteCount / 8)
     }
 
+    /// The host clusters that hold tables.
     /// - Throws: `.corruptImage` when two tables lie in one cluster: writing one would destroy the other.
-    private func noteMetadata(_ refcountTable: [UInt64]) throws(BlockError) -> IntTable {
-        let l1 = state.withLock { $0.l1 }
+    func noteMetadata(_ tables: HeaderTables, l1: [UInt64], refcountTable: [UInt64]) throws(BlockError) -> IntTable {
         var clusters = IntTable(capacity: 64 + l1.count / 2)
         func note(_ offset: UInt64, _ byteCount: Int) throws(BlockError) {
             guard offset <= UInt64(Int.max) else { return }
@@ -65,9 +68,9 @@ extension QCOW2Driver {
             }
         }
         try note(0, 1)
-        try note(opened.header.l1TableOffset, Int(opened.header.l1Size) * 8)
-        try note(opened.header.refcountTableOffset, Int(opened.header.refcountTableClusters) << geometry.clusterBits)
-        if opened.header.snapshotCount > 0 { try note(opened.header.snapshotTableOffset, Int(opened.header.snapshotCount) * 40) }
+        try note(UInt64(tables.l1Offset.rawValue), l1.count * 8)
+        try note(UInt64(tables.refcountTableOffset.rawValue), tables.refcountTableClusters << geometry.clusterBits)
+        if tables.snapshotCount > 0 { try note(UInt64(tables.snapshotTableOffset.rawValue), tables.snapshotCount * SnapshotRecord.fixedSize) }
         for entry in refcountTable where entry & RefcountState.offsetMask != 0 { try note(entry & RefcountState.offsetMask, 1) }
         for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { try note(UInt64(L1Entry(bits: entry).tableOffset), 1) }
         return clusters

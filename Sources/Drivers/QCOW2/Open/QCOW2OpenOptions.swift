@@ -12,6 +12,8 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     let refcountCacheBytes: Int
     /// Whether clusters that users discard are given back to the file below.
     let passesDiscards: Bool
+    /// The same for what deleting or applying a snapshot frees.
+    let passesSnapshotDiscards: Bool
 
     /// QEMU's default for the largest L2 cache: it covers 256 GiB at 64 KiB clusters.
     private static let defaultL2CacheBytes = 32 << 20
@@ -51,6 +53,7 @@ struct QCOW2OpenOptions: Hashable, Sendable {
         l2CacheBytes = l2Bytes ?? Self.defaultL2CacheBytes
         refcountCacheBytes = max(refcountBytes ?? leastRefcountBytes, 4 * geometry.clusterSize)
         passesDiscards = options.passDiscardRequest ?? discardsUnmap
+        passesSnapshotDiscards = options.passDiscardSnapshot ?? true
     }
 
     /// log2 of the entries in a slice.

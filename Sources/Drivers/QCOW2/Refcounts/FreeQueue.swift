@@ -17,7 +17,7 @@ struct FreeQueue: Sendable {
     private(set) var unmapped: [FreedRun] = []
     private(set) var unmappedClusters = 0
     /// Whether anything was ever put in.
-    private(set) var hasEverFreed = false
+    var hasEverFreed = false
     var settling: [(epoch: Int, runs: [FreedRun])] = []
 
     mutating func add(_ start: HostOffset, clusters: Int, clusterSize: Int, isPunched: Bool) {

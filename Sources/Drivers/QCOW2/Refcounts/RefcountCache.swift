@@ -28,6 +28,7 @@ struct RefcountCache: Sendable {
         return Int(found)
     }
 
+    func block(_ slot: Int) -> RefcountBlock { slots[slot].block }
     func refcount(_ slot: Int, _ position: Int) -> UInt64 { slots[slot].block[position] }
     func firstFree(_ slot: Int, from position: Int) -> Int? { slots[slot].block.firstFree(from: position) }
     func freeRun(_ slot: Int, from position: Int, limit: Int) -> Int { slots[slot].block.freeRun(from: position, limit: limit) }

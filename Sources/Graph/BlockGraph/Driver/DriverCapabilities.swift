@@ -109,6 +109,49 @@ package struct CheckReport: Hashable, Sendable {
     package init() {}
 }
 
+/// Keeps snapshots of its disk inside the image. No request may be on the node while one is made, applied, deleted or loaded: `BlockGraph+Snapshots`
+/// sees to that. Each is done or not done, also over a crash.
+package protocol Snapshotting: BlockDriver {
+    /// In the image's own order.
+    /// - Throws: `.corruptImage` when the table is damaged.
+    func listSnapshots() async throws(BlockError) -> [SnapshotInfo]
+    /// Names may repeat; the driver chooses an identifier that does not.
+    func createSnapshot(named name: String, moment: SnapshotMoment) async throws(BlockError) -> SnapshotInfo
+    /// The disk becomes what it was, its size included.
+    /// - Throws: `.notFound` when no snapshot is meant.
+    func applySnapshot(_ selector: SnapshotSelector) async throws(BlockError)
+    func deleteSnapshot(_ selector: SnapshotSelector) async throws(BlockError) -> SnapshotInfo
+    /// From now on the node shows the snapshot and takes no writes. For nodes that are read-only.
+    func loadSnapshot(_ selector: SnapshotSelector) async throws(BlockError)
+}
+
+/// Which snapshot is meant: the first that has the identifier and the name, as far as they are given.
+package struct SnapshotSelector: Hashable, Sendable {
+    package var id: String?
+    package var name: String?
+
+    package init(id: String? = nil, name: String? = nil) {
+        self.id = id
+        self.name = name
+    }
+}
+
+/// What a snapshot says about the moment when it was taken.
+package struct SnapshotMoment: Hashable, Sendable {
+    /// Since 1970, UTC.
+    package var seconds: Int
+    package var nanoseconds: Int
+    /// How long the guest had been running.
+    package var vmClockNanoseconds = 0
+    /// The guest's count of instructions, where there is one.
+    package var instructionCount: UInt64?
+
+    package init(_ time: WallClock) {
+        seconds = time.seconds
+        nanoseconds = time.nanoseconds
+    }
+}
+
 /// Can describe its image to users.
 package protocol ImageDescribing: BlockDriver {
     func describeImage() async throws(BlockError) -> ImageDescription

@@ -134,6 +134,11 @@ package actor BlockGraph {
     /// Every node in the order in which they were added.
     package var allNodes: [BlockNode] { state.order.compactMap { state.nodes[$0]?.node } }
 
+    /// Whether no other node is built on a node.
+    package func isRoot(_ name: String) -> Bool {
+        state.nodes[name]?.parents.allSatisfy { id in if case .node? = state.edges[id]?.owner { false } else { true } } ?? false
+    }
+
     /// Whether anybody holds the node.
     package func isInUse(_ name: String) -> Bool { !(state.nodes[name]?.parents.isEmpty ?? true) }
 

@@ -33,6 +33,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package let copyRanging: (any CopyRanging)?
     private let compressedWriting: (any CompressedWriting)?
     package let checking: (any Checking)?
+    package let snapshotting: (any Snapshotting)?
     package let imageDescribing: (any ImageDescribing)?
 
     /// The driver's limits, looked up when the graph changes and not for each request.
@@ -82,6 +83,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         copyRanging = driver as? any CopyRanging
         compressedWriting = driver as? any CompressedWriting
         checking = driver as? any Checking
+        snapshotting = driver as? any Snapshotting
         imageDescribing = driver as? any ImageDescribing
         let children = driver.children
         descriptionWhenOpened = NodeDescription(
