@@ -77,10 +77,13 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     /// Writes without waiting for anything; false when that is not possible: use `write`, which starts over.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
         let node = node
-        guard flags.isEmpty, permissions.contains(.write), accepts(offset, source.byteCount, node), !node.looksAtWrites,
+        // Looked at once, before the write: who adds a bitmap waits until such writes are over (`BlockGraph.addBitmap`).
+        let watch = node.writeWatch
+        guard flags.isEmpty, permissions.contains(.write), accepts(offset, source.byteCount, node), !watch.contains(.looks),
             node.driver.tryWrite(source, at: offset, flags: flags)
         else { return false }
         node.statistics.wrote(upTo: offset.rawValue &+ source.byteCount)
+        if watch.contains(.notes) { node.bitmaps.note(GuestRange(offset, byteCount: source.byteCount)) }
         return true
     }
 
@@ -94,11 +97,13 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
             if node.options.detectZeroes != .off, source.isZero {
                 var flags = flags
                 if node.options.detectZeroes == .unmap, node.options.discardsUnmap { flags.insert(.mayUnmap) }
+                defer { note(GuestRange(offset, byteCount: source.byteCount), flags, node) }
                 try await WritePipeline.writeZeroes(node, GuestRange(offset, byteCount: source.byteCount), flags: flags.subtracting(.alreadyTried))
                 return node.statistics.wrote(upTo: offset.rawValue + source.byteCount)
             }
         }
         if !flags.contains(.alreadyTried), tryWrite(source, at: offset, flags: flags) { return }
+        defer { note(GuestRange(offset, byteCount: source.byteCount), flags, node) }
         Trace.bdrvWriteBegin(node: node.name, offset: offset.rawValue, bytes: source.byteCount, flags: UInt(flags.rawValue))
         defer { Trace.bdrvWriteEnd(node: node.name, offset: offset.rawValue, bytes: source.byteCount) }
         try await WritePipeline.write(node, source, at: offset, flags: flags)
@@ -110,6 +115,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         if range.isEmpty { return }
         let node = node
         try checkWritable(range, node)
+        defer { note(range, flags, node) }
         Trace.bdrvWriteZeroesBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount, flags: UInt(flags.rawValue))
         defer { Trace.bdrvWriteZeroesEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
         try await WritePipeline.writeZeroes(node, range, flags: flags)
@@ -121,6 +127,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         let node = node
         if range.isEmpty || !node.options.discardsUnmap { return }
         try checkWritable(range, node)
+        defer { if node.discarding != nil { node.noteWrite(range) } }
         Trace.bdrvDiscardBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount)
         defer { Trace.bdrvDiscardEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }
         try await WritePipeline.discard(node, range)
@@ -155,6 +162,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         let range = GuestRange(offset, byteCount: source.byteCount)
         try checkWritable(range, node)
         guard takesCopies(range, flags), let driver = node.copyRanging else { return .unsupported }
+        defer { note(range, flags, node) }
         let outcome = try await WritePipeline.copy(node, driver, source, at: offset, flags: flags)
         node.statistics.wrote(upTo: range.end.rawValue)
         return outcome
@@ -164,6 +172,11 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     private func takesCopies(_ range: GuestRange, _ flags: RequestFlags) -> Bool {
         let node = node
         return node.copyRanging != nil && !flags.contains(.compressed) && !node.looksAtData && range.isAligned(to: node.requestAlignment)
+    }
+
+    /// Tells the node's dirty bitmaps of a write that is over, whether it has succeeded or not, unless it leaves the data as it was.
+    private func note(_ range: GuestRange, _ flags: RequestFlags, _ node: BlockNode) {
+        if !flags.contains(.writeUnchanged) { node.noteWrite(range) }
     }
 
     private func checkWritable(_ range: GuestRange, _ node: BlockNode) throws(BlockError) {
@@ -198,6 +211,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
         }
         guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver does not support resize") }
         Trace.bdrvResize(node: node.name, bytes: byteCount)
+        defer { node.bitmaps.noteSize(node.length) }
         try await resizing.resize(to: byteCount, exact: exact, preallocation: preallocation)
     }
 

@@ -41,12 +41,16 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Of these what every request needs: a multiple of this it has to be.
     private let alignment: Atomic<Int>
     var requestAlignment: Int { alignment.load(ordering: .relaxed) }
-    /// Whether writes cannot simply be handed on: zeroes are looked for, or a write threshold is set. One load for the rest.
-    private let looks = Atomic<Bool>(false)
-    var looksAtWrites: Bool { looks.load(ordering: .relaxed) }
+    /// What writes are watched for. One load for writes that are not.
+    private let watch = Atomic<UInt8>(0)
+    var writeWatch: WriteWatch { WriteWatch(rawValue: watch.load(ordering: .relaxed)) }
+    /// Whether writes cannot simply be handed on: zeroes are looked for, or a write threshold is set.
+    var looksAtWrites: Bool { writeWatch.contains(.looks) }
     /// Whether the bytes of a write are looked at before they are written, and not only where they go.
     var looksAtData: Bool { Self.looksAtWrites(options) }
     let threshold = WriteThreshold()
+    /// Who notes what is written. Drivers that keep bitmaps in their image know the same list.
+    package let bitmaps: DirtyBitmapList
 
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
@@ -85,6 +89,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         checking = driver as? any Checking
         snapshotting = driver as? any Snapshotting
         imageDescribing = driver as? any ImageDescribing
+        bitmaps = (driver as? any BitmapPersisting)?.bitmaps ?? DirtyBitmapList()
         let children = driver.children
         descriptionWhenOpened = NodeDescription(
             formatName, kind: kind, identity: identity, backingName: imageDescribing?.backingName, isAlone: options.isAlone,
@@ -94,6 +99,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         limits = driver.limits
         alignment = Atomic(limits.requestAlignment)
         updateLooks()
+        bitmaps.observe { [weak self] isTracking in self?.setWatch(.notes, isTracking) }
     }
 
     /// Takes over the options that the node was reopened with.
@@ -136,7 +142,19 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// The same without what lies behind backing files, when the node was opened: how deep calls go that follow files and filters.
     let stackHeight: Int
 
-    private func updateLooks() { looks.store(Self.looksAtWrites(options) || threshold.bytes > 0, ordering: .relaxed) }
+    private func updateLooks() { setWatch(.looks, Self.looksAtWrites(options) || threshold.bytes > 0) }
+
+    private func setWatch(_ reason: WriteWatch, _ isSet: Bool) {
+        if isSet { watch.bitwiseOr(reason.rawValue, ordering: .sequentiallyConsistent) } else { watch.bitwiseAnd(~reason.rawValue, ordering: .sequentiallyConsistent) }
+    }
+
+    /// To be called when something that changes data is over, successful or not. One load unless somebody notes it.
+    func noteWrite(_ range: GuestRange) {
+        if !writeWatch.contains(.notes) { return }
+        // One that has failed may not have made the node as long as it should.
+        let end = min(range.end.rawValue, length)
+        if end > range.start.rawValue { bitmaps.note(GuestRange(range.start, byteCount: end - range.start.rawValue)) }
+    }
 
     /// Has the first write that ends beyond `bytes` reported, once. Zero turns it off. Called by the graph, which also changes options.
     func setWriteThreshold(_ bytes: UInt64, _ report: @escaping @Sendable (_ excess: UInt64, _ threshold: UInt64) -> Void) {
@@ -167,4 +185,13 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package var backingChild: BlockChild? { children.first { $0.role.contains(.copyOnWrite) } }
     /// The child whose data shows through where this node has none of its own.
     package var chainChild: BlockChild? { children.first { !$0.role.isDisjoint(with: [.copyOnWrite, .filtered]) } }
+}
+
+/// What the writes to a node are watched for.
+struct WriteWatch: OptionSet {
+    let rawValue: UInt8
+    /// They are looked at before they are handed on.
+    static let looks = WriteWatch(rawValue: 1 << 0)
+    /// Dirty bitmaps note where they were.
+    static let notes = WriteWatch(rawValue: 1 << 1)
 }
