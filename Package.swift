@@ -81,6 +81,7 @@ let package = Package(
         module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockCopy", in: "Jobs", ["StrataBase", "IOCore", "BlockGraph"]),
+        module("JobCore", in: "Jobs", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
         // Floor 7: the NBD export.
@@ -91,7 +92,7 @@ let package = Package(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient", "TestDrivers",
+                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore",
             ]),
 
         // Floor 9: what embedders import, and what the tools share.
@@ -130,6 +131,7 @@ let package = Package(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py", "shell-terminal.py"],
             swiftSettings: settings),
         tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
+        tests("JobCoreTests", ["JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),

@@ -1,5 +1,6 @@
 import BasicDrivers
 import BlockGraph
+import JobCore
 import NBDClient
 import NBDServer
 import QCOW2
@@ -11,6 +12,7 @@ package enum TraceCatalog {
     package static let modules: [TraceModule] = [
         BlockGraphTraceEvents.module,
         BasicDriversTraceEvents.module,
+        JobCoreTraceEvents.module,
         QCOW2TraceEvents.module,
         NBDServerTraceEvents.module,
         NBDClientTraceEvents.module,

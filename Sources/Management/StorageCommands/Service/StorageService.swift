@@ -2,6 +2,7 @@ package import BlockExports
 package import BlockGraph
 package import CharacterDevices
 package import IOCore
+package import JobCore
 package import ManagedObjects
 import NBDServer
 package import QAPIRuntime
@@ -16,6 +17,7 @@ package actor StorageService: ContextActor {
     package nonisolated let context: IOContext
     package nonisolated let graph: BlockGraph
     package nonisolated let exports: BlockExportRegistry
+    package nonisolated let jobs: JobRegistry
     /// What users have made by `object-add`.
     package nonisolated let objects: ObjectRegistry
     /// What monitors talk over.
@@ -40,6 +42,7 @@ package actor StorageService: ContextActor {
         let objects = ObjectRegistry()
         self.objects = objects
         graph = BlockGraph(context: context, drivers: drivers, objects: objects, events: GraphEvents(onEvent))
+        jobs = JobRegistry(graph: graph, onEvent: onEvent)
         let threads = IOThreadTable(objects)
         self.threads = threads
         exports = BlockExportRegistry(onDeleted: { id in
@@ -64,7 +67,7 @@ package actor StorageService: ContextActor {
         if isShuttingDown { throw BlockError(.cancelled, "The storage daemon is shutting down") }
     }
 
-    /// Disconnects clients, finishes the requests that have begun, writes all metadata out and closes every node. Call once, last.
+    /// Disconnects clients, finishes the requests that have begun, cancels jobs, writes all metadata out and closes every node. Call once, last.
     /// - Throws: the first failure to write something out. Everything is closed nevertheless.
     package func shutDown() async throws(BlockError) {
         isShuttingDown = true
@@ -73,6 +76,7 @@ package actor StorageService: ContextActor {
             nbdServer = nil
             await exports.removeAll()
         }
+        await jobs.cancelAll()
         let outcome: Result<Void, BlockError>
         do throws(BlockError) { outcome = .success(try await graph.closeAll()) } catch { outcome = .failure(error) }
         await objects.closeAll()
