@@ -104,10 +104,11 @@ let package = Package(
         // Floor 10: one library per tool.
         module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockCopy", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
         module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "CharacterDevices", "QMPMonitor", "StorageCommands", "ToolSupport"]),
+        module("IOTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "ToolSupport"]),
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
         // Floor 11: the one executable.
-        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "DaemonTool", "QMPTool"]),
+        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
         .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),
@@ -146,6 +147,7 @@ let package = Package(
         tests("DaemonToolTests", ["IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
         tests("StorageCommandsTests", ["BlockGraph", "ManagedObjects", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("ImgToolTests", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),
+        tests("IOToolTests", ["StrataBase", "IOCore", "IOTool"]),
         tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"], exclude: ["not-yet-implemented.txt"]),
         tests("QMPToolTests", ["QAPIRuntime", "StorageSchema", "ToolSupport", "QMPTool"]),
         tests("QMPMonitorTests", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices", "QMPMonitor"]),

@@ -2,6 +2,7 @@ import DaemonTool
 import Glibc
 import ImgTool
 import IOCore
+import IOTool
 import QMPTool
 import StrataBase
 import ToolSupport
@@ -21,13 +22,14 @@ let helpText = """
       -V, --version
          display version info and exit
 
-    A link to this program named strata-img, qemu-img, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
+    A link to this program named strata-img, qemu-img, strata-io, qemu-io, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
 
     """
 
 func run(_ commandLine: [String]) -> Int32 {
     switch ToolName.choose(commandLine) {
     case .tool(.img, let invocation): return runImgTool(invocation)
+    case .tool(.io, let invocation): return runIOTool(invocation)
     case .tool(.daemon, let invocation): return runDaemonTool(invocation)
     case .tool(.qmp, let invocation): return runQMPTool(invocation)
     case .tool(let tool, let invocation):

@@ -26,6 +26,17 @@ extension HostFile {
         }
     }
 
+    /// Makes an empty file with a name that nobody else has, readable and writable by this user only.
+    /// - Returns: its path.
+    package static func createTemporary(in folder: String, prefix: String) throws(BlockError) -> String {
+        var path = Array("\(folder)/\(prefix)XXXXXX".utf8CString)
+        // SAFETY: the C function changes the last six characters of a NUL-terminated array, which lives for the call.
+        let descriptor = unsafe path.withUnsafeMutableBufferPointer { buffer in unsafe buffer.baseAddress.map { unsafe mkstemp($0) } ?? -1 }
+        guard descriptor >= 0 else { throw BlockError(errno: errno, "Could not create a temporary file in '\(folder)'") }
+        Glibc.close(descriptor)
+        return String(decoding: path.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     /// Removes the name.
     package static func remove(_ path: String) throws(BlockError) {
         // SAFETY: the C function reads the path, which lives for the call.

@@ -2,7 +2,17 @@ import Glibc
 
 /// The end of the process on the spot: nothing is flushed and nothing is closed.
 ///
-/// Only for drivers whose promise it is (blkverify): what they have found out makes every further write a lie.
+/// Only for what promises exactly that: blkverify, for which every further write would be a lie, and commands that simulate a crash.
 package enum ProcessEnd {
     package static func now(exitCode: Int32) -> Never { _exit(exitCode) }
+
+    /// Ends with SIGABRT.
+    package static func abort() -> Never {
+        // Without the report of a crash that is none.
+        _ = signal(SIGABRT, SIG_DFL)
+        Glibc.abort()
+    }
+
+    /// Sends the process a signal; 0 sends none.
+    package static func raise(_ signal: Int32) { _ = Glibc.raise(signal) }
 }

@@ -5,23 +5,31 @@ package enum SmallFile {
     /// The bytes of a file.
     /// - Throws: the system's error, naming the file; `.tooLarge` when it holds more than `limit` bytes.
     package static func read(_ path: String, limit: Int = 64 << 20) throws(BlockError) -> [UInt8] {
+        let contents = try beginning(of: path, byteCount: limit + 1)
+        if contents.count > limit { throw BlockError(.tooLarge, "File '\(path)' is larger than \(limit) bytes") }
+        return contents
+    }
+
+    /// The first bytes of a file: `byteCount` of them, or all if there are fewer.
+    /// - Throws: the system's error, naming the file.
+    package static func beginning(of path: String, byteCount: Int) throws(BlockError) -> [UInt8] {
         // SAFETY: the string lives and stays NUL-terminated for the time of the call.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw BlockError(errno: Glibc.errno, "Could not open '\(path)'") }
         defer { close(descriptor) }
         var contents: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
+        var chunk = [UInt8](repeating: 0, count: min(max(byteCount, 1), 1 << 16))
+        while contents.count < byteCount {
             // SAFETY: the pointer covers exactly the `count` bytes of the array for the time of the call.
             let count = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(descriptor, $0.baseAddress, $0.count) }
-            if count == 0 { return contents }
+            if count == 0 { break }
             if count < 0 {
                 if Glibc.errno == EINTR { continue }
                 throw BlockError(errno: Glibc.errno, "Could not read '\(path)'")
             }
-            contents += chunk[..<count]
-            if contents.count > limit { throw BlockError(.tooLarge, "File '\(path)' is larger than \(limit) bytes") }
+            contents += chunk[..<min(count, byteCount - contents.count)]
         }
+        return contents
     }
 
     /// Replaces the contents of a file, creating it if need be.

@@ -99,7 +99,7 @@ package final class BackendAccounting: Sendable {
     }
 
     /// Notes a request that made no sense and was refused before anything was done. It counts as access.
-    func refused(_ operation: AccountedOperation) {
+    package func refused(_ operation: AccountedOperation) {
         with(operation) { counters in _ = counters.invalid.add(1, ordering: .relaxed) }
         lastEnd.store(TickClock.now, ordering: .relaxed)
     }

@@ -61,7 +61,7 @@ struct InfoCollector {
                 name: name, fullName: BackingReference.resolve(name, relativeTo: node.filename), format: description?.backingFormat)
         }
         info.snapshots = (description?.snapshots ?? []).map(SnapshotInfo.init)
-        info.formatSpecific = description?.specific?.json["data"]?.object.map(inQEMUsOrder)
+        info.formatSpecific = description?.specific?.json["data"]?.object.map(FormatDetails.ordered)
         if node.formatName == "file" { info.formatSpecific = info.formatSpecific ?? JSONObject() }
         var names = NodeDescriptions()
         for child in node.children where !child.role.contains(.copyOnWrite) {
@@ -82,17 +82,4 @@ struct InfoCollector {
     }
 
     private static func knowsDirtiness(_ node: BlockNode) -> Bool { !node.formatName.hasPrefix("null-") }
-
-    /// The order in which qemu-img prints members, whatever order the schema has.
-    private static func inQEMUsOrder(_ object: JSONObject) -> JSONObject {
-        var ordered = JSONObject()
-        for key in memberOrder { ordered[key] = object[key] }
-        for member in object.members where ordered[member.key] == nil { ordered[member.key] = member.value }
-        return ordered
-    }
-
-    private static let memberOrder = [
-        "compat", "compression-type", "lazy-refcounts", "bitmaps", "refcount-bits", "encrypt", "data-file", "data-file-raw", "corrupt",
-        "extended-l2",
-    ]
 }

@@ -49,6 +49,12 @@ package struct ImageReference: Sendable, Hashable {
         options = try ImageName.completed(object)
     }
 
+    /// - Parameter options: all there is; `text` stays empty.
+    package init(options: JSONObject) throws(BlockError) {
+        text = ""
+        self.options = try ImageName.completed(options)
+    }
+
     /// Drivers that hold data themselves instead of interpreting a `file` below.
     package static var protocols: Set<String> { ImageName.protocols }
 }

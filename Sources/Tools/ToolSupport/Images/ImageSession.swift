@@ -41,6 +41,13 @@ package final class ImageSession: Sendable {
         }
     }
 
+    /// The options with which an image can be opened below another node: with the settings applied, and the format, which is found out if need be.
+    package func withKnownFormat(_ reference: ImageReference, _ settings: ImageSettings) async throws(BlockError) -> JSONObject {
+        var options = try settings.applied(to: reference.options)
+        if options["driver"] == nil { options["driver"] = .string(try await probe(options)) }
+        return options
+    }
+
     /// Closes an image that this session has opened.
     /// - Throws: when its last metadata cannot be written.
     package func close(_ image: OpenImage) async throws(BlockError) {

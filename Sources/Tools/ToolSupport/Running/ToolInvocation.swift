@@ -17,12 +17,14 @@ package struct ToolInvocation: Sendable, Hashable {
 /// The tools inside the one executable.
 package enum ToolName: String, CaseIterable, Sendable {
     case img
+    case io
     case daemon
     case qmp
 
     package var summary: String {
         switch self {
         case .img: "create, inspect, check, convert and measure disk images"
+        case .io: "read, write and otherwise exercise a disk image"
         case .daemon: "serve disk images over NBD, controlled over QMP"
         case .qmp: "talk to a daemon's QMP socket"
         }
@@ -34,12 +36,13 @@ package enum ToolName: String, CaseIterable, Sendable {
     /// The file names under which a link to the executable is this tool.
     private static let links: [String: ToolName] = [
         "strata-img": .img, "qemu-img": .img,
+        "strata-io": .io, "qemu-io": .io,
         "strata-daemon": .daemon, "strata-storage-daemon": .daemon, "qemu-storage-daemon": .daemon,
         "strata-qmp": .qmp,
     ]
 
     /// Links that belong to tools which later versions bring: refused by name rather than taken for something else.
-    private static let laterLinks: Set<String> = ["strata-io", "qemu-io", "strata-nbd", "qemu-nbd"]
+    private static let laterLinks: Set<String> = ["strata-nbd", "qemu-nbd"]
 
     /// Who shall act on a command line.
     package enum Choice: Sendable, Hashable {

@@ -1,17 +1,17 @@
-import IOCore
+package import IOCore
 import StrataBase
 import Synchronization
 
 /// Turns what arrives on a descriptor into a sequence of chunks, while other things go on in the same context.
-final class InputPump: EventSource {
-    let chunks: AsyncStream<[UInt8]>
+package final class InputPump: EventSource {
+    package let chunks: AsyncStream<[UInt8]>
     private let continuation: AsyncStream<[UInt8]>.Continuation
     private let source: ConnectedSocket
     private let context: IOContext
     private let token = Mutex<WatchToken?>(nil)
 
     /// On the context's thread.
-    init(_ source: ConnectedSocket, context: IOContext) {
+    package init(_ source: ConnectedSocket, context: IOContext) {
         self.source = source
         self.context = context
         (chunks, continuation) = AsyncStream.makeStream(of: [UInt8].self)
@@ -21,7 +21,7 @@ final class InputPump: EventSource {
         if watch == nil { context.post { self.readPlainFile() } }
     }
 
-    func ready(_ events: ReadyEvents) { _ = read() }
+    package func ready(_ events: ReadyEvents) { _ = read() }
 
     private func readPlainFile() {
         while read() {}
@@ -42,7 +42,7 @@ final class InputPump: EventSource {
     }
 
     /// Ends the sequence. On the context's thread.
-    func stop() {
+    package func stop() {
         let watch = token.withLock { token in
             defer { token = nil }
             return token

@@ -1,0 +1,53 @@
+import StrataBase
+import ToolSupport
+
+/// Numbers and bytes as commands take them.
+enum ArgumentValues {
+    /// No request is longer than this, in bytes: the largest multiple of 512 that a signed 32-bit number holds.
+    static let longestRequest = 2_147_483_136
+
+    /// An offset or a length in bytes, with an optional suffix.
+    static func bytes(_ text: String) throws(CommandFailure) -> Int {
+        let digits = text.hasPrefix("+") ? String(text.dropFirst()) : text
+        // `.5k` and `1.k` are numbers too.
+        let whole = digits.hasPrefix(".") ? "0\(digits)" : digits
+        if let value = ByteSize.parse(whole) { return value }
+        if let dot = whole.firstIndex(of: "."), let next = whole[dot...].dropFirst().first, !next.isNumber,
+            let value = ByteSize.parse(whole[..<dot] + whole[dot...].dropFirst())
+        {
+            return value
+        }
+        throw .said(
+            NumberArgument.isNumberTooFar(whole)
+                ? "Parsing error: argument too large -- \(text)"
+                : "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- \(text)")
+    }
+
+    /// A byte to fill with or to look for: decimal, octal or hexadecimal.
+    static func pattern(_ text: String) throws(CommandFailure) -> UInt8 {
+        guard let value = cNumber(text), let byte = UInt8(exactly: value) else { throw .said("\(text) is not a valid pattern byte") }
+        return byte
+    }
+
+    /// A number that is not negative, in C's notations.
+    static func count(_ text: String) throws(CommandFailure) -> Int {
+        guard let value = cNumber(text) else { throw .said("\(text) is not a valid number") }
+        return value
+    }
+
+    private static func cNumber(_ text: String) -> Int? {
+        let lower = text.lowercased()
+        let (digits, radix) = lower.hasPrefix("0x") ? (lower.dropFirst(2), 16) : lower.hasPrefix("0") && lower != "0" ? (lower.dropFirst(), 8) : (lower[...], 10)
+        guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else { return nil }
+        return Int(digits, radix: radix)
+    }
+}
+
+extension ArgumentValues {
+    /// Requests of whole sectors only.
+    static func checkSectors(_ offset: Int, _ byteCount: Int) throws(CommandFailure) {
+        for (value, name) in [(offset, "offset"), (byteCount, "length")] where !value.isMultiple(of: Disk.sectorSize) {
+            throw .said("\(value) is not a sector-aligned value for '\(name)'")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import QCOW2
+import StorageSchema
+import StrataBase
+import ToolSupport
+
+/// How an image is to be opened: what the tool's own options and those of the `open` command have in common.
+struct OpenRequest: Sendable {
+    var isReadOnly = false
+    /// Writes go to a temporary overlay, which is gone when the image is closed.
+    var isSnapshot = false
+    var copiesOnRead = false
+    var forceShare = false
+    var cache = CacheMode.writeback
+    var aio: String?
+    /// Whether discards reach the file.
+    var unmaps = true
+    var format: String?
+    /// Whether the name is a list of options.
+    var isOptions = false
+    /// Options of the block driver, which win over the rest.
+    var options = JSONObject()
+
+    mutating func setCache(_ word: String) throws(CommandFailure) {
+        guard let mode = CacheMode(word) else { throw .reported("Invalid cache option: \(word)") }
+        cache = mode
+    }
+
+    mutating func setDiscard(_ word: String) throws(CommandFailure) {
+        switch word {
+        case "off", "ignore": unmaps = false
+        case "on", "unmap": unmaps = true
+        default: throw .reported("Invalid discard option: \(word)")
+        }
+    }
+
+    mutating func setAIO(_ word: String) throws(CommandFailure) {
+        guard ["threads", "native", "io_uring"].contains(word) else { throw .reported("Invalid aio option: \(word)") }
+        aio = word
+    }
+
+    mutating func addOptions(_ text: String) throws(CommandFailure) {
+        do throws(QMPError) {
+            for member in try KeyValueParser.parse(text, impliedKey: nil).object?.members ?? [] { options[member.key] = member.value }
+        } catch {
+            throw .reported(error.message)
+        }
+    }
+
+    /// The settings for an image that is opened as it is, without an overlay.
+    private var settings: ImageSettings {
+        var settings = ImageSettings()
+        settings.isReadOnly = isReadOnly
+        settings.cache = cache
+        settings.forceShare = forceShare
+        settings.aio = aio
+        settings.unmaps = unmaps
+        settings.resizes = true
+        return settings
+    }
+
+    /// Opens the image.
+    /// - Parameter name: as the user wrote it; nil when the options say everything.
+    /// - Throws: what is wrong, without the image's name in front.
+    func open(_ name: String?, in session: ImageSession) async throws(BlockError) -> OpenImage {
+        var reference: ImageReference
+        if let name {
+            reference = isOptions ? try ImageReference(imageOptions: name) : try ImageReference(named: name, format: format)
+            for member in options.members { reference.options[member.key] = member.value }
+        } else {
+            reference = try ImageReference(options: options)
+        }
+        if copiesOnRead {
+            if isReadOnly { throw BlockError(.invalidArgument, "Can't use copy-on-read on read-only device") }
+            try await wrap(&reference, in: session, as: "copy-on-read")
+        }
+        if isSnapshot, !isReadOnly { return try await TemporaryOverlay.open(over: reference, settings, in: session) }
+        return try await session.open(reference, settings)
+    }
+
+    /// Puts a filter above the image, whose format has to be known for that.
+    private func wrap(_ reference: inout ImageReference, in session: ImageSession, as filter: String) async throws(BlockError) {
+        let inner = try await session.withKnownFormat(reference, settings)
+        var options = JSONObject()
+        options["driver"] = .string(filter)
+        options["file"] = .object(inner)
+        reference.options = options
+    }
+}

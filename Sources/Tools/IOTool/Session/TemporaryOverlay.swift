@@ -1,0 +1,61 @@
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import QCOW2
+import StorageSchema
+import StrataBase
+import ToolSupport
+
+/// An overlay that takes the writes of `--snapshot`: a file without a name, gone with the process.
+enum TemporaryOverlay {
+    /// Opens an empty overlay over the image, which is itself opened for reading.
+    static func open(over reference: ImageReference, _ settings: ImageSettings, in session: ImageSession) async throws(BlockError) -> OpenImage {
+        var below = settings
+        below.isReadOnly = true
+        below.resizes = false
+        var backing = try await session.withKnownFormat(reference, below)
+        let size = try await Self.size(of: backing, reference, below, in: session)
+        backing["read-only"] = true
+        let path = try HostFile.createTemporary(in: HostEnvironment["TMPDIR"] ?? "/var/tmp", prefix: "strata-io-")
+        let image: OpenImage
+        do throws(BlockError) {
+            try await format(path, byteCount: size, in: session)
+            var overlay = reference
+            overlay.options = JSONObject()
+            overlay.options["driver"] = "qcow2"
+            overlay.options["file"] = ["driver": "file", "filename": .string(path)]
+            overlay.options["backing"] = .object(backing)
+            image = try await session.open(overlay, settings)
+        } catch {
+            try? HostFile.remove(path)
+            throw error
+        }
+        try HostFile.remove(path)
+        return image
+    }
+
+    private static func size(
+        of options: JSONObject, _ reference: ImageReference, _ settings: ImageSettings, in session: ImageSession
+    ) async throws(BlockError) -> Int {
+        var backing = reference
+        backing.options = options
+        let image = try await session.open(backing, settings)
+        let size = image.node.length.roundedUp(to: Disk.sectorSize)
+        try await session.close(image)
+        return size
+    }
+
+    private static func format(_ path: String, byteCount: Int, in session: ImageSession) async throws(BlockError) {
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        settings.resizes = true
+        let file = try await session.open(ImageReference(named: path, format: "file"), settings)
+        do throws(BlockError) {
+            try await QCOW2Driver.create(BlockdevCreateOptionsQcow2(file: .reference(""), size: byteCount), in: file.backend)
+        } catch {
+            do { try await session.close(file) } catch {}
+            throw error
+        }
+        try await session.close(file)
+    }
+}

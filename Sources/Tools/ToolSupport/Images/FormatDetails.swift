@@ -1,0 +1,17 @@
+package import QAPIRuntime
+
+/// What only one format says about an image, as tools print it.
+package enum FormatDetails {
+    private static let memberOrder = [
+        "compat", "compression-type", "lazy-refcounts", "bitmaps", "refcount-bits", "encrypt", "data-file", "data-file-raw", "corrupt",
+        "extended-l2",
+    ]
+
+    /// The members in the order in which qemu-img prints them, whatever order the schema has.
+    package static func ordered(_ object: JSONObject) -> JSONObject {
+        var ordered = JSONObject()
+        for key in memberOrder { ordered[key] = object[key] }
+        for member in object.members where ordered[member.key] == nil { ordered[member.key] = member.value }
+        return ordered
+    }
+}
