@@ -13,6 +13,7 @@ struct TextTests {
         #expect(SizeText.of(100_001) == "97.657 KiB")
         #expect(SizeText.of(64 << 20) == "64 MiB")
         #expect(SizeText.of(0.183065) == "0.183065 bytes")
+        #expect(SizeText.of((3 << 20) + 400) == "3 MiB")
         #expect(SizeText.of(Int.max) == "8 EiB")
     }
 

@@ -1,4 +1,4 @@
-/// Amounts of bytes and rates as the tool prints them: whole numbers without decimals, everything else with three.
+/// Amounts of bytes and rates as the tool prints them: with three decimals, or none when they would be zero.
 enum SizeText {
     private static let units = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"]
 
@@ -13,8 +13,11 @@ enum SizeText {
         return "\(number(byteCount, decimals: 6)) bytes"
     }
 
+    /// Without decimals that are all zero.
     private static func number(_ value: Double, decimals: Int) -> String {
-        value == value.rounded(.towardZero) && value < 1e15 ? String(Int(value)) : fixed(value, decimals: decimals)
+        let text = fixed(value, decimals: decimals)
+        let zeroes = "." + String(repeating: "0", count: decimals)
+        return text.hasSuffix(zeroes) ? String(text.dropLast(zeroes.utf8.count)) : text
     }
 
     /// C's `%.Nf` for values that are not negative.
