@@ -117,11 +117,11 @@ let package = Package(
             plugins: [.plugin(name: "QAPIPlugin")]),
         tests("QAPIGeneratedTests", ["QAPIRuntime", "SampleSchema"]),
         .target(
-            name: "DriverTesting", dependencies: ["StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
+            name: "DriverTesting", dependencies: ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
             swiftSettings: settings),
         tests(
             "BlockFiltersTests",
-            ["DriverTesting", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema", "StorageCommands", "IOCore", "StrataBase"]),
+            ["DriverTesting", "StrataTesting", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema", "StorageCommands", "IOCore", "StrataBase"]),
         tests("DriverConformanceTests", ["DriverTesting", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
         tests("StrataBaseTests", ["StrataBase"]),

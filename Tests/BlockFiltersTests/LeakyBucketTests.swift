@@ -2,6 +2,7 @@ import BlockFilters
 import DriverTesting
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("throttling: buckets in simulated time")
@@ -58,7 +59,7 @@ struct LeakyBucketTests {
 
     @Test("over any length of time the rate stays below the limit plus one full bucket", arguments: 1...50 as ClosedRange<UInt64>)
     func rate(seed: UInt64) throws {
-        var random = SeededNumbers(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let average = Int.random(in: 1...5000, using: &random)
         let maximum = Bool.random(using: &random) ? 0 : average * Int.random(in: 1...10, using: &random)
         let length = maximum == 0 ? 1 : Int.random(in: 1...5, using: &random)

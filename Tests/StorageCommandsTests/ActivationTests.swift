@@ -103,4 +103,28 @@ struct ActivationTests {
         #expect(try run("qemu-img", ["check", image]).contains("No errors"))
         #expect(try run("qemu-img", ["info", image]).contains("2 MiB"))
     }
+
+    @Test("a node that becomes active again lets go of what the page cache knows, unless told otherwise; where that fails a check can tell")
+    func cacheIsDropped() async throws {
+        let scratch = try Scratch()
+        // Pages of a file system in memory never leave the cache; those of one on a disk do, once they are written.
+        let inMemory = scratch.disk("disk", byteCount: 1 << 20)
+        let onDisk = "/tmp/strata-drop-\(UUID().uuidString)"
+        defer { unlink(onDisk) }
+        for path in [inMemory, onDisk] { try Data([UInt8](repeating: 7, count: 1 << 20)).write(to: URL(fileURLWithPath: path)) }
+        for path in [inMemory, onDisk] {
+            for more in [[:], ["x-check-cache-dropped": true], ["drop-cache": false, "x-check-cache-dropped": true]] as [KeyValuePairs<String, JSONValue>] {
+                var options = JSONObject()
+                options["driver"] = "file"
+                options["node-name"] = "f"
+                options["filename"] = .string(path)
+                options["active"] = false
+                for (key, value) in more { options[key] = value }
+                let commands = [Command("blockdev-add", .object(options)), Self.set(true, "f"), Self.query]
+                try await Self.compare(commands)
+                let isCached = path == inMemory && more.count == 1
+                #expect(Self.summary(try await Conversation.askOurs(commands)[1]) == [isCached ? "page cache still in use!" : "done"])
+            }
+        }
+    }
 }

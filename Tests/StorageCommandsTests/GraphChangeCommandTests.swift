@@ -61,6 +61,29 @@ struct GraphChangeCommandTests {
         ])
     }
 
+    @Test("a quorum gains and loses children under the names that QEMU gives them")
+    func members() async throws {
+        typealias Command = QueriesAgainstQEMUTests.Command
+        let graph = Command("x-debug-query-block-graph")
+        func change(_ arguments: JSONValue) -> [Command] { [Command("x-blockdev-change", arguments), graph] }
+        func add(_ name: String) -> Command { Command("blockdev-add", ["driver": "null-co", "node-name": .string(name), "size": 65536]) }
+        try await QueriesAgainstQEMUTests.compare(
+            ["a", "b", "c", "d", "e"].map(add) + [
+                Command("blockdev-add", ["driver": "quorum", "node-name": "q", "vote-threshold": 1, "children": ["a", "b"]]), graph,
+            ] + change(["parent": "q", "node": "c"]) + change(["parent": "q", "child": "children.2"]) + change(["parent": "q", "node": "d"])
+                + change(["parent": "q", "node": "d"]) + change(["parent": "q", "node": "q"]) + change(["parent": "q", "child": "children.0"])
+                + change(["parent": "q", "child": "children.1"]) + change(["parent": "q", "child": "children.2"]) + change(["parent": "q", "node": "a"])
+                + change(["parent": "q", "child": "children.2"]) + change(["parent": "q", "child": "children.3"]) + change(["parent": "q", "node": "e"])
+                + change(["parent": "q", "child": "e"]) + change(["parent": "q", "child": "children.9"]) + [
+                    Command("blockdev-del", ["node-name": "e"]), Command("blockdev-del", ["node-name": "b"]), add("b"),
+                    Command("blockdev-add", [
+                        "driver": "quorum", "node-name": "v", "vote-threshold": 2, "blkverify": true, "children": [["driver": "null-co"], ["driver": "null-co"]],
+                    ]),
+                ] + change(["parent": "v", "node": "b"]) + change(["parent": "v", "child": "children.0"]) + [
+                    Command("query-named-block-nodes", ["flat": true])
+                ])
+    }
+
     @Test("blockdev-snapshot-sync refuses as QEMU does, and its overlay is one that QEMU reads")
     func snapshotSync() async throws {
         let scratch = try Scratch()

@@ -31,7 +31,7 @@ struct QueriesAgainstQEMUTests {
         let fixture = try ServiceFixture()
         for (command, theirs) in zip(commands, expected) {
             let ours = await fixture.execute(command.name, command.arguments)
-            #expect(normal(ours).text() == normal(theirs).text(), "\(command.name) \(command.arguments) after \(commands[0].arguments)")
+            #expect(normal(ours).text() == normal(theirs).text(), "\(command.name) \(command.arguments) after \(commands.prefix(2).map(\.arguments))")
         }
         try await fixture.stop()
     }
@@ -184,6 +184,44 @@ struct QueriesAgainstQEMUTests {
             ["driver": "raw", "read-only": true, "file": images.file(images.disk, JSONObject(["read-only": false]))],
             ["driver": "raw", "read-only": true, "file": images.file(images.disk, JSONObject(["auto-read-only": true]))],
         ])
+    }
+
+    @Test("filters, drivers for tests and quorums are described as QEMU describes them")
+    func filters() async throws {
+        let images = try Images()
+        let (file, top) = (images.file(images.disk), images.qcow2(images.top))
+        let null: JSONValue = ["driver": "null-co"]
+        let rules = images.scratch.file("rules")
+        try Data("[inject-error]\nevent = \"read_aio\"\n".utf8).write(to: URL(fileURLWithPath: rules))
+        func throttle(_ below: JSONValue) -> JSONValue { ["driver": "throttle", "throttle-group": "group", "file": below] }
+        let trees: [(JSONValue, isGraphOurs: Bool)] = [
+            (throttle(file), false), (throttle(top), false), (["driver": "raw", "file": throttle(file)], false), (["driver": "compress", "file": top], false),
+            // Permission to write is asked for when somebody reads, not before.
+            (["driver": "copy-on-read", "file": top], true),
+            (["driver": "copy-on-read", "bottom": "bottom", "file": images.qcow2(images.top, ["backing": images.qcow2(images.base, ["node-name": "bottom"])])], true),
+            (["driver": "preallocate", "file": file], false), (["driver": "preallocate", "prealloc-size": 1_048_576, "prealloc-align": 65536, "file": file], false),
+            (["driver": "blkdebug", "image": file], false), (["driver": "blkdebug", "image": file, "config": .string(rules)], false),
+            (["driver": "qcow2", "file": ["driver": "blkdebug", "image": images.file(images.top)]], false),
+            ([
+                "driver": "blkdebug", "image": file, "align": 4096, "max-transfer": 65536, "discard": "unmap",
+                "inject-error": [["event": "read_aio", "errno": 5, "once": true], ["event": "l2_load"]], "set-state": [["event": "l2_load", "new_state": 2]],
+            ], false),
+            (["driver": "blkverify", "test": null, "raw": null], false),
+            (["driver": "blkverify", "test": ["driver": "raw", "file": null], "raw": file], false),
+            (["driver": "quorum", "vote-threshold": 1, "children": [null, null]], false),
+            (["driver": "quorum", "vote-threshold": 2, "read-pattern": "fifo", "children": [file, file]], true),
+            (["driver": "quorum", "vote-threshold": 2, "blkverify": true, "rewrite-corrupted": false, "children": [null, null]], false),
+            (["driver": "quorum", "vote-threshold": 2, "rewrite-corrupted": true, "children": [null, null]], true),
+            (["driver": "null-aio", "size": 4096], false), (images.file(images.disk, JSONObject(["aio": "threads", "auto-read-only": true])), false),
+            (images.file(images.disk, JSONObject(["drop-cache": false, "x-check-cache-dropped": true, "aio-max-batch": 5])), false),
+        ]
+        for (tree, isGraphOurs) in trees {
+            var options = try #require(tree.object)
+            options["node-name"] = "root"
+            let asked = isGraphOurs ? Self.questions.filter { $0.name != "x-debug-query-block-graph" } : Self.questions
+            let group = Command("object-add", ["qom-type": "throttle-group", "id": "group"])
+            try await Self.compare([group, Command("blockdev-add", .object(options))] + asked)
+        }
     }
 
     @Test("names and options that make no sense are refused in the same words, at the same place")

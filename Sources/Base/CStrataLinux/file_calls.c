@@ -5,7 +5,9 @@
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -157,6 +159,40 @@ ssize_t strata_copy_file_range(int from, int64_t from_offset, int to, int64_t to
 int strata_clone_range(int from, int64_t from_offset, int to, int64_t to_offset, int64_t count) {
     struct file_clone_range range = {.src_fd = from, .src_offset = (uint64_t)from_offset, .src_length = (uint64_t)count, .dest_offset = (uint64_t)to_offset};
     return ioctl(to, FICLONERANGE, &range) < 0 ? -errno : 0;
+}
+
+int strata_drop_cache(int fd) { return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
+int64_t strata_count_cached(int fd, int64_t size) {
+    enum { WINDOW = 128 << 20 };
+    long page = sysconf(_SC_PAGESIZE);
+    unsigned char *flags = malloc(WINDOW / page);
+    if (!flags) return -ENOMEM;
+    int64_t cached = 0;
+    for (int64_t start = 0; start < size && cached >= 0; start += WINDOW) {
+        size_t count = size - start < WINDOW ? (size_t)(size - start) : WINDOW;
+        void *address = mmap(NULL, count, PROT_READ, MAP_SHARED, fd, start);
+        if (address == MAP_FAILED) {
+            cached = -errno;
+            break;
+        }
+        if (mincore(address, count, flags) < 0) {
+            cached = -errno;
+        } else {
+            for (size_t index = 0; index < (count + page - 1) / page; index++) cached += flags[index] & 1;
+        }
+        munmap(address, count);
+    }
+    free(flags);
+    return cached;
+}
+
+int strata_set_extent_hint(int fd, uint32_t bytes) {
+    struct fsxattr attributes;
+    if (ioctl(fd, FS_IOC_FSGETXATTR, &attributes) < 0) return -errno;
+    attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+    attributes.fsx_extsize = bytes;
+    return ioctl(fd, FS_IOC_FSSETXATTR, &attributes) < 0 ? -errno : 0;
 }
 
 static struct flock range(int64_t start, int64_t count, short type) {

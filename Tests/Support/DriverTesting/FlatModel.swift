@@ -1,11 +1,12 @@
 package import BlockGraph
 import IOCore
 package import StrataBase
+package import StrataTesting
 
 /// A disk as a plain array of bytes, with random requests that change it and a real one alike.
 package struct FlatModel: Sendable {
     package var bytes: [UInt8]
-    package var random: SeededNumbers
+    package var random: SeededGenerator
     /// Where requests like to begin and end, besides anywhere.
     private let favourites: [Int]
     /// For disks that forget: they read as zeroes whatever is written.
@@ -15,7 +16,7 @@ package struct FlatModel: Sendable {
 
     package init(byteCount: Int, seed: UInt64, favourites: [Int] = [512, 4096, 65536], forgets: Bool = false) {
         bytes = [UInt8](repeating: 0, count: byteCount)
-        random = SeededNumbers(seed: seed)
+        random = SeededGenerator(seed: seed)
         self.favourites = favourites
         self.forgets = forgets
     }

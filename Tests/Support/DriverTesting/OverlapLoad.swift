@@ -1,10 +1,11 @@
 package import BlockGraph
 import StrataBase
+import StrataTesting
 
 extension OverlapHistory {
     /// Random requests, one after the other; several tasks that do so make requests that overlap.
     package func exercise(_ backend: BlockBackend, seed: UInt64, rounds: Int) async throws {
-        var random = SeededNumbers(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let cells = backend.length / Self.cell
         for _ in 0..<rounds {
             let first = Int.random(in: 0..<cells, using: &random)

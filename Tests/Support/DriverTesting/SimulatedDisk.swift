@@ -2,6 +2,7 @@ package import BlockGraph
 import IOCore
 package import StorageSchema
 package import StrataBase
+import StrataTesting
 import Synchronization
 
 /// A disk in memory that tests put below the driver under test: it keeps what is written, notes every request, fails or holds those it is told
@@ -61,7 +62,7 @@ package final class SimulatedDisk: Sendable {
         var violations: [String] = []
         var faults: [Fault] = []
         var hasUnflushedData = false
-        var random: SeededNumbers
+        var random: SeededGenerator
     }
 
     /// Allocation is told in units of this many bytes.
@@ -89,7 +90,7 @@ package final class SimulatedDisk: Sendable {
         state = Mutex(
             State(
                 bytes: [UInt8](repeating: 0, count: byteCount), isData: [Bool](repeating: false, count: byteCount.dividedRoundingUp(by: Self.unit)),
-                random: SeededNumbers(seed: properties.seed)))
+                random: SeededGenerator(seed: properties.seed)))
         number = Self.shelf.withLock { shelf in
             shelf.last += 1
             return shelf.last

@@ -47,6 +47,13 @@ ssize_t strata_copy_file_range(int from, int64_t from_offset, int to, int64_t to
 // Makes two files share blocks; positions and count are multiples of the file system's block, or the source's end. All or nothing.
 int strata_clone_range(int from, int64_t from_offset, int to, int64_t to_offset, int64_t count);
 
+// Gives up the clean pages of a file in the page cache.
+int strata_drop_cache(int fd);
+// How many pages of the first `size` bytes are in the page cache, or a negative errno.
+int64_t strata_count_cached(int fd, int64_t size);
+// Has the file system allocate space in pieces of this many bytes.
+int strata_set_extent_hint(int fd, uint32_t bytes);
+
 // Open-file-description locks on one byte range. exclusive: write lock. -EAGAIN: somebody else holds it.
 int strata_lock_bytes(int fd, int64_t start, int64_t count, int exclusive);
 int strata_unlock_bytes(int fd, int64_t start, int64_t count);

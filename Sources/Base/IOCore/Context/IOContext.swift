@@ -13,6 +13,10 @@ import Synchronization
 package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable {  // unchecked: own-thread state is reached by its thread only
     /// For messages and thread lists.
     package let name: String
+    /// The most requests that native AIO hands to the kernel at once; 0 leaves it to the engine. Any thread.
+    package var maxBatch: Int { batchLimit.load(ordering: .relaxed) }
+    package func setMaxBatch(_ count: Int) { batchLimit.store(count, ordering: .relaxed) }
+    private let batchLimit = Atomic<Int>(0)
 
     // Own thread.
     private var jobs = JobQueue()

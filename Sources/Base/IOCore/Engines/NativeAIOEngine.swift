@@ -52,8 +52,9 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
     }
 
     /// Queues a request for the end of this turn and suspends until it completes.
+    /// - Parameter maxBatch: submit as soon as this many requests wait; 0: whenever the engine likes.
     /// - Returns: bytes transferred, or a negative errno.
-    func perform(write: Bool, _ descriptor: Int32, _ vector: IOVector, at offset: Int) async -> Int32 {
+    func perform(write: Bool, _ descriptor: Int32, _ vector: IOVector, at offset: Int, maxBatch: Int) async -> Int32 {
         unsafe await withUnsafeContinuation { continuation in
             let index = takeSlot()
             unsafe slots[index].continuation = unsafe continuation
@@ -61,6 +62,7 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
             // SAFETY: request, list and memory stay in place until the completion: the slot keeps the first two, the caller the third.
             unsafe strata_aio_prepare(slots[index].request, write ? 1 : 0, descriptor, list, count, Int64(offset), event, UInt64(index))
             queued.append(index)
+            if maxBatch > 0, queued.count >= maxBatch { submit() }
         }
     }
 

@@ -6,8 +6,9 @@ import Glibc
 extension HostFile {
     /// Makes sure that a file of that name exists.
     /// - Returns: whether it had to be made. An existing one is not touched.
+    /// - Parameter extentHint: see `setExtentHint`; for a file that is made.
     /// - Throws: `Could not create 'PATH': CAUSE`.
-    package static func create(_ path: String) throws(BlockError) -> Bool {
+    package static func create(_ path: String, extentHint: Int = usualExtentHint) throws(BlockError) -> Bool {
         do throws(BlockError) {
             _ = try HostFile(opening: path, OpenOptions(writable: true))
             return false
@@ -19,7 +20,7 @@ extension HostFile {
             throw BlockError(errno: error.errno, "Could not create '\(path)'")
         }
         do throws(BlockError) {
-            _ = try HostFile(opening: path, OpenOptions(writable: true, create: true))
+            try HostFile(opening: path, OpenOptions(writable: true, create: true)).setExtentHint(extentHint)
             return true
         } catch {
             throw BlockError(errno: error.errno, "Could not create '\(path)'")

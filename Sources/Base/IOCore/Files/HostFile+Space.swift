@@ -66,6 +66,29 @@ extension HostFile {
         return Extent(isData: true, byteCount: max(hole < 0 ? try status().size - offset.rawValue : Int(hole - start), 1))
     }
 
+    /// How QEMU advises file systems to allocate image files, in bytes: large enough that random writes do not scatter them.
+    package static let usualExtentHint = 1 << 20
+
+    /// Has the file system allocate space in pieces of that size; the file has to be empty. Advice: a file system that does not take it is no error.
+    /// - Parameter byteCount: a multiple of the file system's block. 0: nothing is advised.
+    package func setExtentHint(_ byteCount: Int) {
+        guard byteCount > 0, let bytes = UInt32(exactly: byteCount) else { return }
+        _ = strata_set_extent_hint(descriptor, bytes)
+    }
+
+    /// Lets the page cache forget the file, whose dirty pages have been written out.
+    package func dropCache() async {
+        _ = await BlockingPool.run { [descriptor] in strata_drop_cache(descriptor) }
+    }
+
+    /// How many pages of the file are in the page cache.
+    package func cachedPageCount() async throws(BlockError) -> Int {
+        let size = try status().size
+        let count = await BlockingPool.run { [descriptor] in strata_count_cached(descriptor, Int64(size)) }
+        if count < 0 { throw failure(Int32(truncatingIfNeeded: count), "looking for cached pages of") }
+        return Int(count)
+    }
+
     /// Copies bytes inside the kernel, sharing blocks where the file system can.
     ///
     /// Sharing is asked for by itself first (FICLONERANGE): it costs the same for any length and is all or nothing. copy_file_range shares too on some

@@ -44,6 +44,8 @@ package final class HostFile: Sendable {
     package let path: String
     package let options: OpenOptions
     package let mode: AsyncIOMode
+    /// The most requests of this file to hand to the kernel at once; 0 leaves it to the engine (QEMU's `aio-max-batch`).
+    package let maxBatch: Int
     package let descriptor: Int32
     package let isBlockDevice: Bool
     package let isRegularFile: Bool
@@ -63,19 +65,21 @@ package final class HostFile: Sendable {
 
     /// Opens a file. Blocks while the file system looks the name up.
     /// - Throws: the kernel's refusal, with the path.
-    package convenience init(opening path: String, _ options: OpenOptions = OpenOptions(), mode: AsyncIOMode = .automatic) throws(BlockError) {
+    package convenience init(opening path: String, _ options: OpenOptions = OpenOptions(), mode: AsyncIOMode = .automatic, maxBatch: Int = 0) throws(BlockError) {
         let descriptor = unsafe strata_open(path, options.systemOptions)
         if descriptor < 0 { throw BlockError(errno: -descriptor, "Could not open '\(path)'") }
-        try self.init(descriptor: descriptor, path: path, options, mode: mode)
+        try self.init(descriptor: descriptor, path: path, options, mode: mode, maxBatch: maxBatch)
     }
 
     /// Uses the member of a descriptor set that is open in the way asked for.
     /// - Parameter path: the set's name, `/dev/fdset/N`.
     /// - Throws: which kind of member is missing.
-    package convenience init(memberOf sets: DescriptorSets, named path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic) throws(BlockError) {
+    package convenience init(
+        memberOf sets: DescriptorSets, named path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic, maxBatch: Int = 0
+    ) throws(BlockError) {
         do throws(BlockError) {
             let (descriptor, lease) = try sets.open(path, options)
-            try self.init(descriptor: descriptor, path: path, options, mode: mode, lease: lease)
+            try self.init(descriptor: descriptor, path: path, options, mode: mode, maxBatch: maxBatch, lease: lease)
         } catch {
             throw error.during("Could not open '\(path)'")
         }
@@ -83,13 +87,15 @@ package final class HostFile: Sendable {
 
     /// Opens a file whose name and inode the kernel has at hand, so that nothing waits; nil when that is not so, or when anything is wrong: then
     /// open it where waiting does no harm, which also tells what is wrong.
-    package static func openedWithoutWaiting(_ path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic) -> HostFile? {
+    package static func openedWithoutWaiting(_ path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic, maxBatch: Int = 0) -> HostFile? {
         let descriptor = unsafe strata_open_cached(path, options.systemOptions)
         if descriptor < 0 { return nil }
-        do throws(BlockError) { return try HostFile(descriptor: descriptor, path: path, options, mode: mode) } catch { return nil }
+        do throws(BlockError) { return try HostFile(descriptor: descriptor, path: path, options, mode: mode, maxBatch: maxBatch) } catch { return nil }
     }
 
-    private init(descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode, lease: DescriptorSets.Lease? = nil) throws(BlockError) {
+    private init(
+        descriptor: Int32, path: String, _ options: OpenOptions, mode: AsyncIOMode, maxBatch: Int, lease: DescriptorSets.Lease? = nil
+    ) throws(BlockError) {
         var status = strata_file_status()
         let result = unsafe strata_status(descriptor, &status)
         if result < 0 {
@@ -109,6 +115,7 @@ package final class HostFile: Sendable {
         self.path = path
         self.options = options
         self.mode = mode
+        self.maxBatch = maxBatch
         self.lease = lease
         isBlockDevice = status.is_block_device != 0
         isRegularFile = status.is_regular != 0
@@ -119,14 +126,15 @@ package final class HostFile: Sendable {
 
     /// The same file (not merely the same name) opened with other rights, another cache mode or another engine. A member of a descriptor set is
     /// exchanged for the member that fits.
-    /// - Parameter mode: nil keeps the engine.
-    package func reopened(_ options: OpenOptions, mode: AsyncIOMode? = nil) throws(BlockError) -> HostFile {
+    /// - Parameter mode: nil keeps the engine. `maxBatch` likewise.
+    package func reopened(_ options: OpenOptions, mode: AsyncIOMode? = nil, maxBatch: Int? = nil) throws(BlockError) -> HostFile {
+        let (mode, maxBatch) = (mode ?? self.mode, maxBatch ?? self.maxBatch)
         let what = "Could not reopen '\(path)'\(options.writable ? " for writing" : "")"
         let file: HostFile
         if let lease {
             do throws(BlockError) {
                 let (copy, lease) = try lease.sets.duplicate(from: lease.number, options)
-                file = try HostFile(descriptor: copy, path: path, options, mode: mode ?? self.mode, lease: lease)
+                file = try HostFile(descriptor: copy, path: path, options, mode: mode, maxBatch: maxBatch, lease: lease)
                 let (old, new) = (try status(), try file.status())
                 guard old.device == new.device, old.inode == new.inode else {
                     throw BlockError(.invalidArgument, "the \(options.writable ? "read-write" : "read-only") descriptor of fdset \(lease.number) is another file")
@@ -137,7 +145,7 @@ package final class HostFile: Sendable {
         } else {
             let copy = strata_reopen(descriptor, options.systemOptions)
             if copy < 0 { throw BlockError(errno: -copy, what) }
-            file = try HostFile(descriptor: copy, path: path, options, mode: mode ?? self.mode)
+            file = try HostFile(descriptor: copy, path: path, options, mode: mode, maxBatch: maxBatch)
         }
         // What the page cache has lost is lost for every way of opening the file that goes through it.
         if !options.direct { file.flushFailure.store(flushFailure.load(ordering: .relaxed), ordering: .relaxed) }
@@ -237,7 +245,7 @@ package final class HostFile: Sendable {
             case .native:
                 // Without O_DIRECT the kernel would run the request inside io_submit and hold up the loop.
                 if options.direct, let engine = context.nativeAIOEngine() {
-                    return await engine.perform(write: direction == .write, descriptor, vector, at: offset)
+                    return await engine.perform(write: direction == .write, descriptor, vector, at: offset, maxBatch: batchLimit(context))
                 }
             case .threads: break
             }
@@ -249,6 +257,12 @@ package final class HostFile: Sendable {
             }
             return Int32(truncatingIfNeeded: count)
         }
+    }
+
+    /// The smaller one of the file's and the thread's limit; 0 for none.
+    private func batchLimit(_ context: IOContext) -> Int {
+        let limits = (maxBatch, context.maxBatch)
+        return limits.0 > 0 && limits.1 > 0 ? min(limits.0, limits.1) : max(limits.0, limits.1)
     }
 
     /// Everything written before the call is on stable storage after it, the file size included.

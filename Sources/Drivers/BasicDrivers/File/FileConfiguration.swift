@@ -12,6 +12,12 @@ extension FileDriver {
         var bypassesCache: Bool
         var mode: AsyncIOMode
         var takesLocks: Bool
+        /// See `HostFile.maxBatch`.
+        var maxBatch: Int
+        /// When the image comes back from somebody else, what the page cache has of it is dropped.
+        var dropsCache: Bool
+        /// Whether that has worked is checked: for tests.
+        var checksCacheIsDropped: Bool
         /// `locking=on`: a file system without locks is an error.
         var requiresLocks: Bool
 
@@ -29,6 +35,9 @@ extension FileDriver {
             if mode == .native, !bypassesCache {
                 throw BlockError(.invalidArgument, "aio=native was specified, but it requires cache.direct=on, which was not specified.")
             }
+            maxBatch = max(0, own.aioMaxBatch ?? 0)
+            dropsCache = own.dropCache ?? true
+            checksCacheIsDropped = own.xCheckCacheDropped ?? false
             takesLocks = own.locking != .off && !options.forceShare
             requiresLocks = own.locking == .on
         }

@@ -25,7 +25,7 @@ extension FileDriver {
         let wanted = candidate ?? configuration
         let isWritable = wanted.wantsWritable(for: grant.used)
         var next = file
-        if wanted.openOptions(writable: isWritable) != file.options || wanted.mode != file.mode {
+        if wanted.openOptions(writable: isWritable) != file.options || wanted.mode != file.mode || wanted.maxBatch != file.maxBatch {
             do throws(BlockError) {
                 next = try await reopened(wanted, writable: isWritable)
             } catch {
@@ -49,9 +49,10 @@ extension FileDriver {
     }
 
     private func reopened(_ configuration: Configuration, writable: Bool) async throws(BlockError) -> HostFile {
-        let (current, request, mode) = (file, configuration.openOptions(writable: writable), configuration.mode)
+        let (current, request) = (file, configuration.openOptions(writable: writable))
+        let (mode, maxBatch) = (configuration.mode, configuration.maxBatch)
         let result = await BlockingPool.run { () -> Result<HostFile, BlockError> in
-            do throws(BlockError) { return .success(try current.reopened(request, mode: mode)) } catch { return .failure(error) }
+            do throws(BlockError) { return .success(try current.reopened(request, mode: mode, maxBatch: maxBatch)) } catch { return .failure(error) }
         }
         return try result.get()
     }
@@ -105,8 +106,14 @@ extension FileDriver: Reopening {
 extension FileDriver: Activating {
     package func inactivate() async throws(BlockError) { try await file.flush() }
 
-    /// The size may be another one.
+    /// The size may be another one, and what the page cache has may be older than what another host has written to shared storage.
     package func activate() async throws(BlockError) {
+        if configuration.dropsCache, !configuration.bypassesCache {
+            // Dirty pages would stay.
+            do throws(BlockError) { try await file.flush() } catch { throw error.during("Could not drop the cached pages of '\(path)'") }
+            await file.dropCache()
+            if configuration.checksCacheIsDropped, try await file.cachedPageCount() > 0 { throw BlockError(.io, "page cache still in use!") }
+        }
         size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
         knownData.withLock { $0 = 0..<0 }
     }

@@ -59,7 +59,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         path = own.filename
         let configuration = try Configuration(own, opener.options)
         let isWritable = !configuration.isReadOnly && !configuration.isAutoReadOnly
-        let file = try await Self.openFile(path, configuration.openOptions(writable: isWritable), configuration.mode, opener.descriptorSets)
+        let file = try await Self.openFile(path, configuration.openOptions(writable: isWritable), configuration, opener.descriptorSets)
         size = Atomic(0)
         self.configuration = configuration
         self.file = file
@@ -68,13 +68,14 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
     }
 
     private static func openFile(
-        _ path: String, _ request: HostFile.OpenOptions, _ mode: AsyncIOMode, _ sets: DescriptorSets
+        _ path: String, _ request: HostFile.OpenOptions, _ configuration: Configuration, _ sets: DescriptorSets
     ) async throws(BlockError) -> HostFile {
-        if DescriptorSets.isName(path) { return try HostFile(memberOf: sets, named: path, request, mode: mode) }
-        if let file = HostFile.openedWithoutWaiting(path, request, mode: mode) { return file }
+        let (mode, maxBatch) = (configuration.mode, configuration.maxBatch)
+        if DescriptorSets.isName(path) { return try HostFile(memberOf: sets, named: path, request, mode: mode, maxBatch: maxBatch) }
+        if let file = HostFile.openedWithoutWaiting(path, request, mode: mode, maxBatch: maxBatch) { return file }
         // Looking the name up may wait for a disk or a server.
         let result = await BlockingPool.run { () -> Result<HostFile, BlockError> in
-            do throws(BlockError) { return .success(try HostFile(opening: path, request, mode: mode)) } catch { return .failure(error) }
+            do throws(BlockError) { return .success(try HostFile(opening: path, request, mode: mode, maxBatch: maxBatch)) } catch { return .failure(error) }
         }
         return try result.get()
     }

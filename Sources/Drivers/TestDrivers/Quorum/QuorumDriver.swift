@@ -7,7 +7,7 @@ package import StrataBase
 ///
 /// A request succeeds when at least `vote-threshold` children have done it, and read the same. Who failed or disagreed is reported by QMP events.
 /// Requests go to all children at once; a read with `read-pattern=fifo` goes to one after the other until one can answer.
-package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting, ChildChanging, Reopening, @unchecked Sendable {
+package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusReporting, MemberHolding, Reopening, @unchecked Sendable {
     // unchecked: `children`, `rules` and `candidate` change only while no request runs on the node.
 
     package static let formatName = "quorum"
@@ -15,6 +15,8 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     let nodeName: String
     package private(set) var children: [BlockChild]
+    /// What the next child will be called: numbers grow, except that the last one is given again when its bearer leaves.
+    private var nextNumber: Int
     private var rules: Rules
     /// The rules that a reopen prepares.
     private var candidate: Rules?
@@ -28,7 +30,7 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
         let rules = try Rules(own)
         var children: [BlockChild] = []
         for (index, reference) in own.children.enumerated() {
-            children.append(try await opener.openChild(reference, as: "children.\(index)", role: .data))
+            children.append(try await opener.openChild(reference, as: memberName(index), role: .data))
         }
         try checkLengths(children)
         return QuorumDriver(children, rules, opener)
@@ -74,6 +76,7 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
 
     private init(_ children: [BlockChild], _ rules: Rules, _ opener: NodeOpener) {
         self.children = children
+        nextNumber = children.count
         self.rules = rules
         nodeName = opener.nodeName
         events = opener.events
@@ -194,22 +197,43 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
     package func check(children: [BlockChild]) async throws(BlockError) {
         let threshold = (candidate ?? rules).threshold
         guard children.count >= threshold else {
-            throw BlockError(.invalidArgument, "The number of children cannot be lower than the vote threshold \(threshold)")
+            throw Self.tooFew(threshold)
         }
         try Self.checkLengths(children)
     }
 
-    package func adopt(children: [BlockChild]) { self.children = children }
+    package func adopt(children: [BlockChild]) {
+        let names = Set(children.map(\.name))
+        if names.contains(Self.memberName(nextNumber)) {
+            nextNumber += 1
+        } else if self.children.contains(where: { $0.name == Self.memberName(nextNumber - 1) }), !names.contains(Self.memberName(nextNumber - 1)) {
+            nextNumber -= 1
+        }
+        self.children = children
+    }
+
+    package func newMember() throws(BlockError) -> (name: String, role: ChildRole) {
+        if rules.isVerifying { throw BlockError(.invalidArgument, "Cannot add a child to a quorum in blkverify mode") }
+        return (Self.memberName(nextNumber), .data)
+    }
+
+    package func checkRemoval(ofMember name: String) throws(BlockError) {
+        if children.count <= rules.threshold { throw Self.tooFew(rules.threshold) }
+    }
+
+    private static func memberName(_ number: Int) -> String { "children.\(number)" }
+
+    private static func tooFew(_ threshold: Int) -> BlockError {
+        BlockError(.invalidArgument, "The number of children cannot be lower than the vote threshold \(threshold)")
+    }
 
     // MARK: Permissions
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         var used = parents.used
         if (candidate ?? rules).rewrites, !isReadOnly, used.contains(.consistentRead) { used.insert(.write) }
-        var shared = parents.shared.union([.consistentRead, .writeUnchanged])
-        // The children have one length for ever.
-        shared.remove(.resize)
-        return PermissionGrant(used: used, shared: shared)
+        // What somebody else writes to one child would be outvoted, and the children have one length for ever.
+        return PermissionGrant(used: used, shared: [.consistentRead, .writeUnchanged])
     }
 
     // MARK: Reopening: with other rules

@@ -103,16 +103,35 @@ enum IdentifyingOptions {
         "null-aio": ["size", "read-zeroes"],
         "null-co": ["size", "read-zeroes"],
         "raw": ["offset", "size"],
-        "blkdebug": ["config", "inject-error", "set-state"],
         "throttle": ["throttle-group"],
-        "copy-on-read": ["bottom"],
         "quorum": ["vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"],
         "qcow2": ["encrypt"],
     ]
 
     static func of(_ driver: String, _ definition: JSONValue) -> JSONObject {
         var identity = JSONObject()
+        if driver == "blkdebug" { return rules(definition) }
         for key in keys[driver] ?? [] { identity[key] = definition[key] }
+        return identity
+    }
+}
+
+extension IdentifyingOptions {
+    private static let ofEveryNode: Set<String> = ["driver", "node-name", "discard", "cache", "read-only", "auto-read-only", "force-share", "detect-zeroes", "active"]
+
+    /// All of blkdebug's own options: each of them changes what requests meet. Rules are written out as QEMU does: `inject-error.0.errno`.
+    private static func rules(_ definition: JSONValue) -> JSONObject {
+        var identity = JSONObject()
+        for (key, value) in (definition.object ?? JSONObject()).members.map({ ($0.key, $0.value) }) where key != "image" && !ofEveryNode.contains(key) {
+            guard let list = value.array else {
+                identity[key] = value
+                continue
+            }
+            for (index, rule) in list.enumerated() {
+                if let members = rule.object { for member in members.members { identity["\(key).\(index).\(member.key)"] = member.value } }
+                else { identity["\(key).\(index)"] = rule }
+            }
+        }
         return identity
     }
 }

@@ -35,10 +35,10 @@ package enum NodeDescriber {
             cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: Int(clamping: node.writeThreshold))
     }
 
-    /// The node and the backing files below it, top first.
+    /// The node and what shows through it: backing files, and what filters filter; top first.
     private static func backingChain(of node: BlockNode) -> [BlockNode] {
         var chain = [node]
-        while chain.count <= longestDescribedChain, let below = chain[chain.count - 1].backingChild?.node { chain.append(below) }
+        while chain.count <= longestDescribedChain, let below = chain[chain.count - 1].describedChild?.node { chain.append(below) }
         return chain
     }
 
@@ -86,9 +86,12 @@ package enum NodeDescriber {
     package static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
         if let file = node.driver as? FileDriver { return try file.allocatedSize }
         if node.driver is any NullDisk { return 0 }
+        // These do not say, and so nobody above them knows.
+        if ["blkdebug", "blkverify"].contains(node.formatName) { return nil }
         var total: Int?
         for child in node.children where !child.role.contains(.copyOnWrite) {
-            if let size = try allocatedSize(of: child.node) { total = (total ?? 0) + size }
+            guard let size = try allocatedSize(of: child.node) else { return nil }
+            total = (total ?? 0) + size
         }
         return total
     }
@@ -103,6 +106,11 @@ package enum NodeDescriber {
         while let below = node.primaryChild?.node { node = below }
         return node.driver is FileDriver
     }
+}
+
+extension BlockNode {
+    /// The image below in a description.
+    fileprivate var describedChild: BlockChild? { kind == .filter ? primaryChild : backingChild }
 }
 
 extension BlockGraph {

@@ -20,12 +20,13 @@ package final class IOThread: ManagedObject {
     private let hasEnded = Atomic<Bool>(false)
 
     /// Starts the thread.
-    /// - Parameter properties: advice about how to poll and batch. Our loops find out from the load by themselves; the numbers are checked and
-    ///   told back, so that scripts that tune work unchanged.
+    /// - Parameter properties: `aio-max-batch` is obeyed. The others are advice about how to poll, and how many threads to keep: our loops find out
+    ///   from the load by themselves; the numbers are checked and told back, so that scripts that tune work unchanged.
     package init(_ properties: IothreadProperties, id: String) throws(BlockError) {
         do throws(QMPError) { try Self.check(properties) } catch { throw BlockError(error) }
         settings = Mutex(properties)
         context = try IOContext.startThread(name: id)
+        context.setMaxBatch(properties.aioMaxBatch ?? 0)
     }
 
     deinit {
@@ -59,6 +60,7 @@ package final class IOThread: ManagedObject {
                 changed[keyPath: path] = value
                 try check(changed)
                 settings = changed
+                thread.context.setMaxBatch(changed.aioMaxBatch ?? 0)
             }
         }
     }

@@ -22,7 +22,7 @@ struct ImageCreation {
             throw BlockError(.invalidArgument, "The 'file' block driver requires a file name")
         }
         let plan = try Plan(request, byteCount: byteCount)
-        let isNew = try HostFile.create(path)
+        let isNew = try HostFile.create(path, extentHint: request.number("extent_size_hint") ?? HostFile.usualExtentHint)
         do throws(BlockError) {
             try await fill(reference, plan)
         } catch {
