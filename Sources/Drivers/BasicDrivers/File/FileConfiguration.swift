@@ -46,8 +46,9 @@ extension FileDriver {
 
         /// Whether the file is to be open for writing when the node's parents use `permissions`.
         func wantsWritable(for permissions: BlockPermissions) -> Bool {
-            if isReadOnly { return false }
-            return !isAutoReadOnly || !permissions.isDisjoint(with: [.write, .writeUnchanged, .resize])
+            // Nobody is allowed to write to a read-only node: where somebody is, the node has become writable since it was opened.
+            if !permissions.isDisjoint(with: [.write, .writeUnchanged, .resize]) { return true }
+            return !isReadOnly && !isAutoReadOnly
         }
 
         func locks(for grant: PermissionGrant) -> ImageLocks {

@@ -5,8 +5,9 @@ import Synchronization
 
 extension QCOW2Driver: BackingFileNaming {
     /// Writes another backing file name and format into the header. One write of the header cluster, so that a crash leaves the old or the new.
+    /// - Parameter name: nil takes the name out.
     /// - Throws: `.invalidArgument` when the name does not fit behind the header extensions.
-    package func changeBackingFile(to name: String, format: String?) async throws(BlockError) {
+    package func changeBackingFile(to name: String?, format: String?) async throws(BlockError) {
         try await prepareForWriting()
         try await flush()
         let header = try await Self.readHeader(of: file).header
@@ -20,14 +21,14 @@ extension QCOW2Driver: BackingFileNaming {
             try await file.write(new.vector, at: GuestOffset(0))
             try await file.flush()
         } catch { throw error.during("updating the qcow2 header") }
-        storedBacking.withLock { $0 = (name, format) }
+        storedBacking.withLock { $0 = (name, name == nil ? nil : format) }
     }
 
     /// The header cluster with another backing file. Extensions that are not about it stay as they are, known or not; only the table of feature
     /// names, which is for people, goes if there is no room.
-    static func header(_ old: [UInt8], _ header: QCOW2Header, withBacking name: String, format: String?, clusterSize: Int) throws(BlockError) -> [UInt8] {
-        let text = Array(name.utf8)
-        guard !text.isEmpty, text.count <= ValidatedHeader.maximumBackingNameSize, !text.contains(0) else {
+    static func header(_ old: [UInt8], _ header: QCOW2Header, withBacking name: String?, format: String?, clusterSize: Int) throws(BlockError) -> [UInt8] {
+        let text = Array((name ?? "").utf8)
+        guard text.isEmpty == (name == nil), text.count <= ValidatedHeader.maximumBackingNameSize, !text.contains(0) else {
             throw BlockError(.invalidArgument, "Backing file name too long: \(text.count) bytes")
         }
         let start = Int(header.headerLength)
@@ -44,13 +45,13 @@ extension QCOW2Driver: BackingFileNaming {
                 area += data
                 while area.count % 8 != 0 { area.append(0) }
             }
-            if let format { append(HeaderExtensions.Kind.backingFormat, format.utf8) }
+            if let format, name != nil { append(HeaderExtensions.Kind.backingFormat, format.utf8) }
             for (type, data) in extensions where keepsNames || type != HeaderExtensions.Kind.featureNames { append(type, data) }
             append(HeaderExtensions.Kind.end, EmptyCollection())
             let offset = start + area.count
             guard offset + text.count <= clusterSize else { continue }
             var bytes = Array(old[..<start]) + area + text
-            bytes.setBigEndian(UInt64(offset), at: 8)
+            bytes.setBigEndian(name == nil ? UInt64(0) : UInt64(offset), at: 8)
             bytes.setBigEndian(UInt32(text.count), at: 16)
             // What was longer before leaves nothing behind.
             if bytes.count < old.count { bytes += [UInt8](repeating: 0, count: old.count - bytes.count) }

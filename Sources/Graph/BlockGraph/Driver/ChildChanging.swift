@@ -22,7 +22,8 @@ package protocol MemberHolding: ChildChanging {
 /// Stores the name of its backing file in its image.
 package protocol BackingFileNaming: BlockDriver {
     /// Writes the name into the image; the backing child stays. No guest request runs, and the image may be written.
-    func changeBackingFile(to file: String, format: String?) async throws(BlockError)
+    /// - Parameter file: nil for an image that has no backing file from then on.
+    func changeBackingFile(to file: String?, format: String?) async throws(BlockError)
 }
 
 /// Where a driver keeps a child that may come and go. Reading it costs a load.

@@ -55,6 +55,12 @@ package protocol Draining: BlockDriver {
     func endDrain()
 }
 
+/// Can forget what it holds itself.
+package protocol Emptying: BlockDriver {
+    /// Afterwards everything shows the backing file, or zeroes. No guest request runs; the node may be written.
+    func makeEmpty() async throws(BlockError)
+}
+
 /// Knows how much storage its data takes on the host.
 package protocol SpaceReporting: BlockDriver {
     /// Bytes; nil when that cannot be found out.

@@ -41,24 +41,15 @@ struct Comparison: Sendable {
     /// Pieces that are read together.
     private static let batchSize = 32
     private static let workers = 8
-    /// Below this a second thread costs more than it brings, in bytes.
-    private static let smallestShared = 8 << 20
 
     private var longest: Int { max(images[0].length, images[1].length) }
 
     func run(on context: IOContext) async -> Verdict {
         let sizesDiffer = images[0].length != images[1].length
         if sizesDiffer, isStrict { return Verdict(text: "Strict mode: Image size mismatch!\n", status: 1) }
-        var helper: IOContext?
-        if HostProcessors.count > 1, longest >= Self.smallestShared {
-            // Without a second thread it only takes longer.
-            do throws(BlockError) { helper = try IOContext.startThread(name: "compare") } catch {}
-        }
-        defer {
-            helper?.stop()
-            helper?.join()
-        }
-        let readers = PieceReaders(images, names: names, count: Self.workers, on: helper.map { [context, $0] } ?? [context])
+        let threads = CopyThreads(context, for: longest)
+        defer { threads.stop() }
+        let readers = PieceReaders(images, names: names, count: Self.workers, on: threads.contexts)
         var warning = ""
         do throws(Finding) {
             try await compareCommonPart(readers)

@@ -12,9 +12,6 @@ struct Conversion {
     private let context: IOContext
     private let session: ImageSession
 
-    /// Below this a second thread costs more than it brings, in bytes.
-    private static let smallestShared = 8 << 20
-
     init(_ plan: ConvertPlan, on context: IOContext, objects: ObjectRegistry) {
         self.plan = plan
         self.context = context
@@ -109,46 +106,15 @@ struct Conversion {
         settings.writeFlags = target.writeFlags
         if plan.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
-        var helpers: [IOContext] = []
-        if settings.workers > 1, HostProcessors.count > 1, source.length >= Self.smallestShared {
-            // Without a second thread it only takes longer.
-            do throws(BlockError) { helpers.append(try IOContext.startThread(name: "convert")) } catch {}
-        }
+        let threads = CopyThreads(context, for: settings.workers > 1 ? source.length : 0)
+        defer { threads.stop() }
         // Threads that wait for each other's turn do not overlap. What it costs: the clusters of the target lie in the order of the source only
         // roughly, a stripe here and there exchanged. One worker (-m 1) keeps the order exactly.
-        settings.isOrdered = !plan.isUnordered && helpers.isEmpty
+        settings.isOrdered = !plan.isUnordered && threads.contexts.count == 1
         let work = StripeCursor(length: source.length, stripeSize: max(settings.pieceSize, settings.compressionUnit ?? 1))
         let copier = BlockCopier(
             source, to: target.backend.root, clusterSize: clusterSize, work: work, settings, gates: source.parts.map(\.backend) + [target.backend],
-            delegate: ConversionWatch(work, plan.rate, progress))
-        defer {
-            for helper in helpers {
-                helper.stop()
-                helper.join()
-            }
-        }
-        try await copier.run(on: [context] + helpers)
+            delegate: CopyWatch(work, plan.rate, progress))
+        try await copier.run(on: threads.contexts)
     }
-}
-
-/// Shows how far a conversion is, and slows it down if that is wanted. The first error ends it.
-private final class ConversionWatch: CopyDelegate {
-    private let work: StripeCursor
-    private let limiter: RateLimiter?
-    private let progress: ProgressReporter
-
-    init(_ work: StripeCursor, _ rate: Int?, _ progress: ProgressReporter) {
-        self.work = work
-        limiter = rate.map(RateLimiter.init)
-        self.progress = progress
-    }
-
-    func admit() async -> Bool { true }
-
-    func copied(_ tally: CopyTally) async {
-        progress.report(work.done, of: work.length)
-        if let limiter { await limiter.wait(after: tally.moved) }
-    }
-
-    func failed(_ failure: CopyFailure) async -> CopyFailureAction { .stop }
 }

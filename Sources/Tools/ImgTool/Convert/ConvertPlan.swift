@@ -54,9 +54,7 @@ struct ConvertPlan: Sendable {
             case .targetIsZero: targetIsZero = true
             case .sparseSize: (copy.sparseUnit, sparseIsGiven) = (try Self.sparseSize(value), true)
             case .forceShare: forceShare = true
-            case .rate:
-                guard let bytes = ByteSize.parse(value) else { throw ToolFailure("Invalid rate limit specified: '\(value)'.") }
-                rate = bytes == 0 ? nil : bytes
+            case .rate: rate = try RateLimiter.rate(value)
             case .parallel: copy.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
             case .outOfOrder: isUnordered = true
             case .compress: compresses = true

@@ -1,5 +1,7 @@
 import IOCore
+import StrataBase
 import Synchronization
+import ToolSupport
 
 /// Spaces work out so that not more than so many bytes a second are moved.
 final class RateLimiter: Sendable {
@@ -8,6 +10,12 @@ final class RateLimiter: Sendable {
     private let spent = Mutex(0)
 
     init(bytesPerSecond: Int) { self.bytesPerSecond = max(1, bytesPerSecond) }
+
+    /// The value of `-r`, in bytes per second; nil for as fast as possible.
+    static func rate(_ text: String) throws(ToolFailure) -> Int? {
+        guard let bytes = ByteSize.parse(text) else { throw ToolFailure("Invalid rate limit specified: '\(text)'.") }
+        return bytes == 0 ? nil : bytes
+    }
 
     /// Returns when it is time to go on after `byteCount` bytes were moved.
     func wait(after byteCount: Int) async {

@@ -1,0 +1,32 @@
+import BlockGraph
+import IOCore
+import ToolSupport
+
+/// The image that a commit goes to.
+enum CommitBase {
+    /// - Parameters:
+    ///   - name: what `-b` says: a file name, relative to the image that it is the backing file of; nil for the next image of the chain.
+    ///   - top: the image that is committed.
+    static func find(_ name: String?, below top: BlockNode, named topName: String) throws(ToolFailure) -> BlockNode {
+        guard let name else {
+            guard let next = top.backingChild?.node else { throw ToolFailure("Image does not have a backing file") }
+            return next
+        }
+        var overlay = top
+        while let candidate = overlay.chainChild?.node {
+            if overlay.backingChild != nil, matches(name, candidate, overlay) { return candidate }
+            overlay = candidate
+        }
+        throw ToolFailure("Did not find '\(name)' in the backing chain of '\(topName)'")
+    }
+
+    /// Whether the name is the one that the overlay stores, or another one of the same file.
+    private static func matches(_ name: String, _ node: BlockNode, _ overlay: BlockNode) -> Bool {
+        if name.isEmpty { return false }
+        if name == overlay.imageDescribing?.backingName { return true }
+        var names = NodeDescriptions()
+        if name == names.filename(of: node) { return true }
+        guard let filename = node.filename, let identity = HostFile.identity(ofFileNamed: filename) else { return false }
+        return HostFile.identity(ofFileNamed: BackingReference.resolve(name, relativeTo: overlay.filename)) == identity
+    }
+}
