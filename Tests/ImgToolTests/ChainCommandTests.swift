@@ -28,13 +28,14 @@ struct ChainCommandTests {
     @Test("rebase keeps what the guest sees", arguments: [
         ["rebase -b b.qcow2 -F qcow2 d.qcow2"], ["rebase -b '' d.qcow2"], ["rebase -b a.raw -F raw d.qcow2"],
         ["rebase -b c.qcow2 -F qcow2 d.qcow2"], ["rebase -c -b b.qcow2 -F qcow2 d.qcow2"], ["rebase -c -b '' d.qcow2"], ["rebase -b b.qcow2 -F qcow2 long.qcow2"],
-        ["rebase -b d.qcow2 -F qcow2 e.qcow2"], ["rebase -b '' e.qcow2"], ["rebase -q -t none -T none -b a.raw -F raw c.qcow2"],
+        ["rebase -b d.qcow2 -F qcow2 e.qcow2"], ["rebase -b '' e.qcow2"], ["rebase -b wide.qcow2 -F qcow2 long.qcow2"], ["rebase -c -b wide.qcow2 -F qcow2 long.qcow2"], ["rebase -q -t none -T none -b a.raw -F raw c.qcow2"],
         ["rebase --image-opts -b b.qcow2 -F qcow2 driver=qcow2,file.filename=d.qcow2"], ["rebase -U -b b.qcow2 -F qcow2 d.qcow2"],
         ["resize b.qcow2 20M", "rebase -b a.raw -F raw c.qcow2", "resize c.qcow2 20M"], ["resize --shrink a.raw -f raw 5M", "rebase -b a.raw -F raw d.qcow2"],
     ])
     func rebase(commands: [String]) throws {
         var script = CommandScript()
         script.images += [
+            ["create", "-q", "-f", "qcow2", "wide.qcow2", "20M"], ["io", "-c", "write -P 7 9M 3M", "-c", "write -P 8 19M 1M", "wide.qcow2"],
             ["create", "-q", "-f", "qcow2", "-o", "compat=0.10,cluster_size=4k", "-b", "c.qcow2", "-F", "qcow2", "v2.qcow2"], ["io", "-c", "write -P 6 100k 50k", "v2.qcow2"],
         ]
         try script.expectSame(commands + ["rebase -b a.raw -F raw v2.qcow2"], comparing: Self.everything.merging(["v2.qcow2": "qcow2", "e.qcow2": "qcow2"]) { a, _ in a })

@@ -26,6 +26,10 @@ struct Conversion {
             settings.forceShare = plan.forceShare
             images.append(try await session.open(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat, settings))
         }
+        if let snapshot = plan.snapshot {
+            guard images.count == 1 else { throw ToolFailure("No support for concatenating multiple snapshot") }
+            try await SnapshotChoice.load(snapshot, of: images[0], in: session)
+        }
         let source: ConvertSource
         do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
 
@@ -99,6 +103,7 @@ struct Conversion {
     ) async throws(BlockError) {
         var source = source
         source.leavesBacking = targetHasBacking
+        source.salvage = plan.salvage
         var settings = plan.copy
         // Nobody else writes to an image that is converted.
         settings.sourceIsStable = true

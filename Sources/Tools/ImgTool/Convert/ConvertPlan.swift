@@ -25,6 +25,9 @@ struct ConvertPlan: Sendable {
     var isUnordered = false
     /// Bytes per second; nil for as fast as possible.
     var rate: Int?
+    /// Nil for the present state.
+    var snapshot: SnapshotChoice.Wish?
+    var salvage: Salvage?
 
     init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
         var formatIsGiven = false
@@ -58,7 +61,8 @@ struct ConvertPlan: Sendable {
             case .parallel: copy.workers = try NumberArgument.parse(value, "number of coroutines", in: 1...16)
             case .outOfOrder: isUnordered = true
             case .compress: compresses = true
-            case .snapshot, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
+            case .snapshot: snapshot = try SnapshotChoice.Wish(value)
+            case .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
             }
         }
         if isQuiet { showsProgress = false }
@@ -84,13 +88,13 @@ struct ConvertPlan: Sendable {
         }
         guard arguments.operands.count >= 2, let last = arguments.operands.last else { throw ToolFailure("Must specify image file name") }
         sources = arguments.operands.dropLast()
+        if arguments.contains(.salvage) { salvage = Salvage(isQuiet: isQuiet) }
         target = last
     }
 
     /// What later versions bring: refused rather than ignored.
     private static let unsupported: [(key: ConvertCommand.Key, name: String)] = [
-        (.snapshot, "Reading a snapshot (-l)"), (.bitmaps, "Copying bitmaps (--bitmaps)"),
-        (.salvage, "Ignoring read errors (--salvage)"),
+        (.bitmaps, "Copying bitmaps (--bitmaps)"),
     ]
 
     private static func sparseSize(_ text: String) throws(ToolFailure) -> Int {

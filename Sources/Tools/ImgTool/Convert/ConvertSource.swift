@@ -24,6 +24,8 @@ struct ConvertSource: CopySource {
 
     /// What an image does not store itself stays with its backing file, which the target has too.
     var leavesBacking = false
+    /// What to do about sectors that cannot be read; nil fails.
+    var salvage: Salvage?
 
     /// - Throws: when the sizes add up to more than a disk can have.
     init(_ backends: [BlockBackend]) throws(BlockError) {
@@ -46,7 +48,14 @@ struct ConvertSource: CopySource {
         let end = part.start + part.length
         guard position < end else { return CopyRun(.zero, position..<part.start + part.paddedLength) }
         let range = GuestRange(GuestOffset(position - part.start), byteCount: min(end, limit) - position)
-        let (status, depth, _) = try await part.backend.node.chainStatus(of: range)
+        let (status, depth): (BlockStatus, Int)
+        do throws(BlockError) {
+            (status, depth, _) = try await part.backend.node.chainStatus(of: range)
+        } catch {
+            guard let salvage else { throw error }
+            salvage.noteStatus(error, at: position)
+            return CopyRun(.data, position..<min(end, limit, position + Self.sectorSize))
+        }
         let kind: CopyRun.Kind = leavesBacking && depth > 0 ? .nothing : status.flags.contains(.zero) ? .zero : .data
         return CopyRun(kind, position..<position + status.byteCount)
     }
@@ -59,7 +68,14 @@ struct ConvertSource: CopySource {
 
     func read(_ data: IOVector, at position: Int) async throws(BlockError) {
         let part = part(at: position)
-        try await part.backend.root.read(data, at: GuestOffset(position - part.start))
+        do throws(BlockError) {
+            try await part.backend.root.read(data, at: GuestOffset(position - part.start))
+        } catch {
+            guard let salvage else { throw error }
+            await salvage.read(data, at: position) { (sector, position) async throws(BlockError) in
+                try await part.backend.root.read(sector, at: GuestOffset(position - part.start))
+            }
+        }
     }
 
     private func part(at position: Int) -> Part {

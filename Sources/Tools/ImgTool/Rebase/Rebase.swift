@@ -57,10 +57,13 @@ struct Rebase {
         var settings = CopySettings()
         // What reads as zero has to hide what the new base has there.
         settings.zeroFlags = []
+        let oldBase = image.node.backingChild?.node
+        // Beyond the end of the old base the image need do nothing to show zeroes, and so does nothing when it is asked for them.
+        if (oldBase?.length ?? 0) < min(image.backend.length, newBase?.backend.length ?? 0) { settings.sparseUnit = 0 }
         settings.writeFlags = image.writeFlags
         if compresses { settings.compressionUnit = image.node.compressionUnit }
         let unit = description?.clusterSize ?? RebaseSource.standardUnit
-        let source = RebaseSource(image.backend.root, oldBase: image.node.backingChild?.node, newBase: newBase?.backend.root, unit: unit)
+        let source = RebaseSource(image.backend.root, oldBase: oldBase, newBase: newBase?.backend.root, unit: unit)
         let threads = CopyThreads(IOContext.current ?? session.graph.context, for: source.length)
         defer { threads.stop() }
         let work = StripeCursor(length: source.length, stripeSize: max(settings.pieceSize, unit))

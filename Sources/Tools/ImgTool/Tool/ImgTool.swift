@@ -4,7 +4,7 @@ package import ToolSupport
 /// The commands, in the order in which `--help` lists them.
 private let commands: [any ImgCommand.Type] = [
     BenchCommand.self, CheckCommand.self, CommitCommand.self, CompareCommand.self, ConvertCommand.self, CreateCommand.self, DDCommand.self, InfoCommand.self,
-    MapCommand.self, RebaseCommand.self, ResizeCommand.self,
+    MapCommand.self, RebaseCommand.self, ResizeCommand.self, SnapshotCommand.self,
 ]
 
 /// The tool `img`: finds the command and hands over the rest of the line.
