@@ -4,20 +4,59 @@ package import StrataBase
 import Synchronization
 
 extension QCOW2Driver: Checking {
-    /// Compares the refcounts with the references that the tables hold.
-    /// - Throws: when a table cannot be read at all, or for repairs, which this driver does not do yet.
-    package func check(repair: CheckRepair) async throws(BlockError) -> CheckReport {
+    /// Compares the refcounts with the references that the tables hold, and repairs what was asked for. Nobody else may use an image that is repaired.
+    /// - Throws: when a table cannot be read at all, or a repair cannot be carried out; the image is then what it was.
+    package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
         try opened.requireServable()
-        guard repair.isEmpty else { throw BlockError(.unsupported, "Repairing qcow2 images is not supported yet") }
         if state.withLock({ $0.isReadyForWrites }) {
             try await commit(.durable)
             try await settleRefcounts()
         }
+        let before = try await walk(progress)
+        if repair.isEmpty { return before.report }
+        var after = before
+        // A table that moves leaves a cluster that others may refer to as well, whose flags then change: a second round settles that.
+        for _ in 0..<4 {
+            guard try await mend(after, repair) else { break }
+            try await activate()
+            after = try await walk(nil)
+        }
+        var report = after.report
+        report.messages = before.report.messages
+        report.corruptionsFixed = max(0, before.report.corruptions - report.corruptions)
+        report.leaksFixed = max(0, before.report.leaks - report.leaks)
+        if report.corruptions == 0, report.checkErrors == 0 {
+            try await clearMarks()
+            try await activate()
+        }
+        return report
+    }
+
+    private func walk(_ progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckWalk {
         let (l1, tables) = state.withLock { ($0.l1, HeaderTables($0)) }
         let table = try await file.readWords(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
         var walk = CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table)
+        walk.progress = progress
         try await walk.run(l1: l1)
-        return walk.report
+        return walk
+    }
+
+    /// One round of a repair.
+    /// - Returns: whether anything was done.
+    private func mend(_ walk: CheckWalk, _ repair: CheckRepair) async throws(BlockError) -> Bool {
+        let report = walk.report
+        if report.corruptions == 0, report.leaks == 0, report.checkErrors == 0 { return false }
+        let isOnlyLeaks = report.corruptions == walk.wrongFlags && report.checkErrors == 0
+        if repair.contains(.errors) || (repair.contains(.leaks) && isOnlyLeaks) {
+            var repair = ImageRepair(walk)
+            let l1 = state.withLock { $0.l1 }
+            _ = try await repair.run(l1: l1, keepsMapping: false)
+            return true
+        }
+        // Clusters that seem to be lost may be what a damaged entry ought to name.
+        guard repair.contains(.leaks), report.leaks > 0, walk.isWholeMappingKnown else { return false }
+        try await freeLeakedClusters(walk)
+        return true
     }
 }
 
@@ -40,6 +79,14 @@ struct CheckWalk {
     let refcountTable: [UInt64]
     var references = ReferenceCounts()
     var report = CheckReport()
+    /// Corruptions that are nothing but copied flags.
+    private(set) var wrongFlags = 0
+    /// How tables are mended before what they refer to is counted; nil for a mere check.
+    var rules: RepairRules?
+    /// Entries and tables that no rule mends.
+    private(set) var damage = 0
+    /// Told how many L1 entries of how many have been looked at.
+    var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
     /// Refcount blocks that were read, by table index; emptied when they take too much memory.
     var blocks: [Int: RefcountBlock] = [:]
 
@@ -61,14 +108,29 @@ struct CheckWalk {
     }
 
     mutating func run(l1: [UInt64]) async throws(BlockError) {
+        try await countEverythingButRefcounts(l1: l1)
+        try count(tables.refcountTableOffset.rawValue, tables.refcountTableClusters << geometry.clusterBits)
+        try countRefcountBlocks()
+        try await compare()
+    }
+
+    mutating func countEverythingButRefcounts(l1: [UInt64]) async throws(BlockError) {
         try count(0, geometry.clusterSize)
         try count(tables.l1Offset.rawValue, l1.count * 8)
         try await walk(l1, isActive: true)
         try await walkSnapshots()
         try await walkBitmaps()
-        try count(tables.refcountTableOffset.rawValue, tables.refcountTableClusters << geometry.clusterBits)
-        try countRefcountBlocks()
-        try await compare()
+    }
+
+    private mutating func wrongFlag(_ message: String) {
+        wrongFlags += 1
+        corruption(message)
+    }
+
+    /// Something that no rule mends.
+    private mutating func damage(_ message: String) {
+        damage += 1
+        corruption(message)
     }
 
     mutating func corruption(_ message: String) {
@@ -95,29 +157,37 @@ struct CheckWalk {
 
     // MARK: The mapping
 
-    private mutating func walk(_ l1: [UInt64], isActive: Bool) async throws(BlockError) {
+    private mutating func walk(_ table: [UInt64], isActive: Bool) async throws(BlockError) {
+        var l1 = table
+        if let rules { damage += rules.fix(l1: &l1) }
         for (index, bits) in l1.enumerated() where bits != 0 {
+            if Task.isCancelled { throw BlockError(.cancelled, "The check was cancelled") }
+            if isActive { progress?(index, l1.count) }
             let entry = L1Entry(bits: bits)
             if entry.hasReservedBits { corruption("found L1 entry with reserved bits set: \(hex(bits))") }
-            if entry.tableOffset == 0 { continue }
+            // An entry that is nothing but a flag names the header. QEMU's check takes that for a table.
             try count(entry.tableOffset, geometry.clusterSize)
             if !entry.tableOffset.isAligned(to: geometry.clusterSize) {
+                if rules == nil { damage += 1 }
                 corruption("l2_offset=\(hex(entry.tableOffset)): Table is not cluster aligned; L1 entry corrupted")
             }
-            if isActive, let refcount = try await refcount(entry.tableOffset >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
-                corruption("OFLAG_COPIED L2 cluster: l1_index=\(index) l1_entry=\(hex(bits)) refcount=\(refcount)")
+            if isActive, entry.tableOffset != 0, let refcount = try await refcount(entry.tableOffset >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
+                wrongFlag("OFLAG_COPIED L2 cluster: l1_index=\(index) l1_entry=\(hex(bits)) refcount=\(refcount)")
             }
+            // What lies where a table cannot lie says nothing, but a check counts it as QEMU's does.
+            if rules != nil, !entry.tableOffset.isAligned(to: geometry.clusterSize) { continue }
             // A table beyond the end of the file reads as zeroes.
             if entry.tableOffset < fileLength { try await walkTable(entry.tableOffset, isActive: isActive) }
         }
     }
 
     private mutating func walkTable(_ offset: Int, isActive: Bool) async throws(BlockError) {
-        let table: [UInt64]
+        var table: [UInt64]
         do { table = try await file.readWords(at: HostOffset(offset), geometry.l2Entries) } catch {
             report.checkErrors += 1
             return note("ERROR reading the L2 table at \(hex(offset)): \(error)")
         }
+        if let rules { damage += rules.fix(l2: &table) }
         var expected = 0
         for bits in table where bits != 0 {
             let entry = L2Entry(bits: bits)
@@ -135,8 +205,8 @@ struct CheckWalk {
                 report.allocatedClusters? += 1
                 if expected != 0, host != expected { report.fragmentedClusters? += 1 }
                 expected = host &+ geometry.clusterSize
-                if let refcount = try await refcount(host >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
-                    corruption("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=\(refcount)")
+                if offset != 0, let refcount = try await refcount(host >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
+                    wrongFlag("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=\(refcount)")
                 }
             }
             try count(host, geometry.clusterSize)
@@ -158,33 +228,54 @@ struct CheckWalk {
 
     private mutating func walkSnapshots() async throws(BlockError) {
         if tables.snapshotCount == 0 { return }
-        let start = tables.snapshotTableOffset.rawValue
-        let buffer = IOBuffer(byteCount: max(0, min(Self.maximumTableBytes, fileLength - start)))
-        try await file.read(buffer.vector, at: GuestOffset(start))
-        var position = 0
-        for _ in 0..<tables.snapshotCount {
-            let record: SnapshotRecord
-            do throws(DecodingFailure) {
-                let at = position
-                record = try buffer.withBytes { bytes throws(DecodingFailure) in try SnapshotRecord(decoding: bytes, at: at) }
-            } catch { return corruption("snapshot table is truncated: \(error)") }
-            position += record.encodedSize
-            guard record.l1TableOffset <= UInt64(Int.max >> 1), Int(record.l1TableOffset).isAligned(to: geometry.clusterSize),
-                Int(record.l1Size) <= ClusterGeometry.maximumL1Bytes / 8
-            else {
-                corruption("snapshot \(record.identifier): L1 table offset \(hex(record.l1TableOffset)) or size \(record.l1Size) is invalid")
+        let (records, byteCount, isTruncated) = try await Self.readSnapshots(of: file, tables)
+        if isTruncated { corruption("snapshot table is truncated behind \(records.count) of \(tables.snapshotCount) entries") }
+        for (number, read) in records.enumerated() {
+            var record = read
+            if record.extraData.count > SnapshotRecord.maximumExtraSize, rules == nil { corruption("snapshot table entry \(number) has too much extra metadata") }
+            if opened.header.version >= 3, record.extraData.count < 16, rules == nil { corruption("snapshot table entry \(number) is incomplete") }
+            if let rules { record = rules.fixed(record, diskSize: tables.virtualSize) ?? record }
+            guard Self.hasUsableTable(record, geometry) else {
+                damage("snapshot \(record.identifier): L1 table offset \(hex(record.l1TableOffset)) or size \(record.l1Size) is invalid; snapshot table entry corrupted")
                 continue
             }
             try count(Int(record.l1TableOffset), Int(record.l1Size) * 8)
             try await walk(try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)), isActive: false)
         }
-        try count(start, position)
+        try count(tables.snapshotTableOffset.rawValue, byteCount)
     }
+
+    /// The records of the snapshot table and how many bytes they take.
+    static func readSnapshots(of file: BlockChild, _ tables: HeaderTables) async throws(BlockError) -> (records: [SnapshotRecord], byteCount: Int, isTruncated: Bool) {
+        let start = tables.snapshotTableOffset.rawValue
+        // Behind the end of the file there are zeroes.
+        let buffer = IOBuffer(byteCount: min(maximumTableBytes, max(0, file.length - start) + tables.snapshotCount * SnapshotRecord.fixedSize))
+        defer { withExtendedLifetime(buffer) {} }
+        try await file.read(buffer.vector, at: GuestOffset(start))
+        var (records, position): ([SnapshotRecord], Int) = ([], 0)
+        for _ in 0..<tables.snapshotCount {
+            do throws(DecodingFailure) {
+                let at = position
+                let record = try buffer.withBytes { bytes throws(DecodingFailure) in try SnapshotRecord(decoding: bytes, at: at) }
+                position += record.encodedSize
+                records.append(record)
+            } catch { return (records, position, true) }
+        }
+        return (records, position, false)
+    }
+
+    static func hasUsableTable(_ record: SnapshotRecord, _ geometry: ClusterGeometry) -> Bool {
+        record.l1TableOffset <= UInt64(Int.max >> 1) && Int(record.l1TableOffset).isAligned(to: geometry.clusterSize)
+            && Int(record.l1Size) <= ClusterGeometry.maximumL1Bytes / 8
+    }
+
+    /// Whether every reference was found: nothing unreadable, nothing that could be something else.
+    var isWholeMappingKnown: Bool { damage == 0 && report.checkErrors == 0 && refcountTable.indices.allSatisfy { refcountTable[$0] & ~RefcountState.offsetMask == 0 } }
 
     private mutating func walkBitmaps() async throws(BlockError) {
         guard opened.header.autoclear.contains(.bitmaps), let bitmaps = opened.extensions.bitmaps, bitmaps.count > 0 else { return }
         guard bitmaps.directoryOffset <= UInt64(Int.max >> 1), bitmaps.directorySize <= UInt64(Self.maximumTableBytes) else {
-            return corruption("the bitmap directory's offset or size is invalid")
+            return damage("the bitmap directory's offset or size is invalid")
         }
         try count(Int(bitmaps.directoryOffset), Int(bitmaps.directorySize))
         let buffer = IOBuffer(byteCount: Int(bitmaps.directorySize))
@@ -195,10 +286,10 @@ struct CheckWalk {
             do throws(DecodingFailure) {
                 let at = position
                 record = try buffer.withBytes { bytes throws(DecodingFailure) in try BitmapRecord(decoding: bytes, at: at) }
-            } catch { return corruption("bitmap directory is truncated: \(error)") }
+            } catch { return damage("bitmap directory is truncated: \(error)") }
             position += record.encodedSize
             guard record.tableOffset <= UInt64(Int.max >> 1), Int(record.tableSize) * 8 <= Self.maximumTableBytes else {
-                corruption("a bitmap table's offset or size is invalid")
+                damage("a bitmap table's offset or size is invalid")
                 continue
             }
             try count(Int(record.tableOffset), Int(record.tableSize) * 8)

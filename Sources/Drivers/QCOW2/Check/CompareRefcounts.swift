@@ -30,7 +30,7 @@ extension CheckWalk {
         }
     }
 
-    private func hasBlock(_ index: Int) -> Bool {
+    func hasBlock(_ index: Int) -> Bool {
         index < refcountTable.count && refcountTable[index] & RefcountState.offsetMask != 0
     }
 
@@ -45,7 +45,9 @@ extension CheckWalk {
     private mutating func block(_ index: Int) async throws(BlockError) -> RefcountBlock? {
         if let block = blocks[index] { return block }
         let offset = refcountTable[index] & RefcountState.offsetMask
-        guard offset <= UInt64(Int.max), Int(offset).isAligned(to: geometry.clusterSize), Int(offset) < fileLength else { return nil }
+        guard offset <= UInt64(Int.max), Int(offset).isAligned(to: geometry.clusterSize) else { return nil }
+        // Behind the end of the file there are zeroes.
+        if Int(offset) >= fileLength { return RefcountBlock(emptyFor: geometry) }
         let buffer = IOBuffer(byteCount: geometry.clusterSize)
         do { try await file.read(buffer.vector, at: GuestOffset(Int(offset))) } catch { return nil }
         if (blocks.count + 1) << geometry.clusterBits > Self.blockCacheBytes { blocks.removeAll() }
@@ -71,7 +73,7 @@ extension CheckWalk {
             // References may reach one cluster further than a file that ends inside it.
             if first > clusters { break }
             guard let block = try await block(index) else {
-                report.checkErrors += 1
+                report.checkErrors += max(0, min(geometry.refcountsPerBlock, clusters - first))
                 note("ERROR can't get refcounts of block \(index)")
                 continue
             }

@@ -39,6 +39,26 @@ struct ReferenceCounts: Sendable {
         if counts[position] < .max { counts[position] += 1 }
     }
 
+    /// Takes references away; those that are not there are not missed.
+    mutating func remove(_ cluster: Int, _ number: Int) {
+        for cluster in cluster..<(cluster + number) {
+            guard let chunk = chunks.value(for: cluster >> Self.chunkBits) else { continue }
+            let position = Int(chunk) << Self.chunkBits + (cluster & (Self.chunkSize - 1))
+            if counts[position] > 0, counts[position] < .max { counts[position] -= 1 }
+        }
+    }
+
+    /// Whether the chunk that starts at a cluster has a reference left.
+    func hasAny(_ start: Int) -> Bool { (start..<start + Self.chunkSize).contains { count($0) > 0 } }
+
+    /// Behind the last cluster that has a reference.
+    var end: Int {
+        for start in chunkStarts.reversed() {
+            if let last = (start..<start + Self.chunkSize).last(where: { count($0) > 0 }) { return last + 1 }
+        }
+        return 0
+    }
+
     /// Every chunk of clusters that has a reference, in order: the first cluster of each.
     var chunkStarts: [Int] { chunks.allKeys().sorted().map { $0 << Self.chunkBits } }
 }

@@ -87,8 +87,8 @@ package struct CompressedCluster: Hashable, Sendable {
 
     init(bits: UInt64, in geometry: ClusterGeometry) {
         let split = UInt64(geometry.compressedOffsetBits)
-        // Bits 56 and above of the offset do not exist in QEMU; they cannot be a position in a file of at most 2^63 bytes anyway.
-        offset = HostOffset(Int(bits & ((1 << split) - 1) & 0x00ff_ffff_ffff_ffff))
+        // At most 61 bits.
+        offset = HostOffset(Int(bits & ((1 << split) - 1)))
         let sectorsMinusOne = Int((bits & (L2Entry.compressedFlag - 1)) >> split)
         byteCount = (sectorsMinusOne + 1) * 512 - (offset.rawValue & 511)
     }

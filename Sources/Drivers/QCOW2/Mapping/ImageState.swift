@@ -17,6 +17,8 @@ struct ImageState: Sendable {
     var l1OnDisk: [Int: UInt64] = [:]
     var l2: L2SliceCache
     var refcounts: RefcountState
+    /// The dirty mark that the image was opened with is gone: the refcounts were rebuilt.
+    var hasExactRefcounts = false
     /// The mapping is that of a snapshot, which nobody may write to.
     var showsSnapshot = false
     /// What the header says about snapshots.

@@ -15,7 +15,9 @@ extension QCOW2Driver {
         }
         guard mustMark, opened.header.version >= 3 else { return error }
         do {
-            try await writeHeaderBytes(at: QCOW2Header.Field.incompatible, opened.header.incompatible.union(.corrupt).rawValue)
+            // A dirty mark may have gone since the header was read.
+            let marks = state.withLock({ $0.hasExactRefcounts }) ? opened.header.incompatible.subtracting(.dirty) : opened.header.incompatible
+            try await writeHeaderBytes(at: QCOW2Header.Field.incompatible, marks.union(.corrupt).rawValue)
             try await file.flush()
         } catch {
             // The mark is a courtesy to the next user; this one is told of the corruption itself.

@@ -27,7 +27,7 @@ struct HeaderTables: Hashable, Sendable {
         snapshotTableOffset = state.snapshotTableOffset
     }
 
-    fileprivate func encoded(encryptionMethod: UInt32) -> [UInt8] {
+    func encoded(encryptionMethod: UInt32) -> [UInt8] {
         let start = QCOW2Header.Field.virtualSize
         var bytes = [UInt8](repeating: 0, count: QCOW2Header.Field.tablesEnd - start)
         bytes.setBigEndian(UInt64(virtualSize), at: 0)

@@ -104,10 +104,5 @@ extension ValidatedHeader {
         if header.incompatible.contains(.corrupt) {
             throw BlockError(.accessDenied, "qcow2: Image is corrupt; cannot be opened read/write")
         }
-        if header.incompatible.contains(.dirty) {
-            throw BlockError(
-                .accessDenied, "qcow2: Image was not closed properly and its reference counts are out of date; cannot be opened read/write",
-                hint: "Repair it (qemu-img check -r all) or open it read-only.")
-        }
     }
 }

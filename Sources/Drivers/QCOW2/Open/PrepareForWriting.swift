@@ -18,9 +18,10 @@ extension QCOW2Driver {
         await preparation.lock()
         defer { preparation.unlock() }
         if state.withLock({ $0.isReadyForWrites }) { return }
-        guard opened.header.incompatible.isDisjoint(with: [.dirty, .corrupt]) else {
+        guard !opened.header.incompatible.contains(.corrupt) else {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
+        if opened.header.incompatible.contains(.dirty), !state.withLock({ $0.hasExactRefcounts }) { try await rebuildDirtyRefcounts() }
 
         let tables = state.withLock { HeaderTables($0) }
         for (name, offset) in [("L1", tables.l1Offset), ("refcount", tables.refcountTableOffset)] where offset.rawValue > file.length {
@@ -40,6 +41,22 @@ extension QCOW2Driver {
             state.metadataClusters = metadata
             state.isReadyForWrites = true
         }
+    }
+
+    /// The refcounts of an image that was not closed may be older than its mapping: they are made anew from it, as QEMU does when it opens one. Requests
+    /// that read go on meanwhile; the mapping stays where it is.
+    private func rebuildDirtyRefcounts() async throws(BlockError) {
+        let (l1, tables) = state.withLock { ($0.l1, HeaderTables($0)) }
+        let table = try await readRefcountTable()
+        do throws(BlockError) {
+            var repair = ImageRepair(CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table))
+            let new = try await repair.run(l1: l1, keepsMapping: true)
+            state.withLock { state in
+                state.refcounts.tableOffset = new.refcountTableOffset
+                state.refcounts.tableClusters = new.refcountTableClusters
+                state.hasExactRefcounts = true
+            }
+        } catch { throw error.during("rebuilding the reference counts of an image that was not closed properly") }
     }
 
     func readRefcountTable() async throws(BlockError) -> [UInt64] {

@@ -82,6 +82,9 @@ extension QCOW2Driver: Snapshotting {
         _ body: (inout TableRebuild, [SnapshotRecord]) async throws(BlockError) -> T
     ) async throws(BlockError) -> T {
         try opened.requireServable()
+        if opened.header.incompatible.contains(.externalDataFile) {
+            throw BlockError(.unsupported, "Snapshots inside the image are not supported with an external data file")
+        }
         try await prepareForWriting()
         await resizing.lock()
         defer { resizing.unlock() }

@@ -85,8 +85,16 @@ package struct HostFileRange: Sendable, Hashable {
 
 /// Has metadata that can be checked for consistency.
 package protocol Checking: BlockDriver {
-    /// - Parameter repair: what may be repaired.
-    func check(repair: CheckRepair) async throws(BlockError) -> CheckReport
+    /// Looks, and repairs what it may. What is left afterwards is in the report's counts, what was repaired in `corruptionsFixed` and `leaksFixed`.
+    /// A task that is cancelled ends a check with `.cancelled`, and a repair before it has changed anything.
+    /// - Parameters:
+    ///   - repair: what may be repaired.
+    ///   - progress: told now and then how much of how much is done.
+    func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport
+}
+
+extension Checking {
+    package func check(repair: CheckRepair) async throws(BlockError) -> CheckReport { try await check(repair: repair, progress: nil) }
 }
 
 package struct CheckRepair: OptionSet, Hashable, Sendable {
