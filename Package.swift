@@ -99,16 +99,21 @@ let package = Package(
         module(
             "Strata", in: "Library",
             ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands", "BlockExports", "NBDServer", "QMPMonitor"]),
-        module("ToolSupport", in: "Tools", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "StorageCommands"]),
+        module("ToolSupport", in: "Tools", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "StorageCommands"]),
 
         // Floor 10: one library per tool.
         module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockCopy", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
         module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "CharacterDevices", "QMPMonitor", "StorageCommands", "ToolSupport"]),
         module("IOTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "ToolSupport"]),
+        module(
+            "NBDTool", in: "Tools",
+            [
+                "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockExports", "NBDProtocol", "NBDClient", "NBDServer", "ToolSupport",
+            ]),
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
         // Floor 11: the one executable.
-        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "DaemonTool", "QMPTool"]),
+        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "NBDTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
         .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),

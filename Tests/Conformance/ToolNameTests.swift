@@ -36,6 +36,6 @@ struct ToolNameTests {
         expectClearError(try run(Strata.binary, []))
         expectClearError(try run(Strata.binary, ["frobnicate"]), naming: ["frobnicate"])
         let help = try mustRun(Strata.binary, ["--help"])
-        for tool in ["img", "io", "daemon", "qmp"] { #expect(help.text.contains("  \(tool) - "), "\(help)") }
+        for tool in ["img", "io", "nbd", "daemon", "qmp"] { #expect(help.text.contains("  \(tool) - "), "\(help)") }
     }
 }

@@ -132,7 +132,8 @@ struct ToolNameTests {
             == .tool(.img, ToolInvocation(program: "/usr/bin/qemu-img", name: "qemu-img", arguments: ["info", "x"])))
         #expect(ToolName.choose(["qemu-storage-daemon"])
             == .tool(.daemon, ToolInvocation(program: "qemu-storage-daemon", name: "qemu-storage-daemon", arguments: [])))
-        #expect(ToolName.choose(["qemu-io", "-c", "x"]) == .missing(name: "qemu-io"))
+        #expect(ToolName.choose(["qemu-io", "-c", "x"]) == .tool(.io, ToolInvocation(program: "qemu-io", name: "qemu-io", arguments: ["-c", "x"])))
+        #expect(ToolName.choose(["qemu-nbd"]) == .tool(.nbd, ToolInvocation(program: "qemu-nbd", name: "qemu-nbd", arguments: [])))
     }
 
     @Test("otherwise the first argument does")

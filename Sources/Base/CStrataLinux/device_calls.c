@@ -1,6 +1,7 @@
 #include "device_calls.h"
 #include <errno.h>
 #include <linux/fs.h>
+#include <linux/nbd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -26,6 +27,13 @@ static int on_range(int fd, unsigned long request, int64_t offset, int64_t count
 
 int strata_device_discard(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKDISCARD, offset, count); }
 int strata_device_zero(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKZEROOUT, offset, count); }
+
+int strata_nbd_disconnect(int fd) {
+    // What is waiting is failed first, so that the device cannot hang on a server that does not answer.
+    if (ioctl(fd, NBD_CLEAR_QUE) < 0) return -errno;
+    if (ioctl(fd, NBD_DISCONNECT) < 0) return -errno;
+    return ioctl(fd, NBD_CLEAR_SOCK) < 0 ? -errno : 0;
+}
 
 int strata_is_block_device(const char *path) {
     struct stat st;

@@ -4,11 +4,11 @@ import NBDProtocol
 import StrataBase
 import Synchronization
 
-/// Runs the client's handshake over a socket that has just been connected.
+/// Runs a client's handshake over a socket that has just been connected.
 enum Negotiation {
-    /// What came of it: the session, and the bytes that came behind the handshake.
-    struct Result: Sendable {
-        var session: NBDClientSession
+    /// What came of it, and the bytes that came behind the handshake.
+    struct Result<Outcome: Sendable>: Sendable {
+        var session: Outcome
         /// Encrypted, if that was agreed on.
         var socket: ConnectedSocket
         var received: [UInt8]
@@ -17,21 +17,29 @@ enum Negotiation {
     /// Time in which a server must have agreed to an export, from connecting on.
     static let timeLimit = Duration.seconds(30)
 
-    /// - Parameter context: the context whose thread this runs on.
+    /// - Parameters:
+    ///   - handshake: what is wanted of the server.
+    ///   - security: what to encrypt with when the server agrees to TLS.
+    ///   - context: the context whose thread this runs on.
     /// - Throws: the server's refusal, a broken protocol or connection, or `.timedOut`.
-    static func run(_ plain: ConnectedSocket, _ wishes: ClientHandshake.Wishes, _ security: ClientSecurity?, context: IOContext) async throws(BlockError) -> Result {
+    static func run<Handshake: ClientNegotiation>(
+        _ handshake: Handshake, over plain: ConnectedSocket, _ security: ClientSecurity?, context: IOContext
+    ) async throws(BlockError) -> Result<Handshake.Outcome> {
         var socket = plain
-        var handshake = ClientHandshake(wishes)
+        var handshake = handshake
         var received = ReceiveBuffer(byteCount: 2 * (ClientHandshake.replyPayloadByteCount + 4096))
         var queue = SendQueue(capacity: 4096)
         let deadline = MonotonicTime.now + 30_000_000_000
         while true {
             var output = HandshakeOutput()
-            let (consumed, verdict) = try received.withUnread { bytes throws(BlockError) in try handshake.consume(bytes, &output) }
+            let (consumed, verdict) = try received.withUnread { bytes throws(BlockError) in try handshake.advance(bytes, &output) }
             received.consume(consumed)
             queue.append(output.take())
             switch verdict {
-            case .transmission(let session): return Result(session: session, socket: socket, received: received.takeUnread())
+            case .done(let session):
+                // A last word (that the client leaves) is a courtesy: whether it arrives does not matter.
+                _ = queue.send(to: socket, locate: { _, _ in nil })
+                return Result(session: session, socket: socket, received: received.takeUnread())
             case .startTLS:
                 guard let security, received.unreadByteCount == 0 else {
                     throw BlockError(.connection, "The NBD server broke the protocol: bytes came in clear after TLS was agreed on")

@@ -89,7 +89,7 @@ final class ServerLink: Sendable {
         }
         guard isWanted else { throw BlockError(.cancelled, "The node is being closed") }
         defer { state.withLock { $0.negotiating = nil } }
-        let result = try await Negotiation.run(socket, settings.wishes, settings.security, context: context)
+        let result = try await Negotiation.run(ClientHandshake(settings.wishes), over: socket, settings.security, context: context)
         try settings.accepts(result.session)
         let connection = ClientConnection(result.socket, session: result.session, received: result.received, context: context) { [weak self] error in self?.lost(error) }
         if let error = await connection.begin() { throw error }

@@ -23,6 +23,8 @@ package final class NBDExport: BlockExport {
     package let backend: BlockBackend
     /// What block status requests can be answered for.
     package let metaContexts: [MetaContext]
+    /// Whether a client may open several connections: false where further ones would wait for the first to end.
+    package let allowsSeveralConnections: Bool
     private let release: @Sendable () async -> Void
     private let state: Mutex<State>
 
@@ -36,6 +38,8 @@ package final class NBDExport: BlockExport {
         var isShuttingDown = false
         /// Takes the export off its server's list.
         var withdraw: (@Sendable () -> Void)?
+        /// Told when the last client has left.
+        var idle: (@Sendable () -> Void)?
     }
 
     /// - Parameters:
@@ -43,7 +47,7 @@ package final class NBDExport: BlockExport {
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
         id: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
-        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], release: @escaping @Sendable () async -> Void = {}
+        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], allowsSeveralConnections: Bool = true, release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
         self.id = id
@@ -53,13 +57,15 @@ package final class NBDExport: BlockExport {
         self.writesThrough = writesThrough
         self.backend = backend
         self.metaContexts = metaContexts
+        self.allowsSeveralConnections = allowsSeveralConnections
         state = Mutex(State(contexts: contexts))
         self.release = release
     }
 
     /// What clients are told at this moment.
     package var wireDescription: ExportDescription {
-        var flags: NBDTransmissionFlags = [.sendFlush, .sendFUA, .sendCache, .canMultiConn]
+        var flags: NBDTransmissionFlags = [.sendFlush, .sendFUA, .sendCache]
+        if allowsSeveralConnections { flags.insert(.canMultiConn) }
         if isWritable { flags.formUnion([.sendTrim, .sendWriteZeroes, .sendFastZero]) } else { flags.insert(.readOnly) }
         return ExportDescription(name: name, description: description, byteCount: backend.length, flags: flags, metaContexts: metaContexts)
     }
@@ -102,8 +108,15 @@ package final class NBDExport: BlockExport {
         return connection != nil
     }
 
+    /// Calls `idle` each time when the last client has left, on the thread that served it.
+    package func whenIdle(_ idle: @escaping @Sendable () -> Void) { state.withLock { $0.idle = idle } }
+
     private func forget(_ connection: ServerConnection) {
-        _ = state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+        let idle = state.withLock { state in
+            state.connections.removeValue(forKey: ObjectIdentifier(connection))
+            return state.connections.isEmpty ? state.idle : nil
+        }
+        idle?()
     }
 
     package func shutDown() async {

@@ -3,6 +3,7 @@ import Glibc
 import ImgTool
 import IOCore
 import IOTool
+import NBDTool
 import QMPTool
 import StrataBase
 import ToolSupport
@@ -22,7 +23,7 @@ let helpText = """
       -V, --version
          display version info and exit
 
-    A link to this program named strata-img, qemu-img, strata-io, qemu-io, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
+    A link to this program named strata-img, qemu-img, strata-io, qemu-io, strata-nbd, qemu-nbd, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
 
     """
 
@@ -30,14 +31,9 @@ func run(_ commandLine: [String]) -> Int32 {
     switch ToolName.choose(commandLine) {
     case .tool(.img, let invocation): return runImgTool(invocation)
     case .tool(.io, let invocation): return runIOTool(invocation)
+    case .tool(.nbd, let invocation): return runNBDTool(invocation)
     case .tool(.daemon, let invocation): return runDaemonTool(invocation)
     case .tool(.qmp, let invocation): return runQMPTool(invocation)
-    case .tool(let tool, let invocation):
-        StandardStreams.printError("\(invocation.name): the tool '\(tool.rawValue)' is not part of this build\n")
-        return 1
-    case .missing(let name):
-        StandardStreams.printError("\(name): this version has no such tool yet; it has: \(ToolName.list)\n")
-        return 1
     case .none(let program, let arguments):
         switch arguments.first {
         case "-h", "--help":

@@ -10,5 +10,7 @@ typedef struct {
 int strata_device_describe(int fd, strata_device_geometry *geometry);
 int strata_device_discard(int fd, int64_t offset, int64_t count);        // contents undefined afterwards
 int strata_device_zero(int fd, int64_t offset, int64_t count);           // reads as zeroes; the kernel writes them if the device cannot
+// Ends the connection behind a device of the kernel's NBD client.
+int strata_nbd_disconnect(int fd);
 // 1 if there is a block device of that name, 0 if not.
 int strata_is_block_device(const char *path);

@@ -26,6 +26,13 @@ extension HostFile {
             optimalTransfer: Int(geometry.optimal_size))
     }
 
+    /// Ends the connection behind a device of the kernel's NBD client.
+    /// - Throws: the kernel's refusal, for other devices among others.
+    package func disconnectNBD() throws(BlockError) {
+        let result = strata_nbd_disconnect(descriptor)
+        if result < 0 { throw BlockError(errno: -result, "Cannot disconnect \(path)") }
+    }
+
     /// A number that the kernel shows of a device's queue; that of a partition is its disk's.
     private static func queueValue(_ name: String, _ device: strata_device_geometry) -> Int? {
         for folder in ["queue", "../queue"] {

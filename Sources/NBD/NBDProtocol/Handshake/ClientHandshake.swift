@@ -212,7 +212,7 @@ package struct ClientHandshake: Sendable {
         }
         let payload = bytes.extracting(20..<20 + size)
         if type.isError {
-            try refused(option, type, text(payload), &output)
+            try refused(option, type, ServerText.line(payload), &output)
         } else {
             do throws(DecodingFailure) {
                 try readAnswer(option, type, payload)
@@ -305,12 +305,6 @@ package struct ClientHandshake: Sendable {
                 }
             throw .refused(error)
         }
-    }
-
-    private func text(_ payload: RawSpan) -> String {
-        guard let text = try? String(wireBytes: payload, what: "error text") else { return "" }
-        // One line, and nothing that steers a terminal.
-        return String(String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }))
     }
 
     // MARK: The end

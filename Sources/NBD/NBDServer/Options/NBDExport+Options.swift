@@ -6,10 +6,14 @@ package import StrataBase
 
 extension NBDServer {
     /// Makes an NBD export as `block-export-add` and `--export` describe it, and offers it.
-    /// - Parameter contexts: where its clients are served; at least one.
+    /// - Parameters:
+    ///   - contexts: where its clients are served; at least one.
+    ///   - allowsSeveralConnections: false for a server that takes one client at a time.
     /// - Throws: what is wrong with the options, or why the node cannot be used so; then nothing remains.
     @discardableResult
-    package func addExport(_ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext]) async throws(BlockError) -> NBDExport {
+    package func addExport(
+        _ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext], allowsSeveralConnections: Bool = true
+    ) async throws(BlockError) -> NBDExport {
         guard case .nbd(let own) = options.branch else { throw BlockError(.invalidArgument, "block export '\(options.id)' is not an NBD export") }
         if own.bitmaps?.isEmpty == false { throw BlockError(.unsupported, "Dirty bitmaps of NBD exports are not supported yet") }
         let metaContexts: [MetaContext] = own.allocationDepth == true ? [.baseAllocation, MetaContext(.allocationDepth, identifier: 1)] : [.baseAllocation]
@@ -21,7 +25,8 @@ extension NBDServer {
             named: "block export '\(options.id)'", device: options.id, on: options.nodeName, grant, allowsInactive: options.allowInactive ?? false)
         let export = NBDExport(
             id: options.id, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
-            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts, release: { await graph.release(backend) })
+            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts,
+            allowsSeveralConnections: allowsSeveralConnections, release: { await graph.release(backend) })
         if options.fixedIothread == true {
             backend.setPlacement(.fixed)
         } else {

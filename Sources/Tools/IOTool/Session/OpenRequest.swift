@@ -1,8 +1,6 @@
 import BlockGraph
 import IOCore
 import QAPIRuntime
-import QCOW2
-import StorageSchema
 import StrataBase
 import ToolSupport
 

@@ -18,6 +18,7 @@ package struct ToolInvocation: Sendable, Hashable {
 package enum ToolName: String, CaseIterable, Sendable {
     case img
     case io
+    case nbd
     case daemon
     case qmp
 
@@ -25,6 +26,7 @@ package enum ToolName: String, CaseIterable, Sendable {
         switch self {
         case .img: "create, inspect, check, convert and measure disk images"
         case .io: "read, write and otherwise exercise a disk image"
+        case .nbd: "serve one disk image over NBD, or list what a server has"
         case .daemon: "serve disk images over NBD, controlled over QMP"
         case .qmp: "talk to a daemon's QMP socket"
         }
@@ -37,20 +39,16 @@ package enum ToolName: String, CaseIterable, Sendable {
     private static let links: [String: ToolName] = [
         "strata-img": .img, "qemu-img": .img,
         "strata-io": .io, "qemu-io": .io,
+        "strata-nbd": .nbd, "qemu-nbd": .nbd,
         "strata-daemon": .daemon, "strata-storage-daemon": .daemon, "qemu-storage-daemon": .daemon,
         "strata-qmp": .qmp,
     ]
-
-    /// Links that belong to tools which later versions bring: refused by name rather than taken for something else.
-    private static let laterLinks: Set<String> = ["strata-nbd", "qemu-nbd"]
 
     /// Who shall act on a command line.
     package enum Choice: Sendable, Hashable {
         case tool(ToolName, ToolInvocation)
         /// `strata` itself: with these arguments, the first of which names no tool.
         case none(program: String, arguments: [String])
-        /// Called through the name of a tool that does not exist yet.
-        case missing(name: String)
     }
 
     /// - Parameter commandLine: with the program's name in front, as the system passes it; may be empty.
@@ -59,7 +57,6 @@ package enum ToolName: String, CaseIterable, Sendable {
         let base = String(program.split(separator: "/").last ?? "strata")
         let rest = Array(commandLine.dropFirst())
         if let tool = links[base] { return .tool(tool, ToolInvocation(program: program, name: base, arguments: rest)) }
-        if laterLinks.contains(base) { return .missing(name: base) }
         guard let word = rest.first, let tool = ToolName(rawValue: word) else { return .none(program: program, arguments: rest) }
         return .tool(
             tool, ToolInvocation(program: "\(program) \(word)", name: "\(base) \(word)", arguments: Array(rest.dropFirst())))

@@ -3,20 +3,19 @@ import IOCore
 import QAPIRuntime
 import QCOW2
 import StorageSchema
-import StrataBase
-import ToolSupport
+package import StrataBase
 
 /// An overlay that takes the writes of `--snapshot`: a file without a name, gone with the process.
-enum TemporaryOverlay {
+package enum TemporaryOverlay {
     /// Opens an empty overlay over the image, which is itself opened for reading.
-    static func open(over reference: ImageReference, _ settings: ImageSettings, in session: ImageSession) async throws(BlockError) -> OpenImage {
+    package static func open(over reference: ImageReference, _ settings: ImageSettings, in session: ImageSession) async throws(BlockError) -> OpenImage {
         var below = settings
         below.isReadOnly = true
         below.resizes = false
         var backing = try await session.withKnownFormat(reference, below)
         let size = try await Self.size(of: backing, reference, below, in: session)
         backing["read-only"] = true
-        let path = try HostFile.createTemporary(in: HostEnvironment["TMPDIR"] ?? "/var/tmp", prefix: "strata-io-")
+        let path = try HostFile.createTemporary(in: HostEnvironment["TMPDIR"] ?? "/var/tmp", prefix: "strata-overlay-")
         let image: OpenImage
         do throws(BlockError) {
             try await format(path, byteCount: size, in: session)
@@ -40,7 +39,7 @@ enum TemporaryOverlay {
         var backing = reference
         backing.options = options
         let image = try await session.open(backing, settings)
-        let size = image.node.length.roundedUp(to: Disk.sectorSize)
+        let size = image.node.length.roundedUp(to: 512)
         try await session.close(image)
         return size
     }

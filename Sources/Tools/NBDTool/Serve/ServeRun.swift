@@ -1,0 +1,166 @@
+import BlockExports
+import BlockGraph
+import Glibc
+import IOCore
+import ManagedObjects
+import NBDServer
+import QAPIRuntime
+import StorageSchema
+import StrataBase
+import ToolSupport
+
+/// One life of the server, on the main thread: opens the image, lets clients in until the end, and closes it.
+final class ServeRun {
+    private static let exportID = "nbd"
+    private static let loadingSnapshot = "Failed to load snapshot"
+
+    private let plan: NBDToolPlan
+    private let sockets: [Int32]
+    private let context: IOContext
+    private let background: Daemonization?
+    /// Set by a signal, or when the last client has left.
+    private let ending = AsyncCondition(false)
+    private var pidFile: PidFile?
+
+    /// - Parameter sockets: listening ones that the process was started with; none: the plan says where to listen.
+    init(_ plan: NBDToolPlan, _ sockets: [Int32], on context: IOContext, background: Daemonization?) {
+        self.plan = plan
+        self.sockets = sockets
+        self.context = context
+        self.background = background
+    }
+
+    /// Returns when it is over and everything is closed.
+    /// - Throws: what was wrong with an option or the image, or what could not be written out at the end.
+    func run() async throws(ToolFailure) {
+        let ending = ending
+        let objects = try UserObjects.make(plan.objects)
+        do throws(BlockError) {
+            try ProcessSignals.watchTermination(on: context) { _ in ending.update { $0 = true } }
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+        let session = ImageSession(context: context, objects: objects)
+        var server: NBDServer?
+        var threads: [IOContext] = []
+        do throws(ToolFailure) {
+            let node = try await open(in: session)
+            threads = try startThreads()
+            server = try await serve(node, of: session, objects, on: threads)
+            try writePIDFile()
+            background?.announceReady()
+            if plan.isVerbose { StandardStreams.printError("NBD server listening on \(plan.address.hostAddress)\n") }
+        } catch {
+            await server?.stop()
+            do { try await session.close() } catch {}
+            throw error
+        }
+        await ending.wait { $0 ? () : nil }
+        await server?.stop()
+        var failure: BlockError?
+        do throws(BlockError) { try await session.close() } catch { failure = error }
+        for thread in threads { thread.stop() }
+        for thread in threads { thread.join() }
+        pidFile?.remove()
+        if let failure { throw ToolFailure("closing the image", failure) }
+    }
+
+    // MARK: The image
+
+    /// - Returns: the name of the node to export.
+    private func open(in session: ImageSession) async throws(ToolFailure) -> String {
+        let name = plan.image ?? ""
+        do throws(BlockError) {
+            var reference = plan.isOptions ? try ImageReference(imageOptions: name) : try ImageReference(named: name, format: plan.format)
+            if let detectZeroes = plan.detectZeroes { reference.options["detect-zeroes"] = .string(detectZeroes) }
+            let image =
+                plan.isSnapshot && !plan.settings.isReadOnly
+                ? try await TemporaryOverlay.open(over: reference, plan.settings, in: session) : try await session.open(reference, plan.settings)
+            if !plan.settings.isReadOnly, let warning = image.probingWarning { StandardStreams.printError(warning) }
+            await session.graph.release(image.backend)
+            try await loadSnapshot(of: image.node.name, in: session.graph)
+            return try await withoutBeginning(of: image.node, in: session.graph)
+        } catch {
+            throw error.steps.first == Self.loadingSnapshot ? ToolFailure(nil, error) : ToolFailure("Failed to blk_new_open '\(name)'", error)
+        }
+    }
+
+    private func loadSnapshot(of node: String, in graph: BlockGraph) async throws(BlockError) {
+        for (index, selector) in plan.snapshots.enumerated() {
+            do throws(BlockError) {
+                return try await graph.loadSnapshot(on: node, selector)
+            } catch where error.code == .notFound && index + 1 < plan.snapshots.count {
+                continue  // it was not an id; perhaps a name
+            } catch where error.code == .notFound {
+                throw BlockError(.notFound, "Can't find snapshot").during(Self.loadingSnapshot)
+            } catch {
+                throw error.during(Self.loadingSnapshot)
+            }
+        }
+    }
+
+    private func withoutBeginning(of node: BlockNode, in graph: BlockGraph) async throws(BlockError) -> String {
+        if plan.offset == 0 { return node.name }
+        guard plan.offset < node.length else {
+            throw BlockError(.invalidArgument, "Offset (\(plan.offset)) has to be smaller than the image size (\(node.length))")
+        }
+        let options = BlockdevOptions(.raw(BlockdevOptionsRaw(file: .reference(node.name), offset: plan.offset)), readOnly: plan.settings.isReadOnly)
+        return try await graph.add(options).name
+    }
+
+    // MARK: The server
+
+    /// One thread serves one client; several are spread over the processors.
+    private func startThreads() throws(ToolFailure) -> [IOContext] {
+        if plan.shared == 1 { return [] }
+        var threads: [IOContext] = []
+        do throws(BlockError) {
+            for number in 0..<min(HostProcessors.count, plan.shared ?? .max) { threads.append(try IOContext.startThread(name: "client-\(number)")) }
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+        return threads
+    }
+
+    private func serve(_ node: String, of session: ImageSession, _ objects: ObjectRegistry, on threads: [IOContext]) async throws(ToolFailure) -> NBDServer {
+        do throws(BlockError) {
+            var security: ServerSecurity?
+            if let credentials = plan.tlsCreds {
+                do throws(BlockError) {
+                    security = try ServerSecurity(credentials: credentials, authorization: plan.tlsAuthz, in: objects)
+                } catch {
+                    throw error.during("Failed to get TLS creds")
+                }
+            }
+            let addresses = sockets.isEmpty ? [plan.address.hostAddress] : sockets.map { HostAddress.descriptor($0) }
+            let configuration = NBDServer.Configuration(
+                addresses: addresses, handshakeLimit: plan.handshakeLimit, maximumConnections: plan.shared, security: security)
+            let server = NBDServer(configuration, context: context, registry: BlockExportRegistry())
+            let own = BlockExportOptionsNbd(
+                name: plan.exportName, description: plan.description,
+                bitmaps: plan.bitmaps.isEmpty ? nil : plan.bitmaps.map { .local($0) }, allocationDepth: plan.hasAllocationDepth)
+            let export = try await server.addExport(
+                BlockExportOptions(
+                    .nbd(own), id: Self.exportID, nodeName: node, writable: !plan.settings.isReadOnly, writethrough: !plan.settings.cache.writeback),
+                graph: session.graph, contexts: threads.isEmpty ? [context] : threads, allowsSeveralConnections: plan.shared != 1)
+            if !plan.isPersistent {
+                let ending = ending
+                export.whenIdle { ending.update { $0 = true } }
+            }
+            do throws(BlockError) {
+                try await server.start()
+            } catch {
+                await server.stop()
+                throw error
+            }
+            return server
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+    }
+
+    private func writePIDFile() throws(ToolFailure) {
+        guard let path = plan.pidFile else { return }
+        do throws(BlockError) { pidFile = try PidFile(creating: path) } catch { throw ToolFailure(nil, error) }
+    }
+}
