@@ -142,6 +142,6 @@ struct ToolNameTests {
             == .tool(.img, ToolInvocation(program: "./strata img", name: "strata img", arguments: ["info"])))
         #expect(ToolName.choose(["strata", "--version"]) == .none(program: "strata", arguments: ["--version"]))
         #expect(ToolName.choose([]) == .none(program: "strata", arguments: []))
-        #expect(ToolName.choose(["strata", "io"]) == .none(program: "strata", arguments: ["io"]))
+        #expect(ToolName.choose(["strata", "zip"]) == .none(program: "strata", arguments: ["zip"]))
     }
 }
