@@ -22,6 +22,10 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     package static let supportsBacking = true
 
     let file: BlockChild
+    /// Where guest data lies when it lies outside of the image; nil for an image without a data file, and where only metadata is wanted.
+    let externalData: BlockChild?
+    /// Where guest data lies.
+    var dataFile: BlockChild { externalData ?? file }
     /// The backing file, which may come, go and change while no request runs.
     private let backingSlot: ChildSlot
     var backing: BlockChild? { backingSlot.child }
@@ -59,8 +63,9 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     /// The length of the file when the image was opened: what `close` does not cut off.
     var initialFileLength: Int
 
-    init(file: BlockChild, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
+    init(file: BlockChild, externalData: BlockChild? = nil, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
         self.file = file
+        self.externalData = externalData
         backingSlot = ChildSlot(backing)
         storedBacking = Mutex((opened.backingName, opened.extensions.backingFormat))
         self.opened = opened
@@ -75,16 +80,19 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     func setLength(_ byteCount: Int) { currentLength.store(byteCount, ordering: .releasing) }
 
     package var limits: BlockLimits {
-        BlockLimits(discardAlignment: geometry.clusterSize, maxDiscard: 1 << 30, optimalTransfer: geometry.clusterSize)
+        BlockLimits(discardAlignment: geometry.subclusterSize, maxDiscard: 1 << 30, optimalTransfer: geometry.clusterSize)
     }
 
-    package var children: [BlockChild] { backing.map { [file, $0] } ?? [file] }
+    package var children: [BlockChild] { [file] + [externalData, backing].compactMap(\.self) }
 
     package func check(children: [BlockChild]) throws(BlockError) {
-        for child in children where child !== file && !child.role.contains(.copyOnWrite) {
+        for child in children where child !== file && child !== externalData && !child.role.contains(.copyOnWrite) {
             throw BlockError(.unsupported, "A qcow2 node takes no child '\(child.name)'")
         }
         if children.filter({ $0.role.contains(.copyOnWrite) }).count > 1 { throw BlockError(.invalidArgument, "A qcow2 node has one backing file at most") }
+        if let externalData, !children.contains(where: { $0 === externalData }) {
+            throw BlockError(.unsupported, "This qcow2 node cannot do without its data file")
+        }
         if !children.contains(where: { $0 === file }) { throw BlockError(.unsupported, "A qcow2 node cannot do without its file") }
     }
 

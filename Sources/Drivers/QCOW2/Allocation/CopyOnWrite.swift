@@ -9,52 +9,66 @@ extension QCOW2Driver {
     /// Zeroes of at least this many bytes are left to the file below to make, which may not have to write them.
     private static let longZeroes = 128 << 10
 
-    private func headRange(_ reservation: Reservation, _ shape: WriteShape) -> GuestRange {
-        GuestRange(reservation.guest, byteCount: shape.head)
-    }
-
-    private func tailRange(_ reservation: Reservation, _ shape: WriteShape) -> GuestRange {
-        GuestRange(reservation.guest + shape.head + shape.byteCount, byteCount: shape.tail)
-    }
-
     /// Whether head or tail have to be written at all: not where they are zeroes in clusters that read as zeroes already.
     func needsSurroundings(_ reservation: Reservation, _ shape: WriteShape) -> Bool {
         if shape.head == 0 && shape.tail == 0 { return false }
         if !reservation.isKnownZero { return true }
-        return !readsAsZero(reservation.firstOld, headRange(reservation, shape)) || !readsAsZero(reservation.lastOld, tailRange(reservation, shape))
+        return !readsAsZero(reservation.firstOld, shape.headRange) || !readsAsZero(reservation.lastOld, shape.tailRange)
     }
 
+    /// Whether a range of one cluster read as zeroes when its entry was `old`.
     private func readsAsZero(_ old: L2Entry, _ range: GuestRange) -> Bool {
         if range.isEmpty { return true }
-        switch old.meaning(in: geometry, version: opened.header.version) {
-        case .zero: return true
-        case .unallocated: return bytesInBacking(at: range.start, range.byteCount) == 0
-        case .normal, .compressed, .invalid: return false
+        if case .compressed = old.meaning(in: geometry, version: opened.header.version) { return false }
+        if !geometry.hasSubclusters { return readsAsZero(old.kind(ofSubcluster: 0, in: geometry), range) }
+        return parts(of: range, old).allSatisfy { readsAsZero($0.kind, $0.range) }
+    }
+
+    private func readsAsZero(_ kind: GuestExtent.Kind, _ range: GuestRange) -> Bool {
+        switch kind {
+        case .zero, .zeroAllocated: true
+        case .unallocated, .reserved: bytesInBacking(at: range.start, range.byteCount) == 0
+        case .normal, .compressed: false
         }
+    }
+
+    /// Cuts a range of one cluster, which is not compressed, where its subclusters change what they mean.
+    private func parts(of range: GuestRange, _ entry: L2Entry) -> [(kind: GuestExtent.Kind, range: GuestRange)] {
+        var parts: [(kind: GuestExtent.Kind, range: GuestRange)] = []
+        var position = range.start
+        while position < range.end {
+            let inCluster = position.rawValue & (geometry.clusterSize - 1)
+            let index = inCluster >> geometry.subclusterBits
+            let run = entry.run(fromSubcluster: index, in: geometry)
+            let count = min(range.end - position, (index + run) << geometry.subclusterBits - inCluster)
+            parts.append((entry.kind(ofSubcluster: index, in: geometry), GuestRange(position, byteCount: count)))
+            position += count
+        }
+        return parts
     }
 
     /// Writes the guest's data and what surrounds it to the reserved clusters; in one write, unless the rest is long and zero.
     func fill(_ reservation: Reservation, _ shape: WriteShape, _ data: IOVector) async throws(BlockError) {
         Trace.qcow2FillBegin(file: file.node.name, guest: reservation.guest.rawValue, head: shape.head, tail: shape.tail)
         defer { Trace.qcow2FillEnd(file: file.node.name, guest: reservation.guest.rawValue) }
-        let head = try await surrounding(headRange(reservation, shape), reservation.firstOld, reservation)
-        let tail = try await surrounding(tailRange(reservation, shape), reservation.lastOld, reservation)
-        let dataStart = reservation.host + shape.head
-        if case .longZeroes = head { try await file.writeZeroes(GuestRange(reservation.host.asGuest, byteCount: shape.head)) }
-        if case .longZeroes = tail { try await file.writeZeroes(GuestRange((dataStart + shape.byteCount).asGuest, byteCount: shape.tail)) }
+        let head = try await surrounding(shape.headRange, reservation.firstOld, reservation)
+        let tail = try await surrounding(shape.tailRange, reservation.lastOld, reservation)
+        let dataStart = shape.host(of: reservation)
+        if case .longZeroes = head { try await dataFile.writeZeroes(GuestRange((dataStart - shape.head).asGuest, byteCount: shape.head)) }
+        if case .longZeroes = tail { try await dataFile.writeZeroes(GuestRange((dataStart + shape.byteCount).asGuest, byteCount: shape.tail)) }
 
         var parts: [IOVector] = []
         var start = dataStart
         if case .bytes(let buffer) = head {
             parts.append(buffer.vector)
-            start = reservation.host
+            start = dataStart - shape.head
         }
         parts.append(data)
         if case .bytes(let buffer) = tail { parts.append(buffer.vector) }
         file.reached(parts.count == 1 ? .writeAio : .cowWrite)
-        if parts.count == 1 { return try await file.write(data, at: start.asGuest) }
+        if parts.count == 1 { return try await dataFile.write(data, at: start.asGuest) }
         let joined = VectorList(parts)
-        try await file.write(joined.vector, at: start.asGuest)
+        try await dataFile.write(joined.vector, at: start.asGuest)
         // The vector points into these buffers.
         withExtendedLifetime((head, tail, joined)) {}
     }
@@ -72,14 +86,22 @@ extension QCOW2Driver {
             return range.byteCount >= Self.longZeroes ? .longZeroes : .bytes(IOBuffer(zeroed: range.byteCount))
         }
         let buffer = IOBuffer(byteCount: range.byteCount)
+        defer { withExtendedLifetime(buffer) {} }
         file.reached(.cowRead)
-        switch old.meaning(in: geometry, version: opened.header.version) {
-        case .zero: buffer.vector.zero()
-        case .unallocated: try await readBacking(buffer.vector, at: range.start)
-        case .normal(let host):
-            try await file.read(buffer.vector, at: (host + (range.start.rawValue & (geometry.clusterSize - 1))).asGuest)
-        case .compressed: try await readCompressed(old, buffer.vector, at: range.start)
-        case .invalid: throw BlockError(.corruptImage, "L2 entry for guest offset \(range.start) is invalid")
+        if case .compressed = old.meaning(in: geometry, version: opened.header.version) {
+            try await readCompressed(old, buffer.vector, at: range.start)
+            return .bytes(buffer)
+        }
+        for part in parts(of: range, old) {
+            let target = buffer.vector(at: part.range.start - range.start, byteCount: part.range.byteCount)
+            switch part.kind {
+            case .zero, .zeroAllocated: target.zero()
+            case .unallocated, .reserved: try await readBacking(target, at: part.range.start)
+            case .normal:
+                let inCluster = part.range.start.rawValue & (geometry.clusterSize - 1)
+                try await dataFile.read(target, at: (HostOffset(old.hostOffset) + inCluster).asGuest)
+            case .compressed: throw BlockError(.corruptImage, "L2 entry for guest offset \(range.start) is invalid")
+            }
         }
         return .bytes(buffer)
     }

@@ -12,13 +12,16 @@ struct Reservation: Hashable, Sendable {
     let clusterCount: Int
     /// As many host clusters in a row.
     let host: HostOffset
-    /// The host clusters were there already behind a zero flag: cancelling must not free them.
+    /// The host clusters were there already, or lie in a data file: cancelling must not free them.
     let keepsHost: Bool
     /// The host clusters have never been written and read as zeroes.
     let isKnownZero: Bool
     /// What the first and the last guest cluster mean until the reservation is published: the sources for copy-on-write.
     let firstOld: L2Entry
     let lastOld: L2Entry
+    /// What has to be written around the guest's data: up to multiples of these before and after it. Bytes.
+    let headUnit: Int
+    let tailUnit: Int
     /// Keeps the old clusters from being reused while they are read; see `InFlightIO`.
     let ticket: InFlightIO.Ticket
 }
@@ -45,9 +48,9 @@ struct ReservationList: Sendable {
     }
 
     /// The nearest reservation that overlaps the range: where it starts and which it is.
-    func firstOverlap(_ guest: GuestOffset, byteCount: Int) -> (start: Int, id: ReservationID)? {
+    func firstOverlap(_ guest: GuestOffset, byteCount: Int, except own: ReservationID? = nil) -> (start: Int, id: ReservationID)? {
         var nearest: (start: Int, id: ReservationID)?
-        for other in active where other.start < guest.rawValue + byteCount && guest.rawValue < other.end {
+        for other in active where other.start < guest.rawValue + byteCount && guest.rawValue < other.end && other.id != own {
             if nearest == nil || other.start < (nearest?.start ?? 0) { nearest = (other.start, other.id) }
         }
         return nearest

@@ -183,21 +183,24 @@ struct CheckWalk {
 
     private mutating func walkTable(_ offset: Int, isActive: Bool) async throws(BlockError) {
         var table: [UInt64]
-        do { table = try await file.readWords(at: HostOffset(offset), geometry.l2Entries) } catch {
+        do { table = try await file.readWords(at: HostOffset(offset), geometry.clusterSize / 8) } catch {
             report.checkErrors += 1
             return note("ERROR reading the L2 table at \(hex(offset)): \(error)")
         }
         if let rules { damage += rules.fix(l2: &table) }
         var expected = 0
-        for bits in table where bits != 0 {
-            let entry = L2Entry(bits: bits)
+        for position in stride(from: 0, to: table.count, by: geometry.l2EntryWords) {
+            let bits = table[position]
+            let entry = L2Entry(bits: bits, subclusters: SubclusterBitmap(bits: geometry.hasSubclusters ? table[position + 1] : 0))
+            if bits == 0 && entry.subclusters.bits == 0 { continue }
             if entry.isCompressed {
                 try countCompressed(entry, isActive: isActive)
                 continue
             }
             if entry.hasReservedBits { corruption("found l2 entry with reserved bits set: \(hex(bits))") }
+            if geometry.hasSubclusters { checkSubclusters(entry) }
+            guard entry.hasHost(in: geometry) else { continue }
             let host = entry.hostOffset
-            if host == 0 { continue }
             if !host.isAligned(to: geometry.clusterSize) {
                 corruption("offset=\(hex(host)): Cluster is not properly aligned; L2 entry corrupted.")
             }
@@ -205,11 +208,18 @@ struct CheckWalk {
                 report.allocatedClusters? += 1
                 if expected != 0, host != expected { report.fragmentedClusters? += 1 }
                 expected = host &+ geometry.clusterSize
-                if offset != 0, let refcount = try await refcount(host >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
+                if offset != 0, !geometry.hasExternalData, let refcount = try await refcount(host >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
                     wrongFlag("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=\(refcount)")
                 }
             }
-            try count(host, geometry.clusterSize)
+            if !geometry.hasExternalData { try count(host, geometry.clusterSize) }
+        }
+    }
+
+    private mutating func checkSubclusters(_ entry: L2Entry) {
+        let bitmap = entry.subclusters
+        if bitmap.allocated & bitmap.zero != 0 || (bitmap.allocated != 0 && !entry.hasHost(in: geometry)) {
+            damage("invalid subcluster bitmap \(hex(bitmap.bits)) of l2_entry=\(hex(entry.bits))")
         }
     }
 

@@ -13,18 +13,37 @@ package struct ClusterGeometry: Hashable, Sendable {
 
     package let clusterBits: Int
     package let refcountOrder: Int
+    /// L2 entries describe subclusters ("Extended L2 Entries").
+    package let hasSubclusters: Bool
+    /// Guest data lies in a file of its own, guest cluster by guest cluster, and is not counted by refcounts.
+    package let hasExternalData: Bool
 
-    /// - Precondition: both values are in the ranges that the format allows; headers are validated before.
-    package init(clusterBits: Int, refcountOrder: Int) {
+    /// Subclusters of one cluster, where there are any.
+    package static let subclustersPerCluster = 32
+    /// The smallest cluster that is divided: its subclusters are sectors.
+    package static let leastClusterBitsWithSubclusters = 14
+
+    /// - Precondition: the values are in the ranges that the format allows; headers are validated before.
+    package init(clusterBits: Int, refcountOrder: Int, hasSubclusters: Bool = false, hasExternalData: Bool = false) {
         precondition(Self.supportedClusterBits.contains(clusterBits) && (0...6).contains(refcountOrder), "a validated header")
+        precondition(!hasSubclusters || clusterBits >= Self.leastClusterBitsWithSubclusters, "a validated header")
         self.clusterBits = clusterBits
         self.refcountOrder = refcountOrder
+        self.hasSubclusters = hasSubclusters
+        self.hasExternalData = hasExternalData
     }
 
     package var clusterSize: Int { 1 << clusterBits }
+    /// log2 of the words of eight bytes that make an L2 entry.
+    var l2WordBits: Int { hasSubclusters ? 1 : 0 }
+    /// Words of eight bytes that make an L2 entry.
+    package var l2EntryWords: Int { 1 << l2WordBits }
     /// Entries of one L2 table, which fills one cluster.
     package var l2Entries: Int { 1 << l2Bits }
-    var l2Bits: Int { clusterBits - 3 }
+    var l2Bits: Int { clusterBits - 3 - l2WordBits }
+    /// log2 of the bytes that are mapped by themselves: subclusters, or whole clusters where these are not divided.
+    var subclusterBits: Int { hasSubclusters ? clusterBits - 5 : clusterBits }
+    package var subclusterSize: Int { 1 << subclusterBits }
     /// log2 of the guest bytes that one L1 entry covers.
     var l1Shift: Int { clusterBits + l2Bits }
     package var refcountBits: Int { 1 << refcountOrder }

@@ -29,13 +29,15 @@ extension QCOW2Driver: StatusReporting {
     private func status(_ extent: GuestExtent, _ range: GuestRange) -> BlockStatus {
         switch extent.kind {
         case .normal:
-            return BlockStatus(byteCount: extent.byteCount, flags: dataFlags, offset: extent.host, file: file)
+            return BlockStatus(byteCount: extent.byteCount, flags: dataFlags, offset: extent.host, file: dataFile)
         case .compressed: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .compressed])
         case .zero: return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated])
         case .zeroAllocated:
-            return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated, .offsetValid], offset: extent.host, file: file)
-        case .unallocated:
-            return BlockStatus(byteCount: extent.byteCount, flags: backing == nil ? .zero : [])
+            return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated, .offsetValid], offset: extent.host, file: dataFile)
+        case .unallocated: return BlockStatus(byteCount: extent.byteCount, flags: backing == nil ? .zero : [])
+        case .reserved:
+            return BlockStatus(
+                byteCount: extent.byteCount, flags: backing == nil ? [.zero, .offsetValid] : .offsetValid, offset: extent.host, file: dataFile)
         }
     }
 }

@@ -8,8 +8,8 @@ import Synchronization
 // request, and of several, are compressed at the same time, and take their places in the order in which they are ready.
 
 extension QCOW2Driver: CompressedWriting {
-    package var compressionUnit: Int? { geometry.clusterSize }
-    package var supportedWriteFlags: RequestFlags { .compressed }
+    package var compressionUnit: Int? { geometry.hasExternalData ? nil : geometry.clusterSize }
+    package var supportedWriteFlags: RequestFlags { geometry.hasExternalData ? [] : .compressed }
 
     /// One call of a worker compresses about this much: small clusters together, so that waking it is worth it. Bytes.
     private var batchBytes: Int { max(geometry.clusterSize, 64 << 10) }

@@ -13,7 +13,7 @@ extension QCOW2Driver: HostFileBacked {
         guard let context = IOContext.current, !file.observesFaultPoints else { return nil }
         guard let place = place(of: range) else { return nil }
         context.post { [self] in inFlight.leave(place.ticket) }
-        return file.hostFileRange(of: GuestRange(place.host.asGuest, byteCount: range.byteCount))
+        return dataFile.hostFileRange(of: GuestRange(place.host.asGuest, byteCount: range.byteCount))
     }
 
     private func place(of range: GuestRange) -> (host: HostOffset, ticket: InFlightIO.Ticket)? {

@@ -15,11 +15,11 @@ extension QCOW2Driver {
             let part = done == 0 && extent.byteCount == total ? target : target.slice(at: done, byteCount: extent.byteCount)
             switch extent.kind {
             case .normal:
-                let isRead = file.tryRead(part, at: extent.host.asGuest)
+                let isRead = dataFile.tryRead(part, at: extent.host.asGuest)
                 inFlight.leave(ticket)
                 if !isRead { return false }
             case .zero, .zeroAllocated: part.zero()
-            case .unallocated: if !tryReadBacking(part, at: offset + done) { return false }
+            case .unallocated, .reserved: if !tryReadBacking(part, at: offset + done) { return false }
             case .compressed: if !copyDecompressed(extent.entry, part, at: offset + done) { return false }
             }
             done += extent.byteCount
@@ -61,9 +61,9 @@ extension QCOW2Driver {
             switch extent.kind {
             case .normal:
                 file.reached(.readAio)
-                try await file.read(part, at: extent.host.asGuest)
+                try await dataFile.read(part, at: extent.host.asGuest)
             case .zero, .zeroAllocated: part.zero()
-            case .unallocated:
+            case .unallocated, .reserved:
                 file.reached(.readBackingAio)
                 try await readBacking(part, at: position)
             case .compressed:

@@ -10,9 +10,6 @@ extension QCOW2Driver: Resizing {
         guard byteCount >= 0, byteCount.isAligned(to: 512) else {
             throw BlockError(.invalidArgument, "The new size must be a multiple of 512")
         }
-        guard preallocation == .off else {
-            throw BlockError(.unsupported, "Preallocation mode '\(preallocation.rawValue)' is not supported when a qcow2 image is resized")
-        }
         guard byteCount <= geometry.maximumVirtualSize else { throw BlockError(.tooLarge, "The new size is too large for the image's cluster size") }
         if opened.header.version < 3, state.withLock({ $0.snapshotCount > 0 }) {
             throw BlockError(.unsupported, "Can't resize a v2 image which has snapshots")
@@ -22,7 +19,13 @@ extension QCOW2Driver: Resizing {
         defer { resizing.unlock() }
         let old = length
         if byteCount == old { return }
-        if byteCount < old { try await clear(from: byteCount, to: old) } else { try await extendL1(toCover: byteCount) }
+        if byteCount < old {
+            guard preallocation == .off else { throw BlockError(.invalidArgument, "Preallocation can't be used for shrinking an image") }
+            try await clear(from: byteCount, to: old)
+        } else {
+            try await extendL1(toCover: byteCount)
+            try await makeRoom(from: old, to: byteCount, preallocation, exact: exact)
+        }
         try await commit(.durable)
         try await switchVirtualSize(to: byteCount)
         state.withLock { state in
@@ -30,6 +33,7 @@ extension QCOW2Driver: Resizing {
             state.l2.grow(toCapacity: options.l2Slots(forVirtualSize: byteCount, geometry))
         }
         setLength(byteCount)
+        if byteCount < old, geometry.hasExternalData, exact || isRawData { try await dataFile.resize(to: byteCount) }
         // What a longer backing file has beyond the old end has never been part of this disk.
         let hidden = GuestRange(GuestOffset(old), byteCount: bytesInBacking(at: GuestOffset(old), byteCount - old))
         if byteCount > old, !hidden.isEmpty, try await writeZeroes(hidden, flags: []) == .unsupported {
@@ -48,7 +52,7 @@ extension QCOW2Driver: Resizing {
         try await switchHeader(from: old, to: new)
     }
 
-    private func writeZeroBuffer(_ range: GuestRange) async throws(BlockError) {
+    func writeZeroBuffer(_ range: GuestRange) async throws(BlockError) {
         let buffer = IOBuffer(zeroed: min(range.byteCount, 1 << 20))
         var position = range.start
         while position < range.end {
@@ -62,9 +66,14 @@ extension QCOW2Driver: Resizing {
     private func clear(from newEnd: Int, to oldEnd: Int) async throws(BlockError) {
         let boundary = min(newEnd.roundedUp(to: geometry.clusterSize), oldEnd)
         if newEnd < boundary {
-            let rest = GuestOffset(newEnd)
-            let extent = try await step { state throws(Obstacle) in try state.extent(at: rest, limit: boundary - newEnd) }
-            if extent.kind == .normal || extent.kind == .compressed { try await writeZeroBuffer(GuestRange(rest, byteCount: boundary - newEnd)) }
+            var position = newEnd
+            while position < boundary {
+                let rest = GuestOffset(position)
+                let left = boundary - position
+                let extent = try await step { state throws(Obstacle) in try state.extent(at: rest, limit: left) }
+                if extent.kind == .normal || extent.kind == .compressed { try await writeZeroBuffer(GuestRange(rest, byteCount: extent.byteCount)) }
+                position += extent.byteCount
+            }
         }
         try await unmap(from: GuestOffset(boundary.roundedUp(to: geometry.clusterSize)), to: GuestOffset(oldEnd.roundedUp(to: geometry.clusterSize)), .forget)
     }

@@ -15,7 +15,7 @@ extension QCOW2Driver {
             switch plan {
             case .inPlace(let host, let byteCount, let ticket):
                 let part = done == 0 && byteCount == total ? source : source.slice(at: done, byteCount: byteCount)
-                let isWritten = file.tryWrite(part, at: host.asGuest)
+                let isWritten = dataFile.tryWrite(part, at: host.asGuest)
                 inFlight.leave(ticket)
                 if !isWritten { return false }
                 Trace.qcow2WriteInPlace(file: file.node.name, guest: (offset + done).rawValue, host: host.rawValue, bytes: byteCount)
@@ -26,11 +26,11 @@ extension QCOW2Driver {
                 var isWritten = false
                 if !needsSurroundings(reservation, shape) {
                     let part = source.slice(at: done, byteCount: shape.byteCount)
-                    isWritten = file.tryWrite(part, at: (reservation.host + shape.head).asGuest)
+                    isWritten = dataFile.tryWrite(part, at: shape.host(of: reservation).asGuest)
                     // A cancelled reservation is no longer known to be zero, so a try in vain makes the real write dearer.
                     if !isWritten { fileRefusesTries.store(true, ordering: .relaxed) }
                 }
-                if !isWritten || !tryPublish(reservation) {
+                if !isWritten || !tryPublish(reservation, shape) {
                     Trace.qcow2Cancel(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     return false
@@ -43,7 +43,7 @@ extension QCOW2Driver {
 
     private func tryPlan(at offset: GuestOffset, _ byteCount: Int) -> WritePlan? {
         // With a backing file a new cluster usually needs its surroundings, which is not for this path either.
-        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (backing != nil && byteCount & (geometry.clusterSize &- 1) != 0)
+        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (backing != nil && byteCount & (geometry.subclusterSize &- 1) != 0)
         while true {
             let missing: Int
             do {
@@ -60,8 +60,8 @@ extension QCOW2Driver {
         }
     }
 
-    private func tryPublish(_ reservation: Reservation) -> Bool {
-        let waiters = try? state.withLock { state throws(Obstacle) in try state.publish(reservation) }
+    private func tryPublish(_ reservation: Reservation, _ shape: WriteShape) -> Bool {
+        let waiters = try? state.withLock { state throws(Obstacle) in try state.publish(reservation, written: shape.written) }
         guard let waiters else { return false }
         finish(reservation, waiters)
         Trace.qcow2Publish(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
@@ -92,7 +92,7 @@ extension QCOW2Driver {
                 defer { inFlight.leave(ticket) }
                 file.reached(.writeAio)
                 Trace.qcow2WriteInPlace(file: file.node.name, guest: position.rawValue, host: host.rawValue, bytes: byteCount)
-                try await file.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
+                try await dataFile.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, position, left, geometry)
@@ -100,7 +100,7 @@ extension QCOW2Driver {
                 Trace.qcow2Allocate(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 do {
                     try await fill(reservation, shape, source.slice(at: done, byteCount: shape.byteCount))
-                    let waiters = try await step { state throws(Obstacle) in try state.publish(reservation) }
+                    let waiters = try await step { state throws(Obstacle) in try state.publish(reservation, written: shape.written) }
                     finish(reservation, waiters)
                     Trace.qcow2Publish(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 } catch {
@@ -116,7 +116,9 @@ extension QCOW2Driver {
 
 /// How a guest write lies in its reservation. Bytes.
 struct WriteShape {
-    /// Before the guest's data, in the first cluster.
+    /// Where the guest's data goes.
+    let guest: GuestOffset
+    /// What is written before the guest's data, from the old contents of its cluster.
     let head: Int
     /// The guest's data.
     let byteCount: Int
@@ -125,8 +127,16 @@ struct WriteShape {
 
     init(_ reservation: Reservation, _ offset: GuestOffset, _ wanted: Int, _ geometry: ClusterGeometry) {
         let whole = reservation.clusterCount << geometry.clusterBits
-        head = offset - reservation.guest
-        byteCount = min(wanted, whole - head)
-        tail = whole - head - byteCount
+        guest = offset
+        head = offset.rawValue & (reservation.headUnit &- 1)
+        byteCount = min(wanted, whole - (offset - reservation.guest))
+        tail = -(offset.rawValue + byteCount) & (reservation.tailUnit &- 1)
     }
+
+    var headRange: GuestRange { GuestRange(guest - head, byteCount: head) }
+    var tailRange: GuestRange { GuestRange(guest + byteCount, byteCount: tail) }
+    /// All that is written.
+    var written: GuestRange { GuestRange(guest - head, byteCount: head + byteCount + tail) }
+    /// Where the guest's data goes in the host clusters of the reservation.
+    func host(of reservation: Reservation) -> HostOffset { reservation.host + (guest - reservation.guest) }
 }

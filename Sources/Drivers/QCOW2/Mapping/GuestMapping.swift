@@ -2,12 +2,18 @@ import StrataBase
 
 /// What a run of guest bytes maps to. Plain bits, so that looking one up costs no allocation.
 struct GuestExtent: Hashable, Sendable, BitwiseCopyable {
-    enum Kind: UInt8, Sendable { case unallocated, zero, zeroAllocated, normal, compressed }
+    enum Kind: UInt8, Sendable {
+        /// The backing file decides; without one it is zeroes.
+        case unallocated
+        /// The same, and there is room for it in a host cluster: subclusters that were not written yet.
+        case reserved
+        case zero, zeroAllocated, normal, compressed
+    }
 
     var kind: Kind
     /// Bytes; all of them mean the same.
     var byteCount: Int
-    /// Where the first byte lies; for compressed data use `entry`.
+    /// Where the first byte lies, for kinds that have a host cluster; for compressed data use `entry`.
     var host: HostOffset
     var entry: L2Entry
 }
@@ -22,6 +28,7 @@ extension ImageState {
         let entry = l2.entry(slot, position)
         let inSlice = ((l2.entriesPerSlice &- position) &<< geometry.clusterBits) &- offsetInCluster
         let end = min(limit, inSlice)
+        if geometry.hasSubclusters { return try dividedExtent(at: guest, slot, position, end: end) }
         let first = min(geometry.clusterSize &- offsetInCluster, end)
 
         // The common case by hand: a cluster of its own, and the next ones if they follow on disk.
@@ -48,10 +55,10 @@ extension ImageState {
         let entry = l2.entry(slot, position)
         let offsetInCluster = guest.rawValue & (geometry.clusterSize &- 1)
         switch entry.meaning(in: geometry, version: version) {
-        case .invalid: throw .corrupt(.l2Entry(guest: guest, bits: entry.bits))
+        case .invalid, .mixed: throw .corrupt(.l2Entry(guest: guest, bits: entry.bits))
         case .compressed: return GuestExtent(kind: .compressed, byteCount: first, host: HostOffset(0), entry: entry)
         case .normal(let host):
-            // Reserved bits are set; the mapping is used, `check` reports them.
+            // Reserved bits are set, which `check` reports, or it is the first cluster of a data file.
             return GuestExtent(kind: .normal, byteCount: first, host: host + offsetInCluster, entry: entry)
         case .zero(let host?):
             var byteCount = first
@@ -72,6 +79,36 @@ extension ImageState {
             }
             return GuestExtent(kind: entry.readsAsZero ? .zero : .unallocated, byteCount: byteCount, host: HostOffset(0), entry: entry)
         }
+    }
+
+    /// In an image with subclusters.
+    private func dividedExtent(at guest: GuestOffset, _ slot: Int, _ position: Int, end: Int) throws(Obstacle) -> GuestExtent {
+        let entry = l2.entry(slot, position)
+        let offsetInCluster = guest.rawValue & (geometry.clusterSize &- 1)
+        switch entry.meaning(in: geometry, version: version) {
+        case .invalid: throw .corrupt(.l2Entry(guest: guest, bits: entry.bits))
+        case .compressed:
+            return GuestExtent(kind: .compressed, byteCount: min(geometry.clusterSize - offsetInCluster, end), host: HostOffset(0), entry: entry)
+        case .normal, .zero, .mixed, .unallocated: break
+        }
+        let first = offsetInCluster >> geometry.subclusterBits
+        let kind = entry.kind(ofSubcluster: first, in: geometry)
+        var last = first + entry.subclusters.run(from: first)
+        var byteCount = last << geometry.subclusterBits - offsetInCluster
+        // On through the next clusters while they mean the same and follow on disk.
+        var next = position + 1
+        var expected = entry.bits
+        while last == ClusterGeometry.subclustersPerCluster, byteCount < end {
+            if entry.hasHost(in: geometry) { expected &+= UInt64(geometry.clusterSize) }
+            let other = l2.entry(slot, next)
+            guard other.bits == expected, other.kind(ofSubcluster: 0, in: geometry) == kind else { break }
+            if case .invalid = other.meaning(in: geometry, version: version) { break }
+            last = other.subclusters.run(from: 0)
+            byteCount += last << geometry.subclusterBits
+            next += 1
+        }
+        let host = entry.host(in: geometry).map { $0 + offsetInCluster } ?? HostOffset(0)
+        return GuestExtent(kind: kind, byteCount: min(byteCount, end), host: host, entry: entry)
     }
 
     /// Without a table nothing below an L1 entry is allocated; with one the slice must be read.

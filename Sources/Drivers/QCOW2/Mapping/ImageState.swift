@@ -63,7 +63,7 @@ struct ImageState: Sendable {
         if entry.tableOffset == 0 { return nil }
         guard entry.tableOffset.isAligned(to: geometry.clusterSize) else { throw .corrupt(.l1Entry(index: index, bits: entry.bits)) }
         let sliceInTable = slice & ((1 << (geometry.l2Bits - l2.sliceBits)) - 1)
-        return HostOffset(entry.tableOffset + sliceInTable << (l2.sliceBits + 3))
+        return HostOffset(entry.tableOffset + sliceInTable << (l2.sliceBits + l2.wordBits + 3))
     }
 
     /// Whether any cluster of the host range holds tables.

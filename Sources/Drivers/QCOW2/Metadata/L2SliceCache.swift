@@ -8,6 +8,9 @@ import StrataBase
 struct L2SliceCache: Sendable {
     /// log2 of the entries in a slice.
     let sliceBits: Int
+    /// log2 of the words in an entry.
+    let wordBits: Int
+    private var wordsPerSlice: Int { 1 << (sliceBits + wordBits) }
     var entriesPerSlice: Int { 1 << sliceBits }
 
     private struct Slot {
@@ -30,12 +33,13 @@ struct L2SliceCache: Sendable {
     /// How many slices fit.
     private(set) var capacity: Int
 
-    init(sliceBits: Int, capacity: Int) {
+    init(sliceBits: Int, wordBits: Int = 0, capacity: Int) {
         self.sliceBits = sliceBits
+        self.wordBits = wordBits
         self.capacity = capacity
         index = IntTable(capacity: min(capacity, 1 << 14))
         // Address space, not memory: pages are touched when slices arrive.
-        entries.reserveCapacity(capacity << sliceBits)
+        entries.reserveCapacity(capacity << (sliceBits + wordBits))
     }
 
     mutating func grow(toCapacity wanted: Int) { capacity = max(capacity, wanted) }
@@ -49,10 +53,16 @@ struct L2SliceCache: Sendable {
         return slot
     }
 
-    func entry(_ slot: Int, _ position: Int) -> L2Entry { L2Entry(bits: entries[slot &<< sliceBits &+ position]) }
+    func entry(_ slot: Int, _ position: Int) -> L2Entry {
+        let index = (slot &<< sliceBits &+ position) &<< wordBits
+        if wordBits == 0 { return L2Entry(bits: entries[index]) }
+        return L2Entry(bits: entries[index], subclusters: SubclusterBitmap(bits: entries[index &+ 1]))
+    }
 
     mutating func set(_ entry: L2Entry, _ slot: Int, _ position: Int) {
-        entries[slot &<< sliceBits &+ position] = entry.bits
+        let index = (slot &<< sliceBits &+ position) &<< wordBits
+        entries[index] = entry.bits
+        if wordBits != 0 { entries[index &+ 1] = entry.subclusters.bits }
         slots[slot].version &+= 1
         if !slots[slot].isDirty {
             slots[slot].isDirty = true
@@ -86,7 +96,7 @@ struct L2SliceCache: Sendable {
     private mutating func takeSlot() -> Int? {
         if slots.count < capacity {
             slots.append(Slot(slice: -1))
-            entries.append(contentsOf: repeatElement(0, count: entriesPerSlice))
+            entries.append(contentsOf: repeatElement(0, count: wordsPerSlice))
             return slots.count - 1
         }
         for _ in 0..<(2 * slots.count) {
@@ -108,8 +118,8 @@ struct L2SliceCache: Sendable {
     /// Takes in what was read.
     /// - Parameter bytes: the slice as on disk; nil when it is known to hold nothing.
     mutating func finishLoad(_ slot: Int, _ bytes: RawSpan) {
-        let start = slot << sliceBits
-        for position in 0..<entriesPerSlice { entries[start + position] = bytes.checkedBigEndian(at: position * 8) }
+        let start = slot << (sliceBits + wordBits)
+        for position in 0..<wordsPerSlice { entries[start + position] = bytes.checkedBigEndian(at: position * 8) }
         slots[slot].isReady = true
         slots[slot].isRecent = true
         slots[slot].isDirty = false
@@ -133,8 +143,8 @@ struct L2SliceCache: Sendable {
 
     /// Copies a slice as it goes to disk.
     func encode(_ slot: Int, into bytes: inout MutableRawSpan, at offset: Int) {
-        let start = slot << sliceBits
-        for position in 0..<entriesPerSlice { bytes.setBigEndian(entries[start + position], at: offset + position * 8) }
+        let start = slot << (sliceBits + wordBits)
+        for position in 0..<wordsPerSlice { bytes.setBigEndian(entries[start + position], at: offset + position * 8) }
     }
 
     /// The slice is on its way to stable storage as it was at `version`; if it has changed since, it stays dirty.

@@ -76,7 +76,11 @@ extension QCOW2Driver {
         file.reached(.flushToDisk)
         Trace.qcow2FlushBegin(file: file.node.name)
         defer { Trace.qcow2FlushEnd(file: file.node.name) }
-        do { try await file.flush() } catch {
+        do throws(BlockError) {
+            // Guest data has to be there before the mapping that names it.
+            try await externalData?.flush()
+            try await file.flush()
+        } catch {
             state.withLock { state in
                 state.l2.markAllDirty()
                 state.refcounts.cache.markAllDirty()

@@ -6,54 +6,30 @@ import Synchronization
 
 extension QCOW2Driver {
     /// Makes a qcow2 image in an empty file. The header comes last: until then the file is no image, whatever happens.
-    /// - Parameter backend: writable and resizable; its contents are lost. `options.file` is not looked at.
+    /// - Parameters:
+    ///   - backend: writable and resizable; its contents are lost. `options.file` is not looked at.
+    ///   - dataFile: for an image with an external data file: what shall hold the guest's data, writable and resizable. It keeps its contents, which
+    ///     the guest sees where clusters are preallocated. `options.dataFile` only says whether there is one.
+    ///   - dataFileName: what the image says about it; nil for an image that has to be opened with `data-file`.
     /// - Throws: `.invalidArgument` for options that do not go together, `.unsupported` for features that this driver does not have.
-    package static func create(_ options: BlockdevCreateOptionsQcow2, in backend: BlockBackend) async throws(BlockError) {
-        let plan = try CreationPlan(options)
+    package static func create(
+        _ options: BlockdevCreateOptionsQcow2, in backend: BlockBackend, dataFile: BlockBackend? = nil, dataFileName: String? = nil
+    ) async throws(BlockError) {
+        let plan = try CreationPlan(options, dataFileName: dataFileName)
         let file = backend.root
+        if plan.geometry.hasExternalData {
+            guard let dataFile else { throw BlockError(.invalidArgument, "An image with an external data file cannot be made without the data file") }
+            let size = Int(plan.header.virtualSize)
+            if dataFile.length < size { try await dataFile.resize(to: size, preallocation: plan.preallocation == .metadata ? .off : plan.preallocation) }
+        }
         try await plan.write(to: file)
         guard plan.preallocation != .off, plan.header.virtualSize > 0 else { return try await file.flush() }
         let opened = try await readHeader(of: file)
         let openOptions = try QCOW2OpenOptions(BlockdevOptionsQcow2(file: options.file), discardsUnmap: false, opened.geometry)
         let l1 = [UInt64](repeating: 0, count: Int(opened.header.l1Size))
-        let driver = QCOW2Driver(file: file, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1))
-        try await driver.preallocate(plan.preallocation)
+        let driver = QCOW2Driver(file: file, externalData: dataFile?.root, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1))
+        try await driver.preallocate(from: 0, to: driver.length, plan.preallocation)
         try await driver.close()
-    }
-
-    /// Gives every guest cluster a host cluster.
-    private func preallocate(_ mode: PreallocMode) async throws(BlockError) {
-        try await prepareForWriting()
-        let zeroes = mode == .full ? IOBuffer(zeroed: 1 << 20) : nil
-        var position = 0
-        var end = 0
-        while position < length {
-            let guest = GuestOffset(position)
-            let left = (length - position).roundedUp(to: geometry.clusterSize)
-            let plan = try await step { state throws(Obstacle) in try state.planWrite(at: guest, byteCount: left, inFlight) }
-            guard case .reserved(let reservation) = plan else { break }
-            let byteCount = reservation.clusterCount << geometry.clusterBits
-            do {
-                if mode == .falloc { try await file.writeZeroes(GuestRange(reservation.host.asGuest, byteCount: byteCount)) }
-                if let zeroes {
-                    var done = 0
-                    while done < byteCount {
-                        let count = min(zeroes.byteCount, byteCount - done)
-                        try await file.write(zeroes.vector(at: 0, byteCount: count), at: (reservation.host + done).asGuest)
-                        done += count
-                    }
-                }
-                _ = try await step { state throws(Obstacle) in try state.publish(reservation) }
-                inFlight.leave(reservation.ticket)
-            } catch {
-                _ = state.withLock { $0.cancel(reservation) }
-                inFlight.leave(reservation.ticket)
-                throw error.during("preallocating the image")
-            }
-            position += byteCount
-            end = max(end, reservation.host.rawValue + byteCount)
-        }
-        if file.length < end { try await file.resize(to: end) }
     }
 }
 
@@ -68,8 +44,7 @@ struct CreationPlan {
     private let blocks: Int
     private let usedClusters: Int
 
-    init(_ options: BlockdevCreateOptionsQcow2) throws(BlockError) {
-        try Self.refuseUnsupported(options)
+    init(_ options: BlockdevCreateOptionsQcow2, dataFileName: String? = nil) throws(BlockError) {
         let version: UInt32 = options.version == .v2 ? 2 : 3
         let clusterSize = options.clusterSize ?? 65536
         guard clusterSize.isPowerOfTwo, ClusterGeometry.supportedClusterBits.contains(clusterSize.trailingZeroBitCount) else {
@@ -94,14 +69,36 @@ struct CreationPlan {
         guard options.size >= 0, options.size.isAligned(to: 512) else {
             throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes")
         }
-        geometry = ClusterGeometry(clusterBits: clusterSize.trailingZeroBitCount, refcountOrder: refcountBits.trailingZeroBitCount)
+        let hasSubclusters = options.extendedL2 == true
+        let hasExternalData = options.dataFile != nil
+        if version < 3, hasExternalData {
+            throw BlockError(
+                .invalidArgument, "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        }
+        if version < 3, hasSubclusters {
+            throw BlockError(
+                .invalidArgument, "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        }
+        let leastClusterSize = 1 << ClusterGeometry.leastClusterBitsWithSubclusters
+        if hasSubclusters, clusterSize < leastClusterSize {
+            throw BlockError(.invalidArgument, "Extended L2 entries are only supported with cluster sizes of at least \(leastClusterSize) bytes")
+        }
+        if options.dataFileRaw == true {
+            if !hasExternalData { throw BlockError(.invalidArgument, "data-file-raw requires data-file") }
+            if options.backingFile != nil { throw BlockError(.invalidArgument, "Backing file and data-file-raw cannot be used at the same time") }
+        }
+        geometry = ClusterGeometry(
+            clusterBits: clusterSize.trailingZeroBitCount, refcountOrder: refcountBits.trailingZeroBitCount, hasSubclusters: hasSubclusters,
+            hasExternalData: hasExternalData)
         guard options.size <= geometry.maximumVirtualSize else {
             throw BlockError(.tooLarge, "The image size is too large for file format 'qcow2' (try using a larger cluster size)")
         }
-        preallocation = options.preallocation ?? .off
-        if preallocation != .off, options.backingFile != nil {
-            throw BlockError(.invalidArgument, "Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
+        let wanted = options.preallocation ?? .off
+        if wanted != .off, options.backingFile != nil, !hasSubclusters {
+            throw BlockError(.invalidArgument, "Backing file and preallocation can only be used at the same time if extended_l2 is on")
         }
+        // Whoever writes to a raw data file by itself must find his data through the image as well.
+        preallocation = wanted == .off && options.dataFileRaw == true ? .metadata : wanted
 
         // The refcounts count their own blocks and table: a few rounds reach the fixed point.
         let l1Entries = geometry.l1Entries(forVirtualSize: options.size)
@@ -132,9 +129,13 @@ struct CreationPlan {
             header.compressionType = 1
             header.incompatible.insert(.compressionType)
         }
+        if hasSubclusters { header.incompatible.insert(.extendedL2) }
+        if hasExternalData { header.incompatible.insert(.externalDataFile) }
+        if options.dataFileRaw == true { header.autoclear = .rawExternalData }
 
         var extensions = HeaderExtensions()
         if options.backingFile != nil { extensions.backingFormat = options.backingFmt?.rawValue }
+        if hasExternalData { extensions.dataFileName = dataFileName }
         if version >= 3 { extensions.featureNames = FeatureName.standardTable }
         let nameSize = options.backingFile?.utf8.count ?? 0
         if header.encodedSize + extensions.encoded().count + nameSize > clusterSize { extensions.featureNames = [] }
@@ -149,11 +150,6 @@ struct CreationPlan {
         backingName = options.backingFile
         self.extensions = extensions
         self.header = header
-    }
-
-    private static func refuseUnsupported(_ options: BlockdevCreateOptionsQcow2) throws(BlockError) {
-        if options.extendedL2 == true { throw BlockError(.unsupported, "Extended L2 entries are not supported") }
-        if options.dataFile != nil || options.dataFileRaw == true { throw BlockError(.unsupported, "External data files are not supported") }
     }
 
     func write(to file: BlockChild) async throws(BlockError) {

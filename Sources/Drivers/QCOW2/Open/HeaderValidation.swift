@@ -49,7 +49,13 @@ package struct ValidatedHeader: Hashable, Sendable {
         guard header.refcountOrder <= 6 else {
             throw BlockError(.corruptImage, "Reference count entry width too large; may not exceed 64 bits")
         }
-        geometry = ClusterGeometry(clusterBits: Int(header.clusterBits), refcountOrder: Int(header.refcountOrder))
+        let hasSubclusters = header.incompatible.contains(.extendedL2)
+        guard !hasSubclusters || Int(header.clusterBits) >= ClusterGeometry.leastClusterBitsWithSubclusters else {
+            throw BlockError(.corruptImage, "Unsupported cluster size for extended L2 entries: 2^\(header.clusterBits)")
+        }
+        geometry = ClusterGeometry(
+            clusterBits: Int(header.clusterBits), refcountOrder: Int(header.refcountOrder), hasSubclusters: hasSubclusters,
+            hasExternalData: header.incompatible.contains(.externalDataFile))
         virtualSize = try Self.checkTables(header, geometry)
         try Self.checkFeatures(header)
 
@@ -136,12 +142,6 @@ extension ValidatedHeader {
     /// What this driver understands but cannot serve yet. `img info` shows such images; I/O on them is refused here.
     /// - Throws: `.unsupported`, naming the feature.
     func requireServable() throws(BlockError) {
-        if header.incompatible.contains(.extendedL2) {
-            throw BlockError(.unsupported, "Unsupported qcow2 feature(s): extended L2 entries")
-        }
-        if header.incompatible.contains(.externalDataFile) {
-            throw BlockError(.unsupported, "Unsupported qcow2 feature(s): external data file")
-        }
         if header.encryptionMethod != 0 {
             throw BlockError(.unsupported, "Unsupported qcow2 feature(s): encryption (\(header.encryptionMethod == 1 ? "aes" : "luks"))")
         }

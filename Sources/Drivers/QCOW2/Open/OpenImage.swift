@@ -10,6 +10,7 @@ extension QCOW2Driver {
         let header = try await readHeader(of: file)
         try refuseDamaged(header, opener)
         let openOptions = try QCOW2OpenOptions(options, discardsUnmap: opener.options.discardsUnmap, header.geometry)
+        let externalData = try await openDataFile(options, header, opener, file)
         let backing = try await openBacking(options, header, opener, file)
         // Only metadata is wanted of an image that cannot be served: do not read tables that mean something else there.
         let isServable: Bool
@@ -22,7 +23,7 @@ extension QCOW2Driver {
         }
         let l1 = isServable ? try await readL1(of: file, header) : []
         let state = initialState(header, openOptions, l1)
-        return QCOW2Driver(file: file, backing: backing, opened: header, options: openOptions, state: state)
+        return QCOW2Driver(file: file, externalData: externalData, backing: backing, opened: header, options: openOptions, state: state)
     }
 
     /// What is known of an image before anything but its header and L1 table was read.
@@ -30,7 +31,7 @@ extension QCOW2Driver {
         ImageState(
             geometry: header.geometry, version: header.header.version, virtualSize: header.virtualSize, l1: l1,
             l1Offset: HostOffset(Int(header.header.l1TableOffset)),
-            l2: L2SliceCache(sliceBits: options.sliceBits, capacity: options.l2Slots(forVirtualSize: header.virtualSize, header.geometry)),
+            l2: options.emptyL2Cache(forVirtualSize: header.virtualSize, header.geometry),
             refcounts: RefcountState(
                 geometry: header.geometry, table: [], tableOffset: HostOffset(Int(header.header.refcountTableOffset)),
                 tableClusters: Int(header.header.refcountTableClusters), cache: RefcountCache(capacity: options.refcountSlots(header.geometry)),
@@ -57,6 +58,22 @@ extension QCOW2Driver {
     private static func refuseDamaged(_ header: ValidatedHeader, _ opener: NodeOpener) throws(BlockError) {
         if opener.options.isReadOnly || !opener.opensChain || !opener.options.isActive { return }
         try header.refuseWriting()
+    }
+
+    /// The file for guest data. Where only metadata is wanted it stays closed: an image from a stranger may name any file.
+    private static func openDataFile(
+        _ options: BlockdevOptionsQcow2, _ header: ValidatedHeader, _ opener: NodeOpener, _ file: BlockChild
+    ) async throws(BlockError) -> BlockChild? {
+        guard header.geometry.hasExternalData else {
+            if options.dataFile != nil { throw BlockError(.invalidArgument, "'data-file' can only be set for images with an external data file") }
+            return nil
+        }
+        guard opener.opensChain else { return nil }
+        if let reference = options.dataFile { return try await opener.openChild(reference, as: "data-file", role: .data) }
+        guard let name = header.extensions.dataFileName, !name.isEmpty else {
+            throw BlockError(.invalidArgument, "'data-file' is required for this image")
+        }
+        return try await opener.openImplicitDataFile(name, imageFilename: file.node.filename)
     }
 
     private static func openBacking(

@@ -29,8 +29,9 @@ extension QCOW2Driver {
         }
         let table = try await readRefcountTable()
         let metadata = try noteMetadata(tables, l1: state.withLock { $0.l1 }, refcountTable: table)
-        if !opened.header.autoclear.isEmpty {
-            try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, UInt64(0))
+        let kept = opened.header.autoclear.intersection(opened.header.incompatible.contains(.externalDataFile) ? .rawExternalData : [])
+        if opened.header.autoclear != kept {
+            try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, kept.rawValue)
             try await file.flush()
         }
         let fileLength = file.length

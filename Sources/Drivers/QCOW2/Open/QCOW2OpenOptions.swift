@@ -20,9 +20,6 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     private static let minimumL2Slots = 16
 
     init(_ options: BlockdevOptionsQcow2, discardsUnmap: Bool, _ geometry: ClusterGeometry) throws(BlockError) {
-        guard options.dataFile == nil else {
-            throw BlockError(.invalidArgument, "'data-file' can only be set for images with an external data file")
-        }
         let slice = options.l2CacheEntrySize ?? min(geometry.clusterSize, 4096)
         guard slice.isPowerOfTwo, slice >= 512, slice <= geometry.clusterSize else {
             throw BlockError(.invalidArgument, "L2 cache entry size must be a power of two between 512 and the cluster size (\(geometry.clusterSize))")
@@ -57,11 +54,15 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     }
 
     /// log2 of the entries in a slice.
-    var sliceBits: Int { l2SliceBytes.trailingZeroBitCount - 3 }
+    func sliceBits(_ geometry: ClusterGeometry) -> Int { l2SliceBytes.trailingZeroBitCount - 3 - geometry.l2WordBits }
+
+    func emptyL2Cache(forVirtualSize virtualSize: Int, _ geometry: ClusterGeometry) -> L2SliceCache {
+        L2SliceCache(sliceBits: sliceBits(geometry), wordBits: geometry.l2WordBits, capacity: l2Slots(forVirtualSize: virtualSize, geometry))
+    }
 
     /// How many slices are kept: no more than the disk has, no more than the memory allows.
     func l2Slots(forVirtualSize virtualSize: Int, _ geometry: ClusterGeometry) -> Int {
-        let shift = geometry.clusterBits + sliceBits
+        let shift = geometry.clusterBits + sliceBits(geometry)
         let needed = (virtualSize >> shift) + 1
         return max(Self.minimumL2Slots, min(needed, l2CacheBytes / l2SliceBytes))
     }

@@ -57,7 +57,7 @@ extension QCOW2Driver: Reopening {
         guard isSized else { return }
         state.withLock { state in
             // Everything in them is on disk: they fill again as need be.
-            state.l2 = L2SliceCache(sliceBits: new.sliceBits, capacity: new.l2Slots(forVirtualSize: state.virtualSize, geometry))
+            state.l2 = new.emptyL2Cache(forVirtualSize: state.virtualSize, geometry)
             state.refcounts.cache = RefcountCache(capacity: new.refcountSlots(geometry))
         }
     }

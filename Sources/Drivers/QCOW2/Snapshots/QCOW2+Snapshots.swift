@@ -68,7 +68,7 @@ extension QCOW2Driver: Snapshotting {
         state.withLock { state in
             state.l1 = shown
             state.virtualSize = size
-            state.l2 = L2SliceCache(sliceBits: options.sliceBits, capacity: options.l2Slots(forVirtualSize: size, geometry))
+            state.l2 = options.emptyL2Cache(forVirtualSize: size, geometry)
             state.showsSnapshot = true
         }
         lastDecompressed.withLock { $0 = nil }

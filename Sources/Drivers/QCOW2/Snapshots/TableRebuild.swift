@@ -21,7 +21,7 @@ struct TableRebuild {
     }
 
     /// 64-bit words of one L2 entry; the first one names the cluster.
-    private var wordsPerEntry: Int { geometry.clusterSize / 8 / geometry.l2Entries }
+    private var wordsPerEntry: Int { geometry.l2EntryWords }
 
     // MARK: References
 
@@ -39,11 +39,11 @@ struct TableRebuild {
 
     private mutating func countReferences(of entry: L2Entry, by delta: Int) async throws(BlockError) {
         switch entry.meaning(in: geometry, version: driver.opened.header.version) {
-        case .normal(let host), .zero(let host?): try await countReferences(host, geometry.clusterSize, by: delta)
+        case .normal(let host), .zero(let host?), .mixed(let host?): try await countReferences(host, geometry.clusterSize, by: delta)
         case .compressed(let data):
             let (start, byteCount) = data.hostClusters(in: geometry)
             try await countReferences(start, byteCount, by: delta)
-        case .zero(nil), .unallocated: break
+        case .zero(nil), .mixed(nil), .unallocated: break
         case .invalid: throw BlockError(.corruptImage, "L2 entry 0x\(String(entry.bits, radix: 16)) is invalid; check the image")
         }
     }
@@ -163,7 +163,7 @@ extension QCOW2Driver {
             state.l1 = l1
             state.l1OnDisk = [:]
             state.l1Offset = tables.l1Offset
-            state.l2 = L2SliceCache(sliceBits: options.sliceBits, capacity: options.l2Slots(forVirtualSize: tables.virtualSize, geometry))
+            state.l2 = options.emptyL2Cache(forVirtualSize: tables.virtualSize, geometry)
             state.refcounts.table = refcountTable
             state.refcounts.tableOnDisk = [:]
             state.refcounts.tableOffset = tables.refcountTableOffset

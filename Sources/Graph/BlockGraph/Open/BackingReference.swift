@@ -13,6 +13,18 @@ package enum BackingReference {
         return imageFilename[...slash] + file
     }
 
+    /// Options for the data file that an image names: the protocol alone, with no format on top.
+    /// - Parameter imageFilename: as for `options`.
+    package static func dataFileOptions(_ file: String, imageFilename: String?) throws(BlockError) -> BlockdevOptions {
+        let name = resolve(file, relativeTo: imageFilename)
+        // A description could name a format, and by it other files.
+        if name.hasPrefix("json:") { throw BlockError(.invalidArgument, "Unknown protocol 'json'") }
+        let tree = try FileName(parsing: name).options
+        do throws(QMPError) { return try BlockdevOptions(decoding: .object(tree), mode: .keyValue) } catch {
+            throw BlockError(.invalidArgument, error.message)
+        }
+    }
+
     /// Options for the backing file that an image names.
     /// - Parameter imageFilename: the host file of the image, nil when it does not lie in one.
     /// - Throws: for formats and protocols that we do not know, and for relative names where there is nothing to be relative to.

@@ -101,6 +101,16 @@ package struct NodeOpener: Sendable {
         }
     }
 
+    /// Opens the file for guest data that an image names in itself: plain bytes, whatever they look like.
+    /// - Parameters:
+    ///   - file: as stored in the image; relative names are relative to the image's own directory.
+    ///   - imageFilename: the host file of the image.
+    package func openImplicitDataFile(_ file: String, imageFilename: String?) async throws(BlockError) -> BlockChild {
+        let options = try BackingReference.dataFileOptions(file, imageFilename: imageFilename)
+        let node = try await open(options, inheriting: self.options, from: nodeName, role: .data)
+        return try attach(node, as: "data-file", role: .data, expectedFilename: node.descriptionWhenOpened.filename)
+    }
+
     private func attach(_ node: BlockNode, as name: String, role: ChildRole, expectedFilename: String? = nil) throws(BlockError) -> BlockChild {
         if options.isActive { try node.refuseInactive(as: name, of: nodeName) }
         let child = BlockChild(name: name, role: role, node: node, expectedFilename: expectedFilename)

@@ -24,11 +24,45 @@ struct ImageCreation {
         let plan = try Plan(request, byteCount: byteCount)
         let isNew = try HostFile.create(path, extentHint: request.number("extent_size_hint") ?? HostFile.usualExtentHint)
         do throws(BlockError) {
-            try await fill(reference, plan)
+            guard case .qcow2(let options, let dataFile?) = plan else { return try await fill(reference, plan) }
+            try await withNewDataFile(dataFile) { data throws(BlockError) in
+                try await fill(reference, .qcow2(options, dataFile: dataFile), data)
+            }
         } catch {
             if isNew { try HostFile.remove(path) }
             throw error
         }
+    }
+
+    /// Makes the file for guest data, replacing what was there, and lends it out.
+    private func withNewDataFile(_ name: String, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        if name.isEmpty { throw BlockError(.notFound, "Could not create '': No such file or directory") }
+        if name.hasPrefix("json:") { throw BlockError(.invalidArgument, "Unknown protocol 'json'") }
+        let reference = try ImageReference(named: name, format: "file")
+        let path = reference.options["filename"]?.string ?? name
+        let isNew = try HostFile.create(path)
+        do throws(BlockError) {
+            let file = try await open(reference)
+            do throws(BlockError) {
+                try await file.backend.resize(to: 0)
+                try await body(file.backend)
+            } catch {
+                do { try await session.close(file) } catch {}
+                throw error
+            }
+            try await session.close(file)
+        } catch {
+            if isNew { try HostFile.remove(path) }
+            throw error
+        }
+    }
+
+    private func open(_ reference: ImageReference) async throws(BlockError) -> OpenImage {
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        settings.resizes = true
+        settings.cache = cache
+        return try await session.open(reference, settings)
     }
 
     private static func wholeSectors(_ size: Int) throws(BlockError) -> Int {
@@ -39,7 +73,7 @@ struct ImageCreation {
     /// What is done with the empty file.
     private enum Plan {
         case plain(byteCount: Int, PreallocMode, format: String)
-        case qcow2(BlockdevCreateOptionsQcow2)
+        case qcow2(BlockdevCreateOptionsQcow2, dataFile: String?)
 
         init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
             if let hint = request.number("extent_size_hint"), hint > Int(UInt32.max) {
@@ -53,16 +87,12 @@ struct ImageCreation {
                 self = .plain(byteCount: byteCount, mode, format: request.format.name)
                 return
             }
-            self = .qcow2(try BlockdevCreateOptionsQcow2(request, byteCount: byteCount))
+            self = .qcow2(try BlockdevCreateOptionsQcow2(request, byteCount: byteCount), dataFile: request.text("data_file"))
         }
     }
 
-    private func fill(_ reference: ImageReference, _ plan: Plan) async throws(BlockError) {
-        var settings = ImageSettings()
-        settings.isReadOnly = false
-        settings.resizes = true
-        settings.cache = cache
-        let file = try await session.open(reference, settings)
+    private func fill(_ reference: ImageReference, _ plan: Plan, _ dataFile: BlockBackend? = nil) async throws(BlockError) {
+        let file = try await open(reference)
         do throws(BlockError) {
             try await file.backend.resize(to: 0)
             switch plan {
@@ -72,8 +102,8 @@ struct ImageCreation {
                 } catch where error.code == .tooLarge {
                     throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
                 }
-            case .qcow2(let options):
-                try await QCOW2Driver.create(options, in: file.backend)
+            case .qcow2(let options, let name):
+                try await QCOW2Driver.create(options, in: file.backend, dataFile: dataFile, dataFileName: name)
             }
         } catch {
             // What went wrong first is what the user needs to know.
@@ -94,9 +124,6 @@ extension BlockdevCreateOptionsQcow2 {
             }
             return value
         }
-        if let file = request.text("data_file") {
-            throw BlockError(.unsupported, "Cannot create the external data file '\(file)': external data files are not supported")
-        }
         if request.text("backing_file") == nil, request.text("backing_fmt") != nil {
             throw BlockError(.invalidArgument, "Backing format cannot be used without backing file")
         }
@@ -108,7 +135,7 @@ extension BlockdevCreateOptionsQcow2 {
             case let other: other
             }
         self.init(
-            file: .reference(""), dataFileRaw: request.flag("data_file_raw"), extendedL2: request.flag("extended_l2"), size: byteCount,
+            file: .reference(""), dataFile: request.text("data_file") == nil ? nil : .reference(""), dataFileRaw: request.flag("data_file_raw"), extendedL2: request.flag("extended_l2"), size: byteCount,
             version: try choice(version, "version"), backingFile: request.text("backing_file"),
             backingFmt: try choice(request.text("backing_fmt"), "backing-fmt"), clusterSize: request.number("cluster_size"),
             preallocation: try choice(request.text("preallocation"), "preallocation"), lazyRefcounts: request.flag("lazy_refcounts"),

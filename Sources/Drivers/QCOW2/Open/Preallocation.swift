@@ -1,0 +1,80 @@
+import BlockGraph
+import IOCore
+import StorageSchema
+import StrataBase
+import Synchronization
+
+// Host clusters for a part of the disk before anybody writes there. What they hold reads as zeroes: the file has just grown over them, or zeroes are
+// written. Subclusters stay unallocated, so that a backing file shows through clusters that are there already.
+
+extension QCOW2Driver {
+    /// Gives every guest cluster from `start` on a host cluster.
+    /// - Parameters:
+    ///   - start: bytes; so is `end`. Nothing is mapped from there on, or it is left alone.
+    ///   - mode: not `off`.
+    func preallocate(from start: Int, to end: Int, _ mode: PreallocMode) async throws(BlockError) {
+        try await prepareForWriting()
+        let zeroes = mode == .full && !geometry.hasExternalData ? IOBuffer(zeroed: 1 << 20) : nil
+        defer { withExtendedLifetime(zeroes) {} }
+        var position = start.roundedUp(to: geometry.clusterSize)
+        var hostEnd = 0
+        // The rest of a cluster that the disk ends in so far: its data comes along.
+        if start < min(position, end), !geometry.hasSubclusters { try await writeZeroBuffer(GuestRange(GuestOffset(start), byteCount: min(position, end) - start)) }
+        while position < end {
+            let guest = GuestOffset(position)
+            let left = end.roundedUp(to: geometry.clusterSize) - position
+            let plan = try await step { state throws(Obstacle) in try state.planWrite(at: guest, byteCount: left, inFlight) }
+            switch plan {
+            case .inPlace(_, let byteCount, let ticket):
+                inFlight.leave(ticket)
+                position += byteCount
+            case .reserved(let reservation):
+                let byteCount = reservation.clusterCount << geometry.clusterBits
+                do throws(BlockError) {
+                    try await place(reservation, mode, zeroes)
+                } catch {
+                    finish(reservation, state.withLock { $0.cancel(reservation) })
+                    throw error.during("preallocating the image")
+                }
+                position += byteCount
+                if !geometry.hasExternalData { hostEnd = max(hostEnd, reservation.host.rawValue + byteCount) }
+            }
+        }
+        if file.length < hostEnd { try await file.resize(to: hostEnd) }
+    }
+
+    private func place(_ reservation: Reservation, _ mode: PreallocMode, _ zeroes: IOBuffer?) async throws(BlockError) {
+        let byteCount = reservation.clusterCount << geometry.clusterBits
+        // Divided clusters that were there before may hold data.
+        if geometry.hasExternalData || (geometry.hasSubclusters && reservation.keepsHost) {
+        } else if let zeroes {
+            var done = 0
+            while done < byteCount {
+                let count = min(zeroes.byteCount, byteCount - done)
+                try await file.write(zeroes.vector(at: 0, byteCount: count), at: (reservation.host + done).asGuest)
+                done += count
+            }
+        } else if mode == .falloc || (!reservation.isKnownZero && !geometry.hasSubclusters) {
+            try await file.writeZeroes(GuestRange(reservation.host.asGuest, byteCount: byteCount))
+        }
+        let written = geometry.hasSubclusters ? GuestRange(reservation.guest, byteCount: 0) : GuestRange(reservation.guest, byteCount: byteCount)
+        finish(reservation, try await step { state throws(Obstacle) in try state.publish(reservation, written: written) })
+    }
+
+    /// Before a disk grows: makes its data file as long, and preallocates what is new.
+    func makeRoom(from start: Int, to end: Int, _ mode: PreallocMode, exact: Bool) async throws(BlockError) {
+        if geometry.hasExternalData {
+            let present = dataFile.length
+            // What a longer data file has behind the old end was never part of this disk.
+            if present > start { try await dataFile.writeZeroes(GuestRange(GuestOffset(start), byteCount: min(present, end) - start)) }
+            if present < end || (exact && present != end) { try await dataFile.resize(to: end, preallocation: mode == .metadata ? .off : mode) }
+        }
+        let mode = mode == .off && isRawData ? .metadata : mode
+        if mode == .off { return }
+        do throws(BlockError) { try await preallocate(from: start, to: end, mode) } catch {
+            // The disk keeps its size; nothing stays mapped behind its end.
+            do { try await unmap(from: GuestOffset(start.roundedUp(to: geometry.clusterSize)), to: GuestOffset(end.roundedUp(to: geometry.clusterSize)), .forget) } catch {}
+            throw error
+        }
+    }
+}
