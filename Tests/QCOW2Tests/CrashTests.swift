@@ -27,7 +27,8 @@ struct CrashTests {
         let seed: UInt64
         let clusterSize: Int
         var refcountBits = 16
-        var testDescription: String { "seed \(seed), \(clusterSize) bytes per cluster, \(refcountBits) refcount bits" }
+        var hasSubclusters = false
+        var testDescription: String { "seed \(seed), \(clusterSize) bytes per cluster, \(refcountBits) refcount bits\(hasSubclusters ? ", subclusters" : "")" }
     }
 
     static let cases: [Case] = (0..<10).flatMap { seed -> [Case] in
@@ -35,13 +36,13 @@ struct CrashTests {
             Case(seed: UInt64(seed), clusterSize: 512, refcountBits: [16, 64, 1, 8][seed % 4]),
             Case(seed: UInt64(seed + 100), clusterSize: 4096, refcountBits: [64, 16][seed % 2]),
         ]
-    }
+    } + (0..<4).map { Case(seed: UInt64($0 + 200), clusterSize: 16384, hasSubclusters: true) }
 
     /// An image by QEMU with data, zeroes and compressed clusters, as bytes, and what a guest sees in it.
     static func makeImage(_ test: Case, _ scratch: Scratch) throws -> (disk: [UInt8], guest: [UInt8]) {
         let path = scratch.file("base.qcow2")
-        let size = 48 * test.clusterSize
-        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(test.clusterSize),refcount_bits=\(test.refcountBits),compression_type=\(test.seed % 3 == 0 ? "zstd" : "zlib")", path, String(size)])
+        let size = (test.hasSubclusters ? 20 : 48) * test.clusterSize
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(test.clusterSize),refcount_bits=\(test.refcountBits),extended_l2=\(test.hasSubclusters ? "on" : "off"),compression_type=\(test.seed % 3 == 0 ? "zstd" : "zlib")", path, String(size)])
         var commands: [String] = []
         if test.refcountBits > 1 { commands += ["-c", "write -c -P 21 \(3 * test.clusterSize) \(test.clusterSize)"] }
         commands += ["-c", "write -P 22 \(5 * test.clusterSize) \(6 * test.clusterSize)", "-c", "write -z \(9 * test.clusterSize) \(3 * test.clusterSize)"]
@@ -186,7 +187,7 @@ struct CrashTests {
         }
     }
 
-    @Test("a host operation that fails costs no acknowledged data and leaves a consistent image", arguments: cases.prefix(8))
+    @Test("a host operation that fails costs no acknowledged data and leaves a consistent image", arguments: cases.prefix(8) + cases.suffix(1))
     func everyFailure(test: Case) async throws {
         let scratch = try Scratch()
         let (initial, guest) = try Self.makeImage(test, scratch)

@@ -10,21 +10,29 @@ import Testing
 @Suite("creating qcow2 images")
 struct CreateTests {
     /// Makes an image in a new file.
-    static func create(_ path: String, _ change: @escaping @Sendable (inout BlockdevCreateOptionsQcow2) -> Void) async throws {
-        _ = FileManager.default.createFile(atPath: path, contents: nil)
+    static func create(_ path: String, dataFile: String? = nil, _ change: @escaping @Sendable (inout BlockdevCreateOptionsQcow2) -> Void) async throws {
+        for path in [path, dataFile].compactMap(\.self) { _ = FileManager.default.createFile(atPath: path, contents: nil) }
         try await onContext { context in
             let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers))
             var options = BlockdevOptions(.file(BlockdevOptionsFile(filename: path)))
             options.nodeName = "file"
             try await graph.add(options)
             let backend = try await graph.makeBackend(named: "create", on: "file", PermissionGrant(used: .all, shared: .all))
+            var data: BlockBackend?
+            if let dataFile {
+                var options = BlockdevOptions(.file(BlockdevOptionsFile(filename: dataFile)))
+                options.nodeName = "data"
+                try await graph.add(options)
+                data = try await graph.makeBackend(named: "create", on: "data", PermissionGrant(used: .all, shared: .all))
+            }
             let result: Result<Void, any Error>
             do {
                 var creation = BlockdevCreateOptionsQcow2(file: .reference("file"), size: 1 << 20)
                 change(&creation)
-                result = .success(try await QCOW2Driver.create(creation, in: backend))
+                result = .success(try await QCOW2Driver.create(creation, in: backend, dataFile: data, dataFileName: dataFile))
             } catch { result = .failure(error) }
             await graph.release(backend)
+            if let data { await graph.release(data) }
             try await graph.closeAll()
             try result.get()
         }
@@ -63,19 +71,21 @@ struct CreateTests {
             "cluster_size=\(test.clusterSize),refcount_bits=\(test.refcountBits),compat=\(test.version == 3 ? "1.1" : "0.10"),preallocation=\(test.preallocation.rawValue)",
             theirs, String(test.size),
         ])
-        func facts(_ path: String) throws -> String {
-            let text = try run("qemu-img", ["info", "--output=json", path])
-            guard let object = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any] else { return "?" }
-            let compared = object.filter { ["virtual-size", "cluster-size", "format", "format-specific", "dirty-flag"].contains($0.key) }
-            return String(decoding: try JSONSerialization.data(withJSONObject: compared, options: .sortedKeys), as: UTF8.self)
-        }
-        #expect(try facts(ours) == facts(theirs))
+        #expect(try Self.facts(ours) == Self.facts(theirs))
         try run("qemu-img", ["check", ours])
         if test.size < 2 << 30 { try run("qemu-img", ["compare", ours, theirs]) }
         if test.preallocation == .off {
             let lengths = try [ours, theirs].map { try FileManager.default.attributesOfItem(atPath: $0)[.size] as? Int ?? -1 }
             #expect(lengths[0] <= lengths[1] + 2 * test.clusterSize)
         }
+    }
+
+    /// What `qemu-img info` says that does not depend on where the image lies.
+    static func facts(_ path: String) throws -> String {
+        let text = try run("qemu-img", ["info", "--output=json", path])
+        guard let object = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any] else { return "?" }
+        let compared = object.filter { ["virtual-size", "cluster-size", "format", "format-specific", "dirty-flag"].contains($0.key) }
+        return String(decoding: try JSONSerialization.data(withJSONObject: compared, options: .sortedKeys), as: UTF8.self)
     }
 
     @Test("a backing file's name and format are stored")
@@ -115,6 +125,11 @@ struct CreateTests {
         #expect(try await message { ($0.version, $0.lazyRefcounts) = (.v2, true) }.hasPrefix("Lazy refcounts only supported"))
         #expect(try await message { ($0.clusterSize, $0.size) = (512, 1 << 40) }.hasPrefix("The image size is too large"))
         #expect(try await message { $0.size = 513 } == "Image size must be a multiple of 512 bytes")
-        #expect(try await message { $0.extendedL2 = true } == "Extended L2 entries are not supported")
+        #expect(try await message { ($0.extendedL2, $0.clusterSize) = (true, 8192) } == "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
+        #expect(try await message { ($0.extendedL2, $0.version) = (true, .v2) }.hasPrefix("Extended L2 entries are only supported with compatibility level"))
+        #expect(try await message { ($0.dataFile, $0.version) = (.reference("x"), .v2) }.hasPrefix("External data files are only supported with compat"))
+        #expect(try await message { $0.dataFileRaw = true } == "data-file-raw requires data-file")
+        #expect(try await message { ($0.dataFile, $0.dataFileRaw, $0.backingFile) = (.reference("x"), true, "b") } == "Backing file and data-file-raw cannot be used at the same time")
+        #expect(try await message { ($0.preallocation, $0.backingFile) = (.metadata, "b") } == "Backing file and preallocation can only be used at the same time if extended_l2 is on")
     }
 }

@@ -9,6 +9,8 @@ struct DiskModel: Sendable {
     var clusterSize: Int
     /// False where a discard may leave the data as it is: version 2 images with a backing file.
     var discardsToZero = true
+    /// What discards are multiples of, in bytes; clusters where nothing else is said.
+    var discardUnit: Int?
 
     init(size: Int, clusterSize: Int, seed: UInt64) {
         bytes = [UInt8](repeating: 0, count: size)
@@ -54,7 +56,7 @@ struct DiskModel: Sendable {
             try await disk.writeZeroes(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count), flags: unmap ? .mayUnmap : [])
             return "zero \(range) \(unmap)"
         case 12..<14 where discardsToZero:
-            let range = range(alignment: clusterSize)
+            let range = range(alignment: discardUnit ?? clusterSize)
             bytes.replaceSubrange(range, with: [UInt8](repeating: 0, count: range.count))
             try await disk.discard(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count))
             return "discard \(range)"

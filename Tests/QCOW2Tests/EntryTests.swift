@@ -35,6 +35,53 @@ struct EntryTests {
         }
     }
 
+    @Test("the subclusters of an extended entry mean what the specification says, whatever the bits are")
+    func extendedEntries() {
+        let geometry = ClusterGeometry(clusterBits: 16, refcountOrder: 4, hasSubclusters: true)
+        #expect(geometry.l2Entries == 4096 && geometry.subclusterSize == 2048)
+        func meaning(_ bits: UInt64, _ allocated: UInt32, _ zero: UInt32) -> L2Entry.Meaning {
+            L2Entry(bits: bits, subclusters: SubclusterBitmap(allocated: allocated, zero: zero)).meaning(in: geometry, version: 3)
+        }
+        let host: UInt64 = 0x8000_0000_0005_0000
+        #expect(meaning(0, 0, 0) == .unallocated)
+        #expect(meaning(0, 0, .max) == .zero(nil))
+        #expect(meaning(0, 0, 1) == .mixed(nil))
+        #expect(meaning(0, 1, 0) == .invalid(.subclusters))
+        #expect(meaning(host, .max, 0) == .normal(HostOffset(0x50000)))
+        #expect(meaning(host, 0, .max) == .zero(HostOffset(0x50000)))
+        #expect(meaning(host, 0, 0) == .mixed(HostOffset(0x50000)))
+        #expect(meaning(host, 3, 2) == .invalid(.subclusters))
+        var random = SeededGenerator(seed: 3)
+        for _ in 0..<5000 {
+            // Runs rather than noise.
+            let a = UInt32(truncatingIfNeeded: UInt64.max << UInt64.random(in: 0...32, using: &random)), z = ~a & UInt32(truncatingIfNeeded: random.next())
+            let entry = L2Entry(bits: Bool.random(using: &random) ? host : 0, subclusters: SubclusterBitmap(allocated: a, zero: z))
+            let kinds = (0..<32).map { entry.kind(ofSubcluster: $0, in: geometry) }
+            for index in 0..<32 {
+                let expected: GuestExtent.Kind =
+                    z >> UInt32(index) & 1 == 1 ? (entry.bits == 0 ? .zero : .zeroAllocated)
+                    : a >> UInt32(index) & 1 == 1 ? .normal : entry.bits == 0 ? .unallocated : .reserved
+                #expect(kinds[index] == expected)
+                #expect(entry.run(fromSubcluster: index, in: geometry) == kinds[index...].prefix { $0 == kinds[index] }.count)
+            }
+        }
+        for first in 0..<32 {
+            for count in 0...(32 - first) {
+                let mask = SubclusterBitmap.mask(first, count: count)
+                #expect((0..<32).allSatisfy { (mask >> UInt32($0) & 1 == 1) == (first..<(first + count)).contains($0) })
+            }
+        }
+    }
+
+    @Test("in a data file offset zero is a place")
+    func externalZero() {
+        let geometry = ClusterGeometry(clusterBits: 16, refcountOrder: 4, hasExternalData: true)
+        #expect(L2Entry(bits: 1 << 63).meaning(in: geometry, version: 3) == .normal(HostOffset(0)))
+        #expect(L2Entry(bits: 1 << 63 | 1).meaning(in: geometry, version: 3) == .zero(HostOffset(0)))
+        #expect(L2Entry(bits: 0).meaning(in: geometry, version: 3) == .unallocated)
+        #expect(L2Entry(bits: 1 << 63).meaning(in: self.geometry, version: 3) == .unallocated)
+    }
+
     @Test("every 64-bit pattern decodes to something", arguments: 9...21)
     func anyBits(clusterBits: Int) {
         let geometry = ClusterGeometry(clusterBits: clusterBits, refcountOrder: 4)
@@ -46,6 +93,7 @@ struct EntryTests {
             case .normal(let host): #expect(host.rawValue > 0 && host.isAligned(to: geometry.clusterSize))
             case .zero(let host): #expect(host.map { $0.isAligned(to: geometry.clusterSize) } ?? true)
             case .unallocated, .invalid: break
+            case .mixed: Issue.record("no subclusters here")
             }
             #expect(L1Entry(bits: entry.bits).tableOffset >= 0)
         }

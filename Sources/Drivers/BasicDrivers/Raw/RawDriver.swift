@@ -173,3 +173,11 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     package func abortReopen() async { candidate = nil }
 }
+
+extension RawDriver {
+    /// How much room a raw image of a disk of `byteCount` bytes takes: what the disk has, in whole sectors.
+    package static func measure(byteCount: Int) -> ImageMeasure {
+        let size = byteCount.roundedUp(to: 512)
+        return ImageMeasure(required: size, fullyAllocated: size)
+    }
+}

@@ -19,9 +19,9 @@ extension QCOW2Driver: CopyRanging {
             let rest = destination.advanced(by: done)
             switch extent.kind {
             case .normal:
-                if try await file.copyRange(GuestRange(extent.host.asGuest, byteCount: extent.byteCount), to: rest) == .unsupported { return .unsupported }
+                if try await dataFile.copyRange(GuestRange(extent.host.asGuest, byteCount: extent.byteCount), to: rest) == .unsupported { return .unsupported }
             case .zero, .zeroAllocated: try await rest.writeZeroes(byteCount: extent.byteCount)
-            case .unallocated:
+            case .unallocated, .reserved:
                 let inside = bytesInBacking(at: position, extent.byteCount)
                 if inside > 0, let backing, try await backing.copyRange(GuestRange(position, byteCount: inside), to: rest) == .unsupported { return .unsupported }
                 if inside < extent.byteCount { try await rest.advanced(by: inside).writeZeroes(byteCount: extent.byteCount - inside) }
@@ -43,7 +43,7 @@ extension QCOW2Driver: CopyRanging {
             switch plan {
             case .inPlace(let host, let byteCount, let ticket):
                 defer { inFlight.leave(ticket) }
-                if try await file.copyRange(from: source.slice(at: done, byteCount: byteCount), at: host.asGuest, flags: []) == .unsupported { return .unsupported }
+                if try await dataFile.copyRange(from: source.slice(at: done, byteCount: byteCount), at: host.asGuest, flags: []) == .unsupported { return .unsupported }
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, position, left, geometry)
@@ -52,13 +52,13 @@ extension QCOW2Driver: CopyRanging {
                     let data = source.slice(at: done, byteCount: shape.byteCount)
                     let isCopied =
                         if needsSurroundings(reservation, shape) { false } else {
-                            try await file.copyRange(from: data, at: (reservation.host + shape.head).asGuest, flags: []) == .done
+                            try await dataFile.copyRange(from: data, at: shape.host(of: reservation).asGuest, flags: []) == .done
                         }
                     if !isCopied {
                         cancel(reservation)
                         return .unsupported
                     }
-                    let waiters = try await step { state throws(Obstacle) in try state.publish(reservation) }
+                    let waiters = try await step { state throws(Obstacle) in try state.publish(reservation, written: shape.written) }
                     finish(reservation, waiters)
                     Trace.qcow2Publish(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
                 } catch {
