@@ -133,9 +133,7 @@ struct FeatureMatrixTests {
         var model = test.model(seed: test.seed)
         let path = try Self.make(test, scratch, &model)
         let expected = model.bytes
-        let raw = scratch.file("theirs.raw")
-        try run("qemu-img", ["convert", "-O", "raw", path, raw])
-        #expect(firstDifference([UInt8](try Data(contentsOf: URL(fileURLWithPath: raw))), expected) == nil)
+        try Self.expectContents(path, expected, scratch, "as QEMU made it")
         let (map, check) = (try Self.qemuMap(path), try CheckTests.qemu(path))
         try await onContext { context in
             try await withImage(imageOptions(path, readOnly: true), context) { disk in
@@ -161,6 +159,7 @@ struct FeatureMatrixTests {
         let scratch = try Scratch()
         var model = test.model(seed: test.seed ^ 0x55)
         let path = try Self.make(test, scratch, &model)
+        try Self.expectContents(path, model.bytes, scratch, "as QEMU made it")
         try await Self.writeAndCompare(path, model, test, scratch)
     }
 
@@ -184,6 +183,17 @@ struct FeatureMatrixTests {
         try await Self.writeAndCompare(path, test.model(seed: test.seed ^ 0x77), test, scratch)
         // Whatever the image says about it, a raw data file is the disk.
         if test.isRaw, let data { try run("qemu-img", ["compare", "-f", "raw", "-F", "qcow2", data, path]) }
+    }
+
+    /// What QEMU reads.
+    private static func expectContents(_ path: String, _ expected: [UInt8], _ scratch: Scratch, _ when: String) throws {
+        let raw = scratch.file("out.raw")
+        try run("qemu-img", ["convert", "-O", "raw", path, raw])
+        let read = [UInt8](try Data(contentsOf: URL(fileURLWithPath: raw)))
+        guard let difference = firstDifference(read, expected) else { return }
+        let position = zip(read, expected).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
+        let around = try qemuMap(path).filter { $0.start <= position + 65536 && $0.start + $0.length >= position - 65536 }
+        Issue.record("\(when), QEMU reads otherwise \(difference): \(around)")
     }
 
     /// Random requests, reopened once in between; then QEMU checks and reads the image.
@@ -218,10 +228,13 @@ struct FeatureMatrixTests {
         }
         let check = try run("qemu-img", ["check", path], allowedStatus: [0, 1, 2, 3])
         #expect(check.contains("No errors were found"), "\(check)")
-        let raw = scratch.file("out.raw")
-        try run("qemu-img", ["convert", "-O", "raw", path, raw])
-        let read = [UInt8](try Data(contentsOf: URL(fileURLWithPath: raw)))
-        #expect(firstDifference(read, after.bytes) == nil)
+        try await onContext { context in
+            try await withImage(imageOptions(path, readOnly: true), context) { disk in
+                let all = try await disk.readBytes(at: 0, test.size)
+                #expect(firstDifference(all, after.bytes) == nil, "opened anew")
+            }
+        }
+        try expectContents(path, after.bytes, scratch, "as we have written it")
         let (map, numbers) = (try Self.qemuMap(path), try CheckTests.qemu(path))
         try await onContext { context in
             try await withImage(imageOptions(path, readOnly: true), context) { disk in
@@ -272,5 +285,26 @@ struct FeatureMatrixTests {
             }
         }
         #expect(try run("qemu-img", ["info", path]).contains("corrupt: true"))
+    }
+}
+
+extension FeatureMatrixTests {
+    @Test("a write behind the end of a file that ends inside its last cluster is kept when the image is closed")
+    func cutShort() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "extended_l2=on", path, "1M"])
+        try run("qemu-io", ["-f", "qcow2", "-c", "write -P 1 0 2k", path])
+        let length = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int ?? 0
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+        // As another writer would leave it that does not fill the cluster.
+        try file.truncate(atOffset: UInt64(length.roundedDown(to: 65536) == length ? length - 65536 + 2048 : length))
+        try file.close()
+        try await onContext { context in
+            try await withImage(imageOptions(path), context) { disk in
+                try await disk.writeBytes([UInt8](repeating: 7, count: 2048), at: 40960)
+            }
+        }
+        try run("qemu-io", ["-f", "qcow2", "-c", "read -P 1 0 2k", "-c", "read -P 7 40k 2k", path])
     }
 }

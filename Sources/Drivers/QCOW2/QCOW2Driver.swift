@@ -15,7 +15,7 @@ import Synchronization
 /// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites` (all may
 /// span metadata I/O, never guest data), and innermost `state`, which spans nothing.
 package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
-    // unchecked: `options`, `candidate` and `opened` change only while no request runs (Reopening, Activating).
+    // unchecked: `options`, `candidate`, `opened` and `geometry` change only while no request runs (Reopening, Activating, Amending).
 
     package static let formatName = "qcow2"
     package static let kind = DriverKind.format
@@ -31,7 +31,8 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     var backing: BlockChild? { backingSlot.child }
     /// As found when the image was opened. Fields that change live in `state`.
     var opened: ValidatedHeader
-    let geometry: ClusterGeometry
+    /// Changes when an image is amended.
+    var geometry: ClusterGeometry
     var options: QCOW2OpenOptions
     /// What a reopen prepares.
     var candidate: ReopenCandidate?

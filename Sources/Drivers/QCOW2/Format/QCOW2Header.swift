@@ -54,6 +54,8 @@ package struct QCOW2Header: Hashable, Sendable {
         static let incompatible = 72
         static let compatible = 80
         static let autoclear = 88
+        static let refcountOrder = 96
+        static let headerLength = 100
     }
 
     package init(version: UInt32, clusterBits: UInt32, virtualSize: UInt64, refcountOrder: UInt32) {

@@ -38,7 +38,8 @@ extension QCOW2Driver: Flushing {
 
     /// Gives back what `growFile` took ahead of need.
     private func cutFile() async throws(BlockError) {
-        let end = state.withLock { max($0.refcounts.highestEnd, initialFileLength) }
+        // The last cluster that was there may have been cut short, and written to the end since.
+        let end = state.withLock { max($0.refcounts.highestEnd, initialFileLength.roundedUp(to: geometry.clusterSize)) }
         if file.length <= end { return }
         do { try await file.resize(to: end) } catch {
             // A longer file is as good an image.

@@ -60,7 +60,8 @@ extension QCOW2Driver: BackingFileNaming {
         throw BlockError(.invalidArgument, "Backing file name too long: \(text.count) bytes do not fit into the header's cluster")
     }
 
-    private static func rawExtensions(_ bytes: [UInt8], from start: Int, to end: Int) -> [(type: UInt32, data: ArraySlice<UInt8>)] {
+    /// The header extensions in `bytes`, undecoded.
+    static func rawExtensions(_ bytes: [UInt8], from start: Int, to end: Int) -> [(type: UInt32, data: ArraySlice<UInt8>)] {
         func word(_ position: Int) -> UInt32 { bytes[position..<position + 4].reduce(0) { $0 << 8 | UInt32($1) } }
         var found: [(type: UInt32, data: ArraySlice<UInt8>)] = []
         var position = start
