@@ -52,7 +52,7 @@ let package = Package(
         module("TraceRuntime", in: "Base", ["CStrataLinux"]),
 
         // Floor 2: I/O, JSON, and the pure halves of schema and protocol.
-        module("IOCore", in: "Base", ["CStrataLinux", "CGnuTLS", "CZlib", "CDeflate", "CZstandard", "StrataBase"]),
+        module("IOCore", in: "Base", ["CStrataLinux", "CGnuTLS", "CZlib", "CDeflate", "CZstandard", "StrataBase", "TraceRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("QAPIRuntime", in: "QAPI", ["StrataBase"]),
         module("QAPISchema", in: "QAPI"),
         module("TraceCompiler", in: "QAPI"),
@@ -63,20 +63,20 @@ let package = Package(
         module("StorageSchema", in: "QAPI", ["QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
         // Floor 4: what nodes, exports and servers refer to by name.
+        module("SocketAddresses", in: "QAPI", ["StrataBase", "IOCore", "StorageSchema"]),
         module("ManagedObjects", in: "Objects", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema"]),
 
         // Floor 5: the schema compiler (imported by nobody), the graph, and what monitors talk over.
         program("qapi-gen", in: "QAPI", ["StrataBase", "QAPISchema", "QAPIGenerator"]),
         program("trace-gen", in: "QAPI", ["StrataBase", "TraceCompiler"]),
         .plugin(name: "QAPIPlugin", capability: .buildTool(), dependencies: ["qapi-gen", "trace-gen"], path: "Sources/QAPI/QAPIPlugin"),
-        module("SocketAddresses", in: "QAPI", ["StrataBase", "IOCore", "StorageSchema"]),
         module("BlockGraph", in: "Graph", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "QAPIRuntime", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
-        module("CharacterDevices", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
+        module("CharacterDevices", in: "Management", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "SocketAddresses", "ManagedObjects"]),
 
         // Floor 6: the monitor, drivers, exports, and what copies between nodes.
         module("QMPMonitor", in: "Management", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BasicDrivers", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
-        module("BlockFilters", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"]),
+        module("BlockFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),

@@ -1,5 +1,6 @@
 import CharacterDevices
 import IOCore
+import ManagedObjects
 import QAPIRuntime
 import StorageSchema
 import StrataBase
@@ -11,7 +12,7 @@ struct RingBufferTests {
     private static func buffer(_ size: Int) async throws -> RingBufferChardev {
         let context = try IOContext.startThread(name: "ring buffer")
         defer { context.stop() }
-        let factory = ChardevFactory(context: context, origin: .monitor) {}
+        let factory = ChardevFactory(context: context, origin: .monitor, objects: ObjectRegistry()) {}
         let device = try await ChardevTable().add("r", ChardevBackend(decoding: ["type": "ringbuf", "data": ["size": .integer(size)]]), factory)
         return try #require(device as? RingBufferChardev)
     }

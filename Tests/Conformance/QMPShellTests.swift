@@ -8,8 +8,8 @@ struct QMPShellTests {
     private static let driver = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path
 
     /// Types at `strata qmp` and gives back what the terminal was sent.
-    private func shell(_ socket: String, _ steps: [(awaiting: String, typing: String)], in folder: TemporaryFolder) throws -> Finished {
-        let script = try JSON.array(steps.map { .array([.string($0.awaiting), .string($0.typing)]) }).encoded()
+    private func shell(_ socket: String, _ steps: [(awaiting: String, typing: JSON)], in folder: TemporaryFolder) throws -> Finished {
+        let script = try JSON.array(steps.map { .array([.string($0.awaiting), $0.typing]) }).encoded()
         return try run("python3", [Self.driver, folder.path("state"), String(decoding: script, as: UTF8.self), Strata.binary, "qmp", socket], in: folder.url)
     }
 
@@ -44,6 +44,40 @@ struct QMPShellTests {
             daemon?.monitorPath ?? socket, [("qmp> ", "\u{1b}[A"), ("help blockdev-del", "\u{3}qu\u{12}version\r"), ("\"major\"", "quit\r"), ("closed the connection", "")],
             in: folder)
         #expect(second.ending == .exited(2), "\(second)")
+    }
+
+    @Test("JSON may go on over several lines, and is one entry of the history")
+    func severalLines() throws {
+        let folder = try TemporaryFolder()
+        let daemon = try Daemon(nbd: false, in: folder)
+        let session = try shell(
+            daemon.monitorPath,
+            [
+                ("qmp> ", "{\r"), ("...> ", "\"execute\": \"query-version\"\r"), ("...> ", "}\r"), ("\"major\"", "blockdev-add {\r"),
+                ("...> ", "\u{3}"), ("qmp> ", "blockdev-add {\"driver\": \"null-co\",\r"), ("...> ", "\"node-name\": \"n9\"}\r"), ("{}", "query-named-block-nodes\r"),
+                ("\"n9\"", "\u{1b}[A\u{1b}[A"), ("\"node-name\": \"n9\"}", "\u{15}\u{4}"),
+            ], in: folder)
+        #expect(session.succeeded, "\(session)")
+        let history = try String(contentsOfFile: folder.path("state/strata/qmp-history"), encoding: .utf8)
+        #expect(history.hasPrefix("{ \"execute\": \"query-version\" }\n"))
+        #expect(history.contains("blockdev-add {\"driver\": \"null-co\", \"node-name\": \"n9\"}\n"))
+        // The same from a file.
+        try folder.write(Data("{\n\"execute\":\n\"blockdev-del\", \"arguments\": {\"node-name\":\n\"n9\"}\n}\nblockdev-add {\n\"driver\": \"null-co\",\n".utf8), to: "lines")
+        let lines = try run("bash", ["-c", "exec \"$0\" qmp \"$1\" < lines", Strata.binary, daemon.monitorPath], in: folder.url)
+        #expect(lines.ending == .exited(2) && String(decoding: lines.output, as: UTF8.self) == "{\n}\n", "\(lines)")
+    }
+
+    @Test("the line fits a terminal whose width changes, and a signal leaves the terminal as it was", arguments: [SIGTERM, SIGHUP, SIGINT])
+    func terminalAndSignals(signal: Int32) throws {
+        let folder = try TemporaryFolder()
+        let daemon = try Daemon(nbd: false, in: folder)
+        let long = String(repeating: "x", count: 60) + "end"
+        let session = try shell(
+            daemon.monitorPath,
+            [
+                ("qmp> ", .string(long)), (long, ["columns": 30]), ("qmp> " + String(repeating: "x", count: 21) + "end\u{1b}[K", ["columns": 100]), (long, ["signal": .integer(Int(signal))]),
+            ], in: folder)
+        #expect(session.ending == .exited(128 + signal), "\(session)")
     }
 
     @Test("scripts learn how it went: 0, 1 for a refusal, 2 for a call or a connection that is wrong")

@@ -95,20 +95,25 @@ struct QMPTests {
         }
     }
 
-    @Test("the Python QMP client of the QEMU project drives the main job")
+    @Test("the Python QMP client of the QEMU project drives the main job, ours and qemu-storage-daemon alike, and hears the same events")
     func pythonPeer() throws {
-        let folder = try TemporaryFolder()
-        try Strata.mustImg("create", "-f", "qcow2", "disk.qcow2", "16M", in: folder)
-        let daemon = try ChildProcess(
-            Strata.binary,
-            ["daemon", "--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"], in: folder.url)
-        defer { daemon.send(SIGKILL) }
-        #expect(waitUntil { folder.contains("qmp.sock") || !daemon.isRunning })
         let script = Strata.root.appending(path: "Tests/Conformance/qmp-peer.py").path
-        let peer = try run(Strata.python, [script, folder.path("qmp.sock"), folder.path("nbd.sock"), "disk.qcow2"], in: folder.url)
-        #expect(peer.succeeded, "\(peer)")
-        let finished = try daemon.wait(atMost: .seconds(20))
-        #expect(finished.succeeded, "\(finished)")
-        try QEMU.mustFindClean("disk.qcow2", in: folder)
+        var events: [String] = []
+        for program in [[Strata.binary, "daemon"], ["qemu-storage-daemon"]] {
+            let folder = try TemporaryFolder()
+            try Strata.mustImg("create", "-f", "qcow2", "disk.qcow2", "16M", in: folder)
+            let daemon = try ChildProcess(
+                program[0], program.dropFirst() + ["--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp", "--pidfile", "ready"],
+                in: folder.url)
+            defer { daemon.send(SIGKILL) }
+            #expect(waitUntil { folder.contains("ready") || !daemon.isRunning })
+            let peer = try run(Strata.python, [script, folder.path("qmp.sock"), folder.path("nbd.sock"), "disk.qcow2"], in: folder.url)
+            #expect(peer.succeeded, "\(program): \(peer)")
+            events.append(String(decoding: peer.output, as: UTF8.self))
+            let finished = try daemon.wait(atMost: .seconds(20))
+            #expect(finished.succeeded, "\(program): \(finished)")
+            try QEMU.mustFindClean("disk.qcow2", in: folder)
+        }
+        #expect(events[0] == events[1] && events[0].contains("BLOCK_WRITE_THRESHOLD"))
     }
 }

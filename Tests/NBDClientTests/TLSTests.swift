@@ -5,36 +5,6 @@ import Testing
 /// TLS on both sides, with certificates and with shared keys, against programs that use the same library in their own way.
 @Suite("NBD over TLS", .timeLimit(.minutes(4)))
 struct TLSTests {
-    /// A folder with the files of a certificate authority, a server for localhost and two clients.
-    private static func makeCertificates(in folder: TemporaryFolder) throws {
-        let script = """
-            set -e
-            request() { openssl req -newkey rsa:2048 -nodes -keyout $1.key -subj "$2" -out $1.csr 2>/dev/null; }
-            openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj '/CN=test authority' -days 30 -out ca-cert.pem \
-                -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
-            for one in "server /CN=localhost" "alice /O=Strata/CN=alice" "mallory /O=Elsewhere/CN=mallory"; do
-                set -- $one
-                request $1 $2
-                printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=critical,CA:FALSE\\nkeyUsage=critical,digitalSignature,keyEncipherment\\nextendedKeyUsage=serverAuth,clientAuth\\n' > ext
-                openssl x509 -req -in $1.csr -CA ca-cert.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out $1.pem 2>/dev/null
-            done
-            for client in alice mallory; do
-                mkdir $client
-                cp ca-cert.pem $client/
-                cp $client.pem $client/client-cert.pem
-                cp $client.key $client/client-key.pem
-            done
-            mkdir nobody
-            cp ca-cert.pem nobody/
-            cp server.pem server-cert.pem
-            cp server.key server-key.pem
-            printf 'qemu:%s\\n' 00112233445566778899aabbccddeeff > keys.psk
-            mkdir wrong
-            printf 'qemu:%s\\n' ff112233445566778899aabbccddeeff > wrong/keys.psk
-            """
-        try mustRun("bash", ["-c", script], in: folder.url)
-    }
-
     private static func makeDisk(in folder: TemporaryFolder) throws {
         var random = SeededGenerator(seed: runSeed)
         try folder.write(randomBytes(6 << 20, using: &random), to: "disk")
@@ -48,7 +18,7 @@ struct TLSTests {
     @Test("our client trusts a server with a certificate, and not one with another name or none", arguments: ["qemu-nbd", "nbdkit"])
     func client(server: String) throws {
         let folder = try TemporaryFolder()
-        try Self.makeCertificates(in: folder)
+        try TestCertificates.make(in: folder)
         try Self.makeDisk(in: folder)
         let socket = folder.path("s")
         let program =
@@ -81,7 +51,7 @@ struct TLSTests {
     @Test("shared keys, with each other's programs and a wrong key")
     func sharedKeys() throws {
         let folder = try TemporaryFolder()
-        try Self.makeCertificates(in: folder)
+        try TestCertificates.make(in: folder)
         try Self.makeDisk(in: folder)
         let socket = folder.path("s")
         let program = try ServerProgram(
@@ -98,7 +68,7 @@ struct TLSTests {
     @Test("our server lets in whom it trusts, and only them", arguments: [false, true])
     func server(authorizes: Bool) throws {
         let folder = try TemporaryFolder()
-        try Self.makeCertificates(in: folder)
+        try TestCertificates.make(in: folder)
         try Self.makeDisk(in: folder)
         var arguments = ["--object", "tls-creds-x509,id=t,dir=\(folder.url.path),endpoint=server"]
         if authorizes { arguments += ["--object", "authz-list,id=a,policy=deny,rules.0.match=*CN=alice*,rules.0.policy=allow,rules.0.format=glob"] }
@@ -140,7 +110,7 @@ struct TLSTests {
     @Test("our server with shared keys, under a client that keeps many requests in flight")
     func sharedKeyServer() throws {
         let folder = try TemporaryFolder()
-        try Self.makeCertificates(in: folder)
+        try TestCertificates.make(in: folder)
         try Self.makeDisk(in: folder)
         let socket = folder.path("nbd.sock")
         let daemon = try Daemon(

@@ -80,6 +80,27 @@ struct EventThrottleTests {
         for _ in 0..<5 { #expect(throttle.admits(["data": ["id": "j"]], named: "JOB_STATUS_CHANGE", now: 0)) }
     }
 
+    /// Those whose description in QEMU's QMP reference says that they are limited, and what QEMU tells apart.
+    @Test("the events that QEMU's reference calls rate-limited are limited to one a second for each device, and no others", arguments: [
+        ("BALLOON_CHANGE", nil), ("BLOCK_IO_ERROR", "qom-path"), ("HV_BALLOON_STATUS_REPORT", nil), ("MEMORY_DEVICE_SIZE_CHANGE", "qom-path"),
+        ("QUORUM_FAILURE", nil), ("QUORUM_REPORT_BAD", "node-name"), ("RTC_CHANGE", nil), ("VSERPORT_CHANGE", "id"), ("WATCHDOG", nil),
+        ("BLOCK_WRITE_THRESHOLD", "-"), ("BLOCK_IMAGE_CORRUPTED", "-"), ("BLOCK_EXPORT_DELETED", "-"), ("BLOCK_JOB_COMPLETED", "-"), ("JOB_STATUS_CHANGE", "-"),
+    ] as [(String, String?)])
+    func rules(event: String, key: String?) {
+        let throttle = Throttle()
+        func message(_ value: String, _ number: Int) -> JSONValue {
+            let data: JSONValue = if let key { [key: .string(value), "number": .integer(number)] } else { ["number": .integer(number)] }
+            return ["event": .string(event), "data": data]
+        }
+        let isLimited = key != "-"
+        #expect(throttle.admits(message("a", 1), named: event, now: 0))
+        #expect(throttle.admits(message("a", 2), named: event, now: second - 1) == !isLimited)
+        // Another device is no repetition, where devices are told apart.
+        #expect(throttle.admits(message("b", 3), named: event, now: second - 1) == (!isLimited || key != nil))
+        #expect(throttle.takeDue(now: second) == (isLimited ? [message(key == nil ? "b" : "a", key == nil ? 3 : 2)] : []))
+        #expect(throttle.admits(message("a", 4), named: event, now: 3 * second))
+    }
+
     @Test("keys without number do not grow the table without bound")
     func bounded() {
         let throttle = Throttle()

@@ -46,11 +46,24 @@ struct LineEditorTests {
         ("one two\u{17}", "one ", 4), ("one two\u{17}\u{19}\u{19}", "one twotwo", 10), ("one two\u{15}", "", 0), ("one two\u{1}\u{b}\u{19}", "one two", 7),
         ("one two\u{1b}b\u{1b}b\u{1b}fx", "onex two", 4), ("one two\u{1b}[1;5Dx", "one xtwo", 5), ("ab\u{14}", "ba", 2), ("é中\u{7f}", "é", 1),
         ("e\u{301}\u{7f}", "", 0), ("\u{1b}[200~a\rb\tc\u{1b}[201~d", "a b\tcd", 6), ("\u{1b}[99~x", "x", 1),
+        ("one two\u{1b}\u{7f}", "one ", 4), ("one two\u{1}\u{1b}d", " two", 0),
     ])
     func keys(input: String, line: String, cursor: Int) {
         let editor = typed(input)
         #expect(editor.line == line)
         #expect(editor.cursor == cursor)
+    }
+
+    @Test("lines that belong together are one entry of the history, and none when they speak of a secret")
+    func joined() {
+        var editor = typed("quit\r{\r  \"a\": 1\r}\r")
+        editor.joinHistory(["{", "  \"a\": 1", "}"])
+        #expect(editor.history.entries == ["quit", "{   \"a\": 1 }"])
+        editor = typed("quit\robject-add {\r\"qom-type\": \"secret\"}\r")
+        editor.joinHistory(["object-add {", "\"qom-type\": \"secret\"}"])
+        #expect(editor.history.entries == ["quit"])
+        #expect(editor.feed("\u{1b}[A".utf8) == [.changed] && editor.line == "quit")
+        #expect(editor.feed([0x1a]) == [.suspend])
     }
 
     @Test("what cannot be done rings the bell", arguments: ["\u{7f}", "\u{2}", "\u{6}", "\u{1b}[A", "\u{1b}[B", "\u{7}", "\u{1b}[99~"])

@@ -61,12 +61,10 @@ int strata_terminal_columns(int fd) {
 
 void strata_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 
-int strata_signal_descriptor(void) {
+int strata_signal_descriptor(const int *signals, int count) {
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    for (int index = 0; index < count; index++) sigaddset(&set, signals[index]);
     int result = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (result) return -result;
     int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

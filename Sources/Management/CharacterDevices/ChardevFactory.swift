@@ -1,4 +1,5 @@
 package import IOCore
+package import ManagedObjects
 import StorageSchema
 import StrataBase
 
@@ -12,12 +13,15 @@ package struct ChardevFactory: Sendable {
 
     let context: IOContext
     let origin: Origin
+    /// Where TLS credentials and authorizations are.
+    let objects: ObjectRegistry
     /// Returns when nobody wants to wait for a client any more.
     let untilCancelled: @Sendable () async -> Void
 
-    package init(context: IOContext, origin: Origin, untilCancelled: @escaping @Sendable () async -> Void) {
+    package init(context: IOContext, origin: Origin, objects: ObjectRegistry, untilCancelled: @escaping @Sendable () async -> Void) {
         self.context = context
         self.origin = origin
+        self.objects = objects
         self.untilCancelled = untilCancelled
     }
 
@@ -49,7 +53,7 @@ package struct ChardevFactory: Sendable {
         case .socket(let wrapper):
             let options = wrapper.data
             return try await SocketChardev(
-                label, SocketOptions(options, acceptsDescriptors: origin == .commandLine), context: context,
+                label, SocketOptions(options, acceptsDescriptors: origin == .commandLine, objects: objects, user: "chardev '\(label)'"), context: context,
                 log: LogOptions(file: options.logfile, appends: options.logappend), untilCancelled: untilCancelled)
         }
     }

@@ -23,6 +23,8 @@ final class QMPConnection: EventSource {
         var isWorking = false
         var runningOutOfBand = 0
         var inputEnded = false
+        /// `readPending` has asked for a turn.
+        var willReadPending = false
         var isClosed = false
         var watchedInput: WatchToken?
         var watchedOutput: WatchToken?
@@ -221,7 +223,24 @@ final class QMPConnection: EventSource {
         if isBroken { return close() }
         startWorking()
         updateWatches()
+        readPending()
         finishIfDone()
+    }
+
+    /// Bytes that a layer of the stream holds already make no descriptor readable.
+    private func readPending() {
+        guard stream.hasPending else { return }
+        let isNew = state.withLock { state in
+            if state.willReadPending || state.isClosed || state.inputEnded || !Self.mayRead(state) { return false }
+            state.willReadPending = true
+            return true
+        }
+        if !isNew { return }
+        context.post {
+            self.state.withLock { $0.willReadPending = false }
+            self.readInput(evenIfBusy: false)
+            self.flush()
+        }
     }
 
     private func updateWatches() {

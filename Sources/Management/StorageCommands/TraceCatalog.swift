@@ -1,5 +1,7 @@
 import BasicDrivers
+import BlockFilters
 import BlockGraph
+import IOCore
 import JobCore
 import NBDClient
 import NBDServer
@@ -10,8 +12,10 @@ package import TraceRuntime
 /// The modules that have trace points. One line for each.
 package enum TraceCatalog {
     package static let modules: [TraceModule] = [
+        IOCoreTraceEvents.module,
         BlockGraphTraceEvents.module,
         BasicDriversTraceEvents.module,
+        BlockFiltersTraceEvents.module,
         JobCoreTraceEvents.module,
         QCOW2TraceEvents.module,
         NBDServerTraceEvents.module,

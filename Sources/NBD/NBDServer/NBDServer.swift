@@ -1,5 +1,6 @@
 package import BlockExports
 package import IOCore
+package import ManagedObjects
 import NBDProtocol
 package import StrataBase
 import Synchronization

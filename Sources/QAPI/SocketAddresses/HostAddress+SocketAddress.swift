@@ -20,3 +20,15 @@ extension HostAddress {
         }
     }
 }
+
+extension SocketAddress {
+    /// The same address in the form that newer commands take, without a level in between.
+    package init(_ address: SocketAddressLegacy) {
+        switch address.branch {
+        case .inet(let wrapper): self.init(.inet(wrapper.data))
+        case .unix(let wrapper): self.init(.unix(wrapper.data))
+        case .vsock(let wrapper): self.init(.vsock(wrapper.data))
+        case .fd(let wrapper): self.init(.fd(wrapper.data))
+        }
+    }
+}

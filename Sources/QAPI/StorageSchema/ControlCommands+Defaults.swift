@@ -18,7 +18,7 @@ extension ControlCommands {
 extension IntrospectCommands {
     public func queryQmpSchema(_ arguments: JSONObject) async throws -> JSONValue {
         _ = try QAPIEmpty(decoding: .object(arguments))
-        return StorageSchemaTable.introspection
+        return CompatPolicy.ofRunningCommand.trimming(StorageSchemaTable.introspection)
     }
 }
 

@@ -70,7 +70,7 @@ struct QMPJob: Sendable {
         }
     }
 
-    /// Runs what standard input says, a command on each line or a whole QMP message.
+    /// Runs what standard input says, a command on each line or a whole QMP message. JSON may go on over several lines.
     private func performLines(_ client: QMPClient, _ context: IOContext) async throws(ToolFailure) -> Int32 {
         let isPerson = isatty(STDIN_FILENO) == 1
         let input = InputPump(ConnectedSocket(adopting: dup(STDIN_FILENO)), context: context)
@@ -79,24 +79,28 @@ struct QMPJob: Sendable {
         var pending: [UInt8] = []
         var chunks = input.chunks.makeAsyncIterator()
         var hasEnded = false
+        var gathered = GatheredLines()
         while !hasEnded {
-            if isPerson { StandardStreams.print("qmp> ") }
+            if isPerson { StandardStreams.print(gathered.isEmpty ? "qmp> " : "...> ") }
             if let chunk = await chunks.next(isolation: #isolation) { pending += chunk } else { hasEnded = true }
             if hasEnded, !pending.isEmpty { pending.append(UInt8(ascii: "\n")) }
             while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
                 let line = String(decoding: pending[..<end], as: UTF8.self)
                 pending.removeFirst(end + 1)
-                if try await performLine(line, client, forgiving: isPerson || keepsGoing) { continue }
+                guard let command = gathered.add(line) else { continue }
+                if try await performLine(command, client, forgiving: isPerson || keepsGoing) { continue }
                 status = 1
                 if !isPerson && !keepsGoing { return status }
             }
+            // What is not complete at the end never will be: its error is told.
+            if hasEnded, let rest = gathered.take(), try await !performLine(rest, client, forgiving: isPerson || keepsGoing) { status = 1 }
         }
         return isPerson ? 0 : status
     }
 
     private func performLine(_ line: String, _ client: QMPClient, forgiving: Bool) async throws(ToolFailure) -> Bool {
         do throws(ToolFailure) {
-            let text = line.drop { $0 == " " || $0 == "\t" || $0 == "\r" }
+            let text = line.drop { $0 == " " || $0 == "\t" || $0 == "\r" || $0 == "\n" }
             if text.isEmpty || text.hasPrefix("#") { return true }
             if text.hasPrefix("{") {
                 let message: JSONValue

@@ -11,6 +11,7 @@ final class QMPShell {
         case keys([UInt8])
         case server([UInt8])
         case keyboardEnded
+        case signal(Int32)
         case serverEnded
     }
 
@@ -27,6 +28,8 @@ final class QMPShell {
     private var completion: QMPCompletion?
     /// The questions that the server has not answered, oldest first: it answers in order.
     private var questions: [Question] = []
+    /// JSON that is not complete yet.
+    private var gathered = GatheredLines()
     private var isOver = false
 
     init(_ client: QMPClient, context: IOContext, name: String, isCompact: Bool) {
@@ -54,6 +57,7 @@ final class QMPShell {
             for await chunk in keys { continuation.yield(.keys(chunk)) }
             continuation.yield(.keyboardEnded)
         }
+        try watchSignals { continuation.yield(.signal($0)) }
         Terminal.enterRawMode()
         write("\u{1b}[?2004h")
         defer {
@@ -69,6 +73,15 @@ final class QMPShell {
             case .keys(let bytes): await type(bytes)
             case .server(let bytes): await take(bytes)
             case .keyboardEnded: leave()
+            case .signal(SIGWINCH): redraw()
+            case .signal(SIGCONT):
+                // Whoever has run meanwhile may have left the terminal in any state.
+                Terminal.enterRawMode()
+                write("\u{1b}[?2004h")
+                redraw()
+            case .signal(let number):
+                leave()
+                return 128 + number
             case .serverEnded:
                 saveHistory()
                 write("\r\u{1b}[K")
@@ -78,11 +91,21 @@ final class QMPShell {
         return 0
     }
 
+    /// - Throws: when the kernel refuses it; a shell that could leave the terminal unusable does not begin.
+    private func watchSignals(_ handler: @escaping @Sendable (Int32) -> Void) throws(ToolFailure) {
+        do throws(BlockError) {
+            try ProcessSignals.watchTermination(on: context, handler)
+            try ProcessSignals.watchTerminal(on: context, handler)
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+    }
+
     private func write(_ text: String) { StandardStreams.print(text) }
 
     /// While an answer to the person is awaited no prompt is shown, but what is typed is.
     private func redraw() {
-        editor.prompt = questions.contains(.person) ? "... " : "qmp> "
+        editor.prompt = questions.contains(.person) ? "... " : gathered.isEmpty ? "qmp> " : "...> "
         write(editor.rendering(columns: Terminal.columns))
     }
 
@@ -125,12 +148,22 @@ final class QMPShell {
             let isWaiting = questions.contains(.person)
             write("\n")
             editor.clear()
+            _ = gathered.take()
             if isWaiting { say("The server has not answered yet; Ctrl-D leaves.") } else { redraw() }
         case .end: leave()
         case .complete: complete()
+        case .suspend:
+            write("\n\u{1b}[?2004l")
+            Terminal.suspend()
+            write("\u{1b}[?2004h")
+            redraw()
         case .submit(let line):
             write("\n")
-            await perform(line)
+            let lines = gathered.lines + [line]
+            if let command = gathered.add(line) {
+                editor.joinHistory(lines)
+                await perform(command)
+            }
             if !isOver { redraw() }
         }
     }
@@ -164,7 +197,7 @@ final class QMPShell {
 
     private func perform(_ line: String) async {
         do throws(ToolFailure) {
-            let text = line.drop { $0 == " " || $0 == "\t" }
+            let text = line.drop { $0 == " " || $0 == "\t" || $0 == "\n" }
             if text.isEmpty || text.hasPrefix("#") { return }
             if text.hasPrefix("{") {
                 let message: JSONValue

@@ -16,8 +16,8 @@ int strata_open_terminal(char *path, size_t size);
 
 // Makes the process ignore SIGPIPE: a peer that goes away is an error on its own connection only.
 void strata_ignore_sigpipe(void);
-// Blocks SIGINT, SIGTERM and SIGHUP in every thread started later and returns a descriptor that becomes readable when one arrives.
-int strata_signal_descriptor(void);
+// Blocks the signals in every thread started later and returns a descriptor that becomes readable when one arrives.
+int strata_signal_descriptor(const int *signals, int count);
 // Takes the number of one arrived signal, or 0.
 int strata_take_signal(int fd);
 // Detaches from the terminal as daemon(3) does, but keeps the parent waiting: it exits 0 once the child calls strata_daemon_ready, else 1.

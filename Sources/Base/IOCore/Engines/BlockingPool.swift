@@ -32,7 +32,11 @@ package enum BlockingPool {
         let startsThread = state.withLock { state in
             state.queue.append(body)
             // An idle thread that has been rung for already still counts as idle until it wakes, so what waits is compared with them.
-            if state.queue.count - state.next <= state.idle || state.threads >= maximum { return false }
+            if state.queue.count - state.next <= state.idle { return false }
+            if state.threads >= maximum {
+                Trace.ioWorkerQueue(waiting: state.queue.count - state.next, threads: state.threads)
+                return false
+            }
             state.threads += 1
             return true
         }

@@ -11,6 +11,8 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
 
     private let kernelContext: strata_aio_context
     private let event: Int32
+    /// For trace points.
+    private let threadName: String
     private var watch: WatchToken?
     private var slots: [Slot] = []
     private var freeSlots: [Int] = []
@@ -32,12 +34,13 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
             strata_aio_close(kernelContext)
             return (nil, -event)
         }
-        let engine = NativeAIOEngine(kernelContext, event)
+        let engine = NativeAIOEngine(kernelContext, event, context.name)
         do { engine.watch = try context.watch(event, for: .readable, engine) } catch { return (nil, error.errno) }
         return (engine, 0)
     }
 
-    private init(_ kernelContext: strata_aio_context, _ event: Int32) {
+    private init(_ kernelContext: strata_aio_context, _ event: Int32, _ threadName: String) {
+        self.threadName = threadName
         self.kernelContext = kernelContext
         self.event = event
     }
@@ -62,6 +65,8 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
             // SAFETY: request, list and memory stay in place until the completion: the slot keeps the first two, the caller the third.
             unsafe strata_aio_prepare(slots[index].request, write ? 1 : 0, descriptor, list, count, Int64(offset), event, UInt64(index))
             queued.append(index)
+            Trace.ioNativeSubmit(
+                thread: threadName, request: index, operation: write ? "write" : "read", descriptor: Int(descriptor), offset: offset, bytes: vector.byteCount)
             if maxBatch > 0, queued.count >= maxBatch { submit() }
         }
     }
@@ -84,6 +89,7 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
                 inKernel += Int(accepted)
                 queued.removeFirst(Int(accepted))
             } else if accepted == -EAGAIN && inKernel > 0 {
+                Trace.ioNativeFull(thread: threadName, queued: queued.count)
                 return  // the kernel is full: a completion makes room
             } else {
                 // The first request is at fault: it fails alone.
@@ -108,6 +114,7 @@ final class NativeAIOEngine: EventSource, @unchecked Sendable {  // unchecked: u
 
     private func finish(_ index: Int, _ result: Int32) {
         inKernel -= 1
+        Trace.ioNativeComplete(thread: threadName, request: index, result: Int(result))
         let continuation = unsafe slots[index].continuation
         unsafe slots[index].continuation = nil
         slots[index].vector.forget()

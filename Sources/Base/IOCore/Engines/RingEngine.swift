@@ -16,6 +16,8 @@ import Synchronization
     private var inFlight = 0
     /// Whether a poll request on the epoll descriptor is in the kernel.
     private var pollIsArmed = false
+    /// For trace points.
+    private let threadName: String
     private let completions: UnsafeMutableBufferPointer<strata_completion>
 
     /// A request in the kernel: who waits for it, and the iovecs that describe it.
@@ -25,13 +27,14 @@ import Synchronization
     }
 
     /// - Returns: nil and the errno when the kernel has no ring to give.
-    static func open() -> (engine: RingEngine?, error: Int32) {
+    static func open(onThread name: String) -> (engine: RingEngine?, error: Int32) {
         var ring = unsafe strata_uring()
         let result = unsafe strata_uring_open(&ring, entries)
-        return result < 0 ? (nil, -result) : (unsafe RingEngine(ring), 0)
+        return result < 0 ? (nil, -result) : (unsafe RingEngine(ring, name), 0)
     }
 
-    private init(_ ring: strata_uring) {
+    private init(_ ring: strata_uring, _ threadName: String) {
+        self.threadName = threadName
         unsafe self.ring = unsafe ring
         unsafe completions = .allocate(capacity: 256)
     }
@@ -45,7 +48,7 @@ import Synchronization
     /// Whether there is anything to submit or to wait for.
     var isBusy: Bool { inFlight > 0 }
 
-    enum Operation { case read, write, flush }
+    enum Operation: String { case read, write, flush }
 
     /// Queues a request and suspends until it completes.
     /// - Returns: the kernel's result: bytes transferred, or a negative errno.
@@ -72,6 +75,8 @@ import Synchronization
             case .flush: STRATA_URING_FDATASYNC
             }
         inFlight += 1
+        Trace.ioRingSubmit(
+            thread: threadName, request: index, operation: operation.rawValue, descriptor: Int(descriptor), offset: offset, bytes: vector?.byteCount ?? 0)
         // SAFETY: the vector's memory lives until the continuation resumes (the rule of IOVector), the list until the slot is freed.
         while unsafe strata_uring_prepare(&ring, Int32(code), descriptor, address, count, UInt64(offset), UInt64(index)) == -EBUSY {
             _ = unsafe strata_uring_enter(&ring, 0, -1)
@@ -115,6 +120,7 @@ import Synchronization
 
     private func finish(_ index: Int, _ result: Int32) {
         inFlight -= 1
+        Trace.ioRingComplete(thread: threadName, request: index, result: Int(result))
         let continuation = unsafe slots[index].continuation
         unsafe slots[index].continuation = nil
         slots[index].vector.forget()
@@ -131,9 +137,10 @@ extension IOContext {
     func ringEngine() -> RingEngine? {
         if let ring { return ring }
         if ringRefusal != 0 { return nil }
-        let (engine, error) = RingEngine.open()
+        let (engine, error) = RingEngine.open(onThread: name)
         ring = engine
         ringRefusal = error
+        if engine == nil { Trace.ioRingRefused(thread: name, reason: BlockError.text(ofErrno: error)) }
         if engine == nil, !Self.refusalReported.exchange(true, ordering: .relaxed) {
             StandardStreams.warn("the kernel refuses io_uring (\(BlockError.text(ofErrno: error))); file requests use worker threads instead")
         }

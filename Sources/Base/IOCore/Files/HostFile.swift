@@ -196,6 +196,7 @@ package final class HostFile: Sendable {
             count = unsafe target.withSystemVector { unsafe strata_preadv_nowait(descriptor, $0, $1, Int64(offset.rawValue)) }
             if count == -Int(EOPNOTSUPP) { supportsNoWait.store(false, ordering: .relaxed) }
         }
+        Trace.ioTryRead(descriptor: Int(descriptor), offset: offset.rawValue, bytes: target.byteCount, done: count == target.byteCount)
         return count == target.byteCount
     }
 
@@ -217,7 +218,9 @@ package final class HostFile: Sendable {
     /// Writes without waiting for a disk. False: it was not done, or only in part: use `write`, which starts over.
     package func tryWrite(_ source: IOVector, at offset: HostOffset) -> Bool {
         if options.direct || !(isMemoryBacked || source.byteCount <= Self.inlineWriteLimit) { return false }
-        return unsafe source.withSystemVector { unsafe strata_pwritev(descriptor, $0, $1, Int64(offset.rawValue)) } == source.byteCount
+        let count = unsafe source.withSystemVector { unsafe strata_pwritev(descriptor, $0, $1, Int64(offset.rawValue)) }
+        Trace.ioTryWrite(descriptor: Int(descriptor), offset: offset.rawValue, bytes: source.byteCount, done: count == source.byteCount)
+        return count == source.byteCount
     }
 
     /// Writes all of `source`.
@@ -232,7 +235,7 @@ package final class HostFile: Sendable {
         }
     }
 
-    private enum Direction { case read, write }
+    private enum Direction: String { case read, write }
 
     /// One attempt on the engine in charge. Bytes transferred, possibly fewer than asked for, or a negative errno.
     private func transfer(_ direction: Direction, _ vector: IOVector, at offset: Int) async -> Int32 {
@@ -250,6 +253,8 @@ package final class HostFile: Sendable {
             case .threads: break
             }
         }
+        Trace.ioWorkerBegin(operation: direction.rawValue, descriptor: Int(descriptor), offset: offset, bytes: vector.byteCount)
+        defer { Trace.ioWorkerEnd(operation: direction.rawValue, descriptor: Int(descriptor), offset: offset) }
         return await BlockingPool.run { [descriptor] in
             let count = unsafe vector.withSystemVector { list, length in
                 direction == .read
@@ -276,7 +281,9 @@ package final class HostFile: Sendable {
         if mode != .threads, let context = IOContext.current, let ring = context.ringEngine() {
             result = await ring.perform(.flush, descriptor, nil, at: 0)
         } else {
+            Trace.ioWorkerBegin(operation: "flush", descriptor: Int(descriptor), offset: 0, bytes: 0)
             result = await BlockingPool.run { [descriptor] in strata_fdatasync(descriptor) }
+            Trace.ioWorkerEnd(operation: "flush", descriptor: Int(descriptor), offset: 0)
         }
         // Some special files have nothing to flush.
         if result == -EINVAL || result == -EROFS { result = 0 }

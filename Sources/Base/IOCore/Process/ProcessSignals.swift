@@ -10,7 +10,17 @@ package enum ProcessSignals {
     /// Calls `handler` on `context`'s thread for every SIGINT, SIGTERM and SIGHUP. Call on the context's own thread, before other threads
     /// are started: they inherit that these signals are blocked.
     package static func watchTermination(on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {
-        let descriptor = strata_signal_descriptor()
+        try watch([SIGINT, SIGTERM, SIGHUP], on: context, handler)
+    }
+
+    /// Calls `handler` when the terminal has another size (SIGWINCH), and when the process goes on after it was stopped (SIGCONT). As `watchTermination`.
+    package static func watchTerminal(on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {
+        try watch([SIGWINCH, SIGCONT], on: context, handler)
+    }
+
+    private static func watch(_ signals: [Int32], on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {
+        // SAFETY: the array lives for the call.
+        let descriptor = unsafe strata_signal_descriptor(signals, Int32(signals.count))
         if descriptor < 0 { throw BlockError(errno: -descriptor, "watching for signals") }
         _ = try context.watch(descriptor, for: .readable, Watcher(descriptor: descriptor, handler: handler))
     }

@@ -26,6 +26,13 @@ package enum Terminal {
         _ = unsafe tcsetattr(STDIN_FILENO, TCSADRAIN, &settings)
     }
 
+    /// Stops the process and whoever else belongs to its job, as Ctrl-Z does outside of raw mode. Returns when it goes on, in raw mode again.
+    package static func suspend() {
+        restore()
+        _ = kill(0, SIGTSTP)
+        enterRawMode()
+    }
+
     package static func restore() {
         guard var settings = saved.withLock({ saved in
             defer { saved = nil }

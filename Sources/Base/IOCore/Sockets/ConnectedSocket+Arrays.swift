@@ -16,7 +16,12 @@ extension ConnectedSocket {
     }
 
     /// The same with the open files that the peer passed along (SCM_RIGHTS); the caller owns them.
+    /// None come along on an encrypted connection.
     package func receiveWithDescriptors(atMost byteCount: Int) -> (outcome: Outcome, bytes: [UInt8], descriptors: [OwnedDescriptor]) {
+        if isEncrypted {
+            let (outcome, bytes) = receive(atMost: byteCount)
+            return (outcome, bytes, [])
+        }
         var bytes = [UInt8](repeating: 0, count: byteCount)
         var descriptors = [Int32](repeating: -1, count: Int(STRATA_DESCRIPTOR_LIMIT))
         var received: Int32 = 0

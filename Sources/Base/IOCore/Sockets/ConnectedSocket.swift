@@ -33,6 +33,8 @@ package final class ConnectedSocket: Sendable {
     package init(connectingTo address: HostAddress, family: IPFamily = .any) throws(BlockError) {
         encryption = nil
         ownsDescriptor = true
+        Trace.socketConnectBegin(address: address.description)
+        defer { Trace.socketConnectEnd(address: address.description) }
         switch address {
         case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)), "connect to")
         case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, family.rawValue), "connect to")
@@ -47,7 +49,11 @@ package final class ConnectedSocket: Sendable {
         }
     }
 
-    deinit { if ownsDescriptor { _ = strata_close(descriptor) } }
+    deinit {
+        guard ownsDescriptor else { return }
+        Trace.socketClose(descriptor: Int(descriptor))
+        _ = strata_close(descriptor)
+    }
 
     package enum Outcome: Sendable, Hashable {
         /// That many bytes, at least one.
@@ -92,18 +98,29 @@ package final class ConnectedSocket: Sendable {
         unsafe bytes.withUnsafeBytes { buffer in
             if let encryption {
                 var list = unsafe iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count)
-                return Outcome(unsafe encryption.send(&list, 1))
+                return sent(unsafe encryption.send(&list, 1))
             }
-            return Outcome(unsafe strata_send(descriptor, buffer.baseAddress, buffer.count, moreFollows ? 1 : 0))
+            return sent(unsafe strata_send(descriptor, buffer.baseAddress, buffer.count, moreFollows ? 1 : 0))
         }
     }
 
     /// Sends what fits of `source`. Never waits.
     package func send(_ source: IOVector, moreFollows: Bool = false) -> Outcome {
         unsafe source.withSystemVector { list, count in
-            if let encryption { return Outcome(unsafe encryption.send(list, count)) }
-            return Outcome(unsafe strata_send_vector(descriptor, list, count, moreFollows ? 1 : 0))
+            if let encryption { return sent(unsafe encryption.send(list, count)) }
+            return sent(unsafe strata_send_vector(descriptor, list, count, moreFollows ? 1 : 0))
         }
+    }
+
+    /// The outcome of a call that sends.
+    private func sent(_ result: Int) -> Outcome {
+        let outcome = Outcome(result)
+        switch outcome {
+        case .bytes, .closed: break
+        case .wouldBlock: Trace.socketFull(descriptor: Int(descriptor))
+        case .failed(let number): Trace.socketFailed(descriptor: Int(descriptor), error: Int(number))
+        }
+        return outcome
     }
 
     /// Sends bytes of a file without copying them through this process. `offset` advances by what was sent.

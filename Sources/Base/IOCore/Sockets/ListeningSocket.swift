@@ -41,6 +41,7 @@ package final class ListeningSocket: Sendable {
         }
         self.port = Int(port)
         if case .unix(let path) = address { file = FileStamp(of: path, followsLinks: false) } else { file = nil }
+        Trace.socketListen(address: address.description, descriptor: Int(descriptor))
     }
 
     deinit { _ = strata_close(descriptor) }
@@ -62,6 +63,7 @@ package final class ListeningSocket: Sendable {
         if result == -EAGAIN || result == -EWOULDBLOCK { return nil }
         if result < 0 { throw BlockError(errno: -result, "accepting a client on \(address)") }
         if case .tcp = address { _ = strata_no_delay(result) }
+        Trace.socketAccept(address: address.description, descriptor: Int(result))
         return ConnectedSocket(adopting: result)
     }
 

@@ -43,9 +43,12 @@ package import StrataBase
         case 0: break
         case 1: return .waits(.readable)
         case 2: return .waits(.writable)
-        default: throw BlockError(.connection, "TLS handshake failed: \(TLSCredentials.text(result))")
+        default:
+            Trace.tlsHandshakeFailed(descriptor: Int(socket.descriptor), reason: TLSCredentials.text(result))
+            throw BlockError(.connection, "TLS handshake failed: \(TLSCredentials.text(result))")
         }
         if credentials.usesCertificates, credentials.verifiesPeer || !credentials.isServer { try verify() }
+        Trace.tlsHandshakeEnd(descriptor: Int(socket.descriptor))
         return .done
     }
 
@@ -54,6 +57,7 @@ package import StrataBase
         var text = [CChar](repeating: 0, count: 512)
         let result = unsafe text.withUnsafeMutableBufferPointer { unsafe strata_tls_verify(handle, hostName, $0.baseAddress, $0.count) }
         if result == 0 { return }
+        Trace.tlsHandshakeFailed(descriptor: Int(socket.descriptor), reason: Self.string(text))
         throw BlockError(.accessDenied, "The certificate of the TLS peer is not trusted: \(Self.string(text))")
     }
 

@@ -32,10 +32,7 @@ package enum TraceRegistry {
         state.withLock { state in state.numbers[name].map { state.events[$0] } }
     }
 
-    package static func events(matching pattern: TracePattern) -> [TraceEvent] {
-        if !pattern.isWild { return event(named: pattern.text).map { [$0] } ?? [] }
-        return events.filter { pattern.matches($0.name) }
-    }
+    package static func events(whereName isWanted: (String) -> Bool) -> [TraceEvent] { events.filter { isWanted($0.name) } }
 
     /// Turns events on or off; those that are not available stay off.
     package static func set(_ events: [TraceEvent], on isOn: Bool) {

@@ -54,6 +54,7 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
             self.start = start
             fixedSize = size
             isGiven = offset != nil || size != nil
+            Trace.rawWindow(offset: start, length: size ?? -1)
         }
     }
 
@@ -77,6 +78,7 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        Trace.rawRequest(operation: "read", offset: offset.rawValue, bytes: target.byteCount, fileOffset: offset.rawValue + start)
         file.reached(.readAio)
         try await file.read(target, at: offset + start, flags: flags)
     }
@@ -86,6 +88,7 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        Trace.rawRequest(operation: "write", offset: offset.rawValue, bytes: source.byteCount, fileOffset: offset.rawValue + start)
         file.reached(.writeAio)
         try await file.write(source, at: offset + start, flags: flags)
     }
@@ -96,11 +99,13 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
+        Trace.rawRequest(operation: "zeroes", offset: range.start.rawValue, bytes: range.byteCount, fileOffset: range.start.rawValue + start)
         try await file.writeZeroes(shifted(range), flags: flags)
         return .done
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
+        Trace.rawRequest(operation: "discard", offset: range.start.rawValue, bytes: range.byteCount, fileOffset: range.start.rawValue + start)
         try await file.discard(shifted(range))
         return .done
     }

@@ -38,6 +38,7 @@ package final class CompressDriver: FilterDriver {
         // The last unit may end beyond the end of the disk.
         let inside = min(source.byteCount, length - offset.rawValue)
         if inside <= 0 { return }
+        Trace.compressWrite(offset: offset.rawValue, bytes: inside)
         try await file.write(source.slice(at: 0, byteCount: inside), at: offset, flags: flags.union(.compressed).subtracting(.alreadyTried))
     }
 }

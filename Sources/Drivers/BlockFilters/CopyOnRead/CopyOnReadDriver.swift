@@ -124,6 +124,8 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
     }
 
     private func copyPiece(_ piece: GuestRange, to target: IOVector) async throws(BlockError) {
+        Trace.copyOnReadBegin(offset: piece.start.rawValue, bytes: piece.byteCount)
+        defer { Trace.copyOnReadEnd(offset: piece.start.rawValue, bytes: piece.byteCount) }
         let lock = await locks.enter(piece, isCopy: true)
         defer { locks.leave(lock) }
         // While we waited another reader may have copied it, or a writer overwritten it.

@@ -30,7 +30,12 @@ package final class RangeLocks: Sendable {
     package func tryEnter(_ range: GuestRange, isCopy: Bool) -> UInt64? { state.withLock { $0.enter(range, isCopy: isCopy) } }
 
     /// Waits until nothing is in the way. Pair with `leave`.
-    package func enter(_ range: GuestRange, isCopy: Bool) async -> UInt64 { await state.wait { $0.enter(range, isCopy: isCopy) } }
+    package func enter(_ range: GuestRange, isCopy: Bool) async -> UInt64 {
+        if let entered = tryEnter(range, isCopy: isCopy) { return entered }
+        Trace.copyOnReadRangeWaitBegin(offset: range.start.rawValue, bytes: range.byteCount, copies: isCopy)
+        defer { Trace.copyOnReadRangeWaitEnd(offset: range.start.rawValue, bytes: range.byteCount, copies: isCopy) }
+        return await state.wait { $0.enter(range, isCopy: isCopy) }
+    }
 
     package func leave(_ id: UInt64) { state.update { state in state.entries.removeAll { $0.id == id } } }
 }

@@ -182,6 +182,8 @@ package final class PreallocateDriver: FilterDriver {
             let (rounded, overflowAgain) = sum.dividedRoundingUp(by: step.alignment).multipliedReportingOverflow(by: step.alignment)
             guard !overflow, !overflowAgain else { return }
             var works = true
+            Trace.preallocateReserveBegin(offset: from, bytes: rounded - from)
+            defer { Trace.preallocateReserveEnd(offset: from, bytes: rounded - from) }
             do throws(BlockError) {
                 try await file.writeZeroes(GuestRange(GuestOffset(from), byteCount: rounded - from), flags: .noFallback)
             } catch {

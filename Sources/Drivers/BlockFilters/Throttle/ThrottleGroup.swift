@@ -70,6 +70,7 @@ package final class ThrottleGroup: ManagedObject {
             return .success(())
         }
         try outcome.get()
+        Trace.throttleLimits(group: self)
         for direction in Direction.allCases { proceed(direction) }
     }
 
@@ -122,6 +123,8 @@ package final class ThrottleGroup: ManagedObject {
             return state.nextWaiter
         }
         guard let waiter else { return }
+        Trace.throttleWaitBegin(group: self, member: member, direction: "\(direction)", bytes: byteCount)
+        defer { Trace.throttleWaitEnd(group: self, member: member, direction: "\(direction)", bytes: byteCount) }
         proceed(direction)
         await admitted.wait { $0.remove(waiter) == nil ? nil : () }
     }

@@ -22,9 +22,14 @@ package final class SocketChardev: CharacterDevice {
         /// The ends of the open connections, in the order in which they came, in words for `filename`.
         var peers: [(number: Int, text: String)] = []
         var nextNumber = 0
+        /// Connections whose conversation has not begun yet.
+        var upgrades: [Int: SocketUpgrade] = [:]
         var isStarted = false
         var isShut = false
     }
+
+    /// Connections at once that may be on their way to a conversation.
+    private static let upgradeLimit = 256
 
     package let label: String
     package let slot: FrontendSlot
@@ -125,15 +130,32 @@ package final class SocketChardev: CharacterDevice {
     }
 
     private func open(_ socket: ConnectedSocket) {
-        let text = Self.describe(socket)
+        let text = describe(socket)
         let number = state.withLock { state -> Int? in
-            if state.isShut { return nil }
+            // More are turned away: they may be waiting for nothing but our memory.
+            if state.isShut || state.upgrades.count >= Self.upgradeLimit { return nil }
             state.nextNumber += 1
-            state.peers.append((state.nextNumber, text))
             return state.nextNumber
         }
         guard let number else { return }
-        slot.open(DescriptorStream(socket)) { [weak self] in self?.ended(number) }
+        guard options.upgrade.takesTime else { return converse(options.upgrade.finish(DescriptorStream(socket)), number, text) }
+        let upgrade = SocketUpgrade(socket, options.upgrade, context: context) { [weak self] result in
+            guard let self else { return }
+            self.state.withLock { $0.upgrades[number] = nil }
+            switch result {
+            case .success(let stream): self.converse(stream, number, text)
+            case .failure(let error):
+                if !self.options.isServer, error.code != .cancelled { self.warn(error) }
+                self.ended(number)
+            }
+        }
+        state.withLock { $0.upgrades[number] = upgrade }
+        upgrade.start()
+    }
+
+    private func converse(_ stream: any ByteStream, _ number: Int, _ text: String) {
+        state.withLock { $0.peers.append((number, text)) }
+        slot.open(stream) { [weak self] in self?.ended(number) }
     }
 
     private func ended(_ number: Int) {
@@ -145,26 +167,30 @@ package final class SocketChardev: CharacterDevice {
     }
 
     package func shutDown() {
-        let listener = state.withLock { state in
+        let (listener, upgrades) = state.withLock { state in
             state.isShut = true
             state.waiting = nil
             defer { state.listener = nil }
-            return state.listener
+            return (state.listener, Array(state.upgrades.values))
         }
         listener?.stop()
+        for upgrade in upgrades { upgrade.cancel() }
     }
 
     // MARK: Descriptions
 
+    /// What is spoken over TCP.
+    private var scheme: String { options.upgrade.isTelnet ? "telnet" : options.upgrade.isWebSocket ? "websocket" : "tcp" }
+
     /// Both ends of a TCP connection; nothing for others, whose peers have no name.
-    private static func describe(_ socket: ConnectedSocket) -> String {
+    private func describe(_ socket: ConnectedSocket) -> String {
         guard let here = SocketName(of: socket.descriptor, peer: false), let there = SocketName(of: socket.descriptor, peer: true) else { return "" }
         func text(_ name: SocketName) -> String { name.family == .ipv6 ? "[\(name.host)]:\(name.port)" : "\(name.host):\(name.port)" }
-        return "tcp:\(text(here))\n\(text(there))"
+        return "\(scheme):\(text(here))\n\(text(there))"
     }
 
     package var filename: String {
-        let (peer, listener) = state.withLock { ($0.peers.first?.text ?? $0.waiting.map(Self.describe), $0.listener) }
+        let (peer, listener) = state.withLock { ($0.peers.first?.text ?? $0.waiting.map(describe), $0.listener) }
         let server = options.isServer ? ",server=on" : ""
         if let peer, let cut = peer.firstIndex(of: "\n") { return "\(peer[..<cut])\(server) <-> \(peer[peer.index(after: cut)...])" }
         let own: String
@@ -174,7 +200,7 @@ package final class SocketChardev: CharacterDevice {
         case .descriptor(let number): own = "fd:\(number)"
         case .tcp(let host, let port):
             let bound = listener.flatMap { SocketName(of: $0.socket.descriptor, peer: false) }
-            own = "tcp:\(bound?.host ?? host):\(bound.map { String($0.port) } ?? port)"
+            own = "\(scheme):\(bound?.host ?? host):\(bound.map { String($0.port) } ?? port)"
         }
         return (peer == nil ? "disconnected:" : "") + own + server
     }

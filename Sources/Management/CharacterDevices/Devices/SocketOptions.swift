@@ -1,5 +1,7 @@
 import Glibc
 import IOCore
+import ManagedObjects
+import SocketAddresses
 import StorageSchema
 import StrataBase
 
@@ -15,10 +17,14 @@ struct SocketOptions: Sendable {
     let reconnectDelay: Duration?
     /// As the user gave it, in the form that `qom-get` tells.
     let given: SocketAddress
+    let upgrade: SocketUpgrade.Plan
 
-    /// - Parameter acceptsDescriptors: whether a number of a descriptor means anything: on the command line of whoever has opened it.
+    /// - Parameters:
+    ///   - acceptsDescriptors: whether a number of a descriptor means anything: on the command line of whoever has opened it.
+    ///   - objects: where TLS credentials and authorizations are.
+    ///   - user: who uses them, for messages.
     /// - Throws: what contradicts itself or is not supported, by name.
-    init(_ options: ChardevSocket, acceptsDescriptors: Bool) throws(BlockError) {
+    init(_ options: ChardevSocket, acceptsDescriptors: Bool, objects: ObjectRegistry, user: String) throws(BlockError) {
         isServer = options.server ?? true
         waits = options.wait ?? false
         if !isServer, options.wait != nil { throw Self.clash("wait", "client connect") }
@@ -27,11 +33,8 @@ struct SocketOptions: Sendable {
         }
         if isServer, options.reconnect ?? 0 != 0 { throw Self.clash("reconnect", "server listen") }
         if isServer, options.reconnectMs ?? 0 != 0 { throw Self.clash("reconnect-ms", "server listen") }
-        if options.tlsCreds != nil { throw BlockError(.unsupported, "Parameter 'tls-creds' is not supported: TLS of character devices is not there yet") }
-        if options.tlsAuthz != nil { throw BlockError(.invalidArgument, "'tls_authz' option requires 'tls_creds' option") }
-        for (name, value) in [("telnet", options.telnet), ("tn3270", options.tn3270), ("websocket", options.websocket)] where value == true {
-            throw BlockError(.unsupported, "Parameter '\(name)' is not supported")
-        }
+        if options.tn3270 == true { throw BlockError(.unsupported, "Parameter 'tn3270' is not supported: it is for consoles of guests") }
+        if options.websocket == true, !isServer { throw BlockError(.unsupported, "Websocket client is not implemented") }
         let milliseconds: Int
         if let seconds = options.reconnect {
             let (product, overflow) = seconds.multipliedReportingOverflow(by: 1000)
@@ -45,14 +48,12 @@ struct SocketOptions: Sendable {
 
         var family = IPFamily.any
         var lastPort: Int?
-        switch options.addr.branch {
-        case .unix(let wrapper):
-            let unix = wrapper.data
-            given = SocketAddress(.unix(unix))
-            address = unix.abstract == true ? .abstract(name: unix.path, isPadded: unix.tight == false) : .unix(path: unix.path)
-        case .inet(let wrapper):
-            let inet = wrapper.data
-            given = SocketAddress(.inet(inet))
+        given = SocketAddress(options.addr)
+        upgrade = SocketUpgrade.Plan(
+            security: try Self.security(options, given, isServer: isServer, objects, user), isWebSocket: options.websocket ?? false,
+            isTelnet: options.telnet ?? false)
+        switch given.branch {
+        case .inet(let inet):
             for (name, value) in [("mptcp", inet.mptcp), ("keep-alive", inet.keepAlive), ("numeric", inet.numeric)] where value == true {
                 throw BlockError(.unsupported, "Parameter '\(name)' of inet addresses is not supported")
             }
@@ -69,16 +70,15 @@ struct SocketOptions: Sendable {
                 lastPort = Int(last)
             }
             address = .tcp(host: inet.host, port: inet.port)
-        case .fd(let wrapper):
-            given = SocketAddress(.fd(wrapper.data))
+        case .fd(let file):
             guard acceptsDescriptors else {
                 throw BlockError(.unsupported, "File descriptors can be handed over on the command line only")
             }
-            guard let number = Int32(wrapper.data.str), number >= 0 else {
-                throw BlockError(.invalidArgument, "File descriptor '\(wrapper.data.str)' is not a number")
+            guard let number = Int32(file.str), number >= 0 else {
+                throw BlockError(.invalidArgument, "File descriptor '\(file.str)' is not a number")
             }
             address = .descriptor(number)
-        case .vsock: throw BlockError(.unsupported, "Socket address type 'vsock' is not supported")
+        case .unix, .vsock: address = try HostAddress(given)
         }
         self.family = family
         self.lastPort = lastPort
@@ -86,6 +86,29 @@ struct SocketOptions: Sendable {
 
     private static func clash(_ option: String, _ mode: String) -> BlockError {
         BlockError(.invalidArgument, "'\(option)' option is incompatible with socket in \(mode) mode")
+    }
+
+    /// - Throws: when credentials are not there or for the other end, or where no encryption is possible.
+    private static func security(
+        _ options: ChardevSocket, _ address: SocketAddress, isServer: Bool, _ objects: ObjectRegistry, _ user: String
+    ) throws(BlockError) -> SocketUpgrade.Security? {
+        guard let credentials = options.tlsCreds else {
+            // Never let everybody in where only some were meant.
+            if options.tlsAuthz != nil { throw BlockError(.invalidArgument, "'tls_authz' option requires 'tls_creds' option") }
+            return nil
+        }
+        let security: SocketUpgrade.Security
+        var host: String?
+        if case .inet(let inet) = address.branch { host = inet.host }
+        if isServer {
+            security = .server(try ServerSecurity(credentials: credentials, authorization: options.tlsAuthz, in: objects, by: user))
+        } else {
+            security = .client(try objects.useTLSCredentials(credentials, forServer: false, by: user), host: host)
+        }
+        guard host != nil else {
+            throw BlockError(.unsupported, "'tls_creds' option is incompatible with '\(address.type.rawValue)' address type")
+        }
+        return security
     }
 
     func listen() throws(BlockError) -> ListeningSocket {

@@ -7,6 +7,8 @@ package protocol ByteStream: AnyObject, Sendable {
     var inputDescriptor: Int32? { get }
     /// What to watch for room for output; nil when there always is.
     var outputDescriptor: Int32? { get }
+    /// Whether something can be received although the descriptor is not readable.
+    var hasPending: Bool { get }
 
     /// Takes what has arrived, at most `byteCount` bytes, with the open files that came along (unix sockets only).
     func receive(atMost byteCount: Int) -> Received
@@ -19,6 +21,10 @@ package protocol ByteStream: AnyObject, Sendable {
 
     /// The conversation is over: whoever is at the other end is told, and borrowed descriptors are given back as they were. Once.
     func end()
+}
+
+extension ByteStream {
+    package var hasPending: Bool { false }
 }
 
 /// What has arrived.
@@ -55,6 +61,7 @@ package final class DescriptorStream: ByteStream {
 
     package var inputDescriptor: Int32? { input?.descriptor }
     package var outputDescriptor: Int32? { output.descriptor }
+    package var hasPending: Bool { input?.hasPending ?? false }
 
     package func receive(atMost byteCount: Int) -> Received {
         input?.receiveWithDescriptors(atMost: byteCount) ?? (.wouldBlock, [], [])

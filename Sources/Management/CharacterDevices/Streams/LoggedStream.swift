@@ -13,6 +13,7 @@ final class LoggedStream: ByteStream {
 
     var inputDescriptor: Int32? { stream.inputDescriptor }
     var outputDescriptor: Int32? { stream.outputDescriptor }
+    var hasPending: Bool { stream.hasPending }
     func receive(atMost byteCount: Int) -> Received { stream.receive(atMost: byteCount) }
 
     func send(_ bytes: [UInt8], from start: Int) -> ConnectedSocket.Outcome {

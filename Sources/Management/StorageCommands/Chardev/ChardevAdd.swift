@@ -23,6 +23,6 @@ extension StorageService {
     }
 
     func chardevFactory(_ origin: ChardevFactory.Origin) -> ChardevFactory {
-        ChardevFactory(context: context, origin: origin) { [self] in await waitForQuit() }
+        ChardevFactory(context: context, origin: origin, objects: objects) { [self] in await waitForQuit() }
     }
 }

@@ -20,8 +20,8 @@ extension StorageService {
     /// - Throws: when a name, which is no pattern, is nobody's.
     private static func traceEvents(_ text: String) throws(BlockError) -> [TraceEvent] {
         TraceCatalog.register()
-        let pattern = TracePattern(text)
-        let events = TraceRegistry.events(matching: pattern)
+        let pattern = GlobPattern(text)
+        let events = TraceRegistry.events { pattern.matches($0) }
         if events.isEmpty, !pattern.isWild { throw BlockError(.invalidArgument, "unknown event \"\(text)\"") }
         return events
     }

@@ -1,4 +1,5 @@
 import IOCore
+import ManagedObjects
 import NBDProtocol
 import StrataBase
 

@@ -18,15 +18,8 @@ extension NBDServer.Configuration {
     /// What `nbd-server-start` says.
     /// - Parameter objects: where TLS credentials and authorizations are.
     package init(_ options: NbdServerOptionsLegacy, objects: ObjectRegistry) throws(BlockError) {
-        let address =
-            switch options.addr.branch {
-            case .inet(let wrapper): SocketAddress(.inet(wrapper.data))
-            case .unix(let wrapper): SocketAddress(.unix(wrapper.data))
-            case .vsock(let wrapper): SocketAddress(.vsock(wrapper.data))
-            case .fd(let wrapper): SocketAddress(.fd(wrapper.data))
-            }
         try self.init(
-            HostAddress(address), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
+            HostAddress(SocketAddress(options.addr)), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
             security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
@@ -45,6 +38,6 @@ extension NBDServer.Configuration {
             if authorization != nil { throw BlockError(.invalidArgument, "TLS authorization is only possible with TLS credentials ('tls-creds')") }
             return nil
         }
-        return try ServerSecurity(credentials: credentials, authorization: authorization, in: objects)
+        return try ServerSecurity(credentials: credentials, authorization: authorization, in: objects, by: "the NBD server")
     }
 }

@@ -1,4 +1,5 @@
 package import StorageSchema
+import StrataBase
 import Synchronization
 
 /// Decides whether a client may do something, from the name that it has proved to have (for TLS: its certificate's distinguished name).

@@ -5,19 +5,32 @@ package import StrataBase
 /// TLS credentials of any kind.
 package protocol TLSCredentialObject: ManagedObject {
     var credentials: TLSCredentials { get }
+    /// What all kinds are made from.
+    var common: TLSCredentialOptions { get }
 }
 
 extension TLSCredentialObject {
     package static var parentTypeName: String { "tls-creds" }
+
+    fileprivate static var commonProperties: [ObjectProperty<Self>] {
+        [
+            ObjectProperty("dir", type: "string") { $0.common.directory ?? "" },
+            ObjectProperty("endpoint", type: "QCryptoTLSCredsEndpoint") { $0.common.isServer ? QCryptoTLSCredsEndpoint.server : .client },
+            ObjectProperty("priority", type: "string") { $0.common.priority ?? "" },
+            ObjectProperty("verify-peer", type: "bool") { $0.common.verifiesPeer },
+        ]
+    }
 }
 
 /// What the three kinds have in common.
-private struct CommonOptions {
+package struct TLSCredentialOptions: Sendable {
+    let directory: String?
     let isServer: Bool
     let verifiesPeer: Bool
     let priority: String?
 
-    init(_ endpoint: QCryptoTLSCredsEndpoint?, verifyPeer: Bool?, priority: String?) {
+    init(_ directory: String?, _ endpoint: QCryptoTLSCredsEndpoint?, verifyPeer: Bool?, priority: String?) {
+        self.directory = directory
         isServer = endpoint == .server
         verifiesPeer = verifyPeer ?? true
         self.priority = priority
@@ -48,33 +61,30 @@ private struct CommonOptions {
 package final class X509CredentialObject: TLSCredentialObject {
     package static let typeName = "tls-creds-x509"
     package let credentials: TLSCredentials
+    package let common: TLSCredentialOptions
     private let options: TlsCredsX509Properties
 
     package init(_ options: TlsCredsX509Properties, in registry: ObjectRegistry) throws(BlockError) {
-        let common = CommonOptions(options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
-        let authorities = try CommonOptions.file(options.dir, "ca-cert.pem")
+        common = TLSCredentialOptions(options.dir, options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
+        let authorities = try TLSCredentialOptions.file(options.dir, "ca-cert.pem")
         let directory = options.dir ?? ""
-        var files = TLSCredentials.X509Files(authorities: authorities, revocations: try CommonOptions.optionalFile(directory, "ca-crl.pem"))
+        var files = TLSCredentials.X509Files(authorities: authorities, revocations: try TLSCredentialOptions.optionalFile(directory, "ca-crl.pem"))
         let role = common.isServer ? "server" : "client"
         if common.isServer {
-            files.certificate = try CommonOptions.file(directory, "server-cert.pem")
-            files.key = try CommonOptions.file(directory, "server-key.pem")
+            files.certificate = try TLSCredentialOptions.file(directory, "server-cert.pem")
+            files.key = try TLSCredentialOptions.file(directory, "server-key.pem")
         } else {
-            files.certificate = try CommonOptions.optionalFile(directory, "\(role)-cert.pem")
-            if files.certificate != nil { files.key = try CommonOptions.file(directory, "\(role)-key.pem") }
+            files.certificate = try TLSCredentialOptions.optionalFile(directory, "\(role)-cert.pem")
+            if files.certificate != nil { files.key = try TLSCredentialOptions.file(directory, "\(role)-key.pem") }
         }
         if let id = options.passwordid { files.password = try registry.password(id) }
         credentials = try TLSCredentials(.x509(files), isServer: common.isServer, verifiesPeer: common.verifiesPeer, priority: common.priority)
         self.options = options
     }
 
-    package static let properties: [ObjectProperty<X509CredentialObject>] = [
-        ObjectProperty("dir", type: "string") { $0.options.dir ?? "" },
-        ObjectProperty("endpoint", type: "QCryptoTLSCredsEndpoint") { $0.options.endpoint ?? .client },
+    package static let properties: [ObjectProperty<X509CredentialObject>] = commonProperties + [
         ObjectProperty("passwordid", type: "string") { $0.options.passwordid ?? "" },
-        ObjectProperty("priority", type: "string") { $0.options.priority ?? "" },
         ObjectProperty("sanity-check", type: "bool") { $0.options.sanityCheck ?? true },
-        ObjectProperty("verify-peer", type: "bool") { $0.options.verifyPeer ?? true },
     ]
 }
 
@@ -82,23 +92,20 @@ package final class X509CredentialObject: TLSCredentialObject {
 package final class SharedKeyCredentialObject: TLSCredentialObject {
     package static let typeName = "tls-creds-psk"
     package let credentials: TLSCredentials
+    package let common: TLSCredentialOptions
     private let options: TlsCredsPskProperties
 
     package init(_ options: TlsCredsPskProperties) throws(BlockError) {
-        let common = CommonOptions(options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
-        let file = try CommonOptions.file(options.dir, "keys.psk")
+        common = TLSCredentialOptions(options.dir, options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
+        let file = try TLSCredentialOptions.file(options.dir, "keys.psk")
         if common.isServer, options.username != nil { throw BlockError(.invalidArgument, "username should not be set when endpoint=server") }
         credentials = try TLSCredentials(
             .preSharedKey(file: file, user: options.username ?? "qemu"), isServer: common.isServer, verifiesPeer: common.verifiesPeer, priority: common.priority)
         self.options = options
     }
 
-    package static let properties: [ObjectProperty<SharedKeyCredentialObject>] = [
-        ObjectProperty("dir", type: "string") { $0.options.dir ?? "" },
-        ObjectProperty("endpoint", type: "QCryptoTLSCredsEndpoint") { $0.options.endpoint ?? .client },
-        ObjectProperty("priority", type: "string") { $0.options.priority ?? "" },
+    package static let properties: [ObjectProperty<SharedKeyCredentialObject>] = commonProperties + [
         ObjectProperty("username", type: "string") { $0.options.username ?? "" },
-        ObjectProperty("verify-peer", type: "bool") { $0.options.verifyPeer ?? true },
     ]
 }
 
@@ -106,27 +113,26 @@ package final class SharedKeyCredentialObject: TLSCredentialObject {
 package final class AnonymousCredentialObject: TLSCredentialObject {
     package static let typeName = "tls-creds-anon"
     package let credentials: TLSCredentials
+    package let common: TLSCredentialOptions
     private let options: TlsCredsAnonProperties
 
     package init(_ options: TlsCredsAnonProperties) throws(BlockError) {
-        let common = CommonOptions(options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
+        common = TLSCredentialOptions(options.dir, options.endpoint, verifyPeer: options.verifyPeer, priority: options.priority)
         credentials = try TLSCredentials(.anonymous, isServer: common.isServer, verifiesPeer: common.verifiesPeer, priority: common.priority)
         self.options = options
     }
 
-    package static let properties: [ObjectProperty<AnonymousCredentialObject>] = [
-        ObjectProperty("dir", type: "string") { $0.options.dir ?? "" },
-        ObjectProperty("endpoint", type: "QCryptoTLSCredsEndpoint") { $0.options.endpoint ?? .client },
-        ObjectProperty("priority", type: "string") { $0.options.priority ?? "" },
-        ObjectProperty("verify-peer", type: "bool") { $0.options.verifyPeer ?? true },
-    ]
+    package static let properties: [ObjectProperty<AnonymousCredentialObject>] = commonProperties
 }
 
 extension ObjectRegistry {
     /// Credentials for one end of a connection, which cannot be deleted as long as the result exists.
     /// - Throws: `.notFound` when there are none of that id, `.invalidArgument` when they are for the other end.
     package func useTLSCredentials(_ id: String, forServer isServer: Bool, by user: String) throws(BlockError) -> ObjectUse<any TLSCredentialObject> {
-        guard let use = use(id, as: (any TLSCredentialObject).self, by: user) else { throw BlockError(.notFound, "No TLS credentials with id '\(id)'") }
+        guard let use = use(id, as: (any TLSCredentialObject).self, by: user) else {
+            if object(id, as: (any ManagedObject).self) != nil { throw BlockError(.invalidArgument, "Object with id '\(id)' is not TLS credentials") }
+            throw BlockError(.notFound, "No TLS credentials with id '\(id)'")
+        }
         guard use.object.credentials.isServer == isServer else {
             throw BlockError(.invalidArgument, "Expected TLS credentials for a \(isServer ? "server" : "client") endpoint")
         }

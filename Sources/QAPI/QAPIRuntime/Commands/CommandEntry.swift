@@ -78,7 +78,9 @@ public struct CommandEntry: Sendable {
         _ name: String, _ options: Options = [], features: [String] = [],
         raw handler: @escaping @Sendable (JSONObject) async throws -> JSONValue
     ) {
-        self.init(name, options, features: features) { arguments, _ in try await handler(arguments) }
+        self.init(name, options, features: features) { arguments, policy in
+            try await CompatPolicy.$ofRunningCommand.withValue(policy) { try await handler(arguments) }
+        }
     }
 
     /// May overtake the commands that came before it.

@@ -36,12 +36,12 @@ package struct ImageReference: Sendable, Hashable {
     /// Whether the name begins with a protocol rather than being a path.
     package static func hasProtocol(_ text: String) -> Bool { FileName.protocolName(of: text) != nil }
 
-    /// - Parameter text: what stands where a name would, under `--image-opts`.
+    /// - Parameter text: what stands where a name would, under `--image-opts`: dotted options or a JSON object.
     package init(imageOptions text: String) throws(BlockError) {
         self.text = text
         let tree: JSONValue
         do throws(QMPError) {
-            tree = try KeyValueParser.parse(text, impliedKey: "file")
+            tree = try KeyValueParser.parseArgument(text, impliedKey: "file").value
         } catch {
             throw BlockError(.invalidArgument, error.message)
         }

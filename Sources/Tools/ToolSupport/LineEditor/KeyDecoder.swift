@@ -4,7 +4,7 @@ enum Key: Hashable, Sendable {
     case pasted(String)
     /// The letter that is pressed together with Ctrl, in lower case.
     case control(Character)
-    case left, right, up, down, home, end, delete, backspace, wordLeft, wordRight
+    case left, right, up, down, home, end, delete, backspace, wordLeft, wordRight, deleteWordLeft, deleteWordRight
     /// A sequence that no key of ours sends.
     case unknown
     /// Bytes that are not UTF-8.
@@ -36,6 +36,8 @@ struct KeyDecoder: Sendable {
             case UInt8(ascii: "["), UInt8(ascii: "O"): state = .sequence([])
             case UInt8(ascii: "b"): return .wordLeft
             case UInt8(ascii: "f"): return .wordRight
+            case UInt8(ascii: "d"): return .deleteWordRight
+            case 0x7f, 0x08: return .deleteWordLeft
             case 0x1b: state = .escape
             default: return .unknown
             }

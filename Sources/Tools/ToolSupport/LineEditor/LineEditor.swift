@@ -14,6 +14,8 @@ package struct LineEditor: Sendable {
         /// Ctrl-D on an empty line.
         case end
         case clearScreen
+        /// Ctrl-Z: the owner stops the process.
+        case suspend
         /// The key does nothing here.
         case bell
     }
@@ -63,6 +65,12 @@ package struct LineEditor: Sendable {
         cursor = joined.count
     }
 
+    /// What was submitted in several lines is one entry of the history.
+    package mutating func joinHistory(_ lines: [String]) {
+        history.join(lines)
+        place = history.entries.count
+    }
+
     package mutating func clear() {
         text = []
         cursor = 0
@@ -81,6 +89,7 @@ package struct LineEditor: Sendable {
         case .control("d") where text.isEmpty: return .end
         case .control("i"): return .complete
         case .control("l"): return .clearScreen
+        case .control("z"): return .suspend
         case .control("g"): return .bell
         case .control("a"), .home: cursor = 0
         case .control("e"), .end: cursor = text.count
@@ -99,6 +108,8 @@ package struct LineEditor: Sendable {
         case .delete, .control("d"):
             guard cursor < text.count else { return .bell }
             text.remove(at: cursor)
+        case .deleteWordLeft: kill(wordStart..<cursor)
+        case .deleteWordRight: kill(cursor..<wordEnd)
         case .control("k"): kill(cursor..<text.count)
         case .control("u"): kill(0..<cursor)
         case .control("w"): kill(blankSeparatedStart..<cursor)

@@ -10,6 +10,13 @@ package struct LineHistory: Sendable, Hashable {
         for line in lines { add(line) }
     }
 
+    /// Puts one line in the place of those that were added last and together mean one thing.
+    package mutating func join(_ lines: [String]) {
+        guard lines.count > 1 else { return }
+        for line in lines.reversed() where entries.last == line { entries.removeLast() }
+        add(lines.joined(separator: " "))
+    }
+
     /// Adds a line, unless it is empty or says what the last one said. A line that begins with a blank is not kept, as in shells, and neither is one
     /// that speaks of a secret.
     package mutating func add(_ line: String) {

@@ -56,8 +56,8 @@ package enum TraceOptions {
     /// - Parameter source: what stands in front of a warning.
     private static func choose(_ text: String, source: String) {
         let turnsOff = text.hasPrefix("-")
-        let pattern = TracePattern(turnsOff ? String(text.dropFirst()) : text)
-        let events = TraceRegistry.events(matching: pattern)
+        let pattern = GlobPattern(turnsOff ? String(text.dropFirst()) : text)
+        let events = TraceRegistry.events { pattern.matches($0) }
         if !pattern.isWild {
             if events.isEmpty { StandardStreams.printError("\(source): warning: trace event '\(pattern.text)' does not exist\n") }
             for event in events where !event.isAvailable {

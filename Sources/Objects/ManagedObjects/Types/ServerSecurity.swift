@@ -1,5 +1,4 @@
-import IOCore
-package import ManagedObjects
+package import IOCore
 package import StrataBase
 
 /// What a server demands of its clients' connections: TLS, and perhaps a name that is let in.
@@ -11,18 +10,19 @@ package struct ServerSecurity: Sendable {
     /// - Parameters:
     ///   - credentials: the id of TLS credentials for a server.
     ///   - authorization: the id of an authorization object; it is looked for when a client comes.
-    package init(credentials: String, authorization: String?, in objects: ObjectRegistry) throws(BlockError) {
-        use = try objects.useTLSCredentials(credentials, forServer: true, by: "the NBD server")
+    ///   - user: who is named when somebody tries to delete the credentials.
+    package init(credentials: String, authorization: String?, in objects: ObjectRegistry, by user: String) throws(BlockError) {
+        use = try objects.useTLSCredentials(credentials, forServer: true, by: user)
         self.authorization = authorization
         self.objects = objects
     }
 
     /// A session for a client that has asked for TLS.
-    func makeSession(over socket: ConnectedSocket) throws(BlockError) -> TLSSession { try TLSSession(over: socket, use.object.credentials) }
+    package func makeSession(over socket: ConnectedSocket) throws(BlockError) -> TLSSession { try TLSSession(over: socket, use.object.credentials) }
 
     /// Looks at whom a handshake has shown the client to be.
     /// - Throws: `.accessDenied` when that one is not let in.
-    func admit(_ session: TLSSession) throws(BlockError) {
+    package func admit(_ session: TLSSession) throws(BlockError) {
         guard let id = authorization else { return }
         guard let decider = objects.object(id, as: (any Authorization).self) else { throw BlockError(.accessDenied, "Cannot find QAuthZ object ID \(id)") }
         guard let name = session.peerName else { throw BlockError(.accessDenied, "The client has no certificate to be known by") }

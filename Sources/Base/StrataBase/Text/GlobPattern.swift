@@ -1,10 +1,17 @@
 /// A pattern in which `*` stands for any text and `?` for any one character. Time is at most the product of both lengths.
-struct GlobPattern {
+package struct GlobPattern: Hashable, Sendable {
+    package let text: String
     private let pattern: [Unicode.Scalar]
 
-    init(_ text: String) { pattern = Array(text.unicodeScalars) }
+    package init(_ text: String) {
+        self.text = text
+        pattern = Array(text.unicodeScalars)
+    }
 
-    func matches(_ text: String) -> Bool {
+    /// Whether it is more than the one text that it spells out.
+    package var isWild: Bool { pattern.contains("*") || pattern.contains("?") }
+
+    package func matches(_ text: String) -> Bool {
         let text = Array(text.unicodeScalars)
         var (place, position) = (0, 0)
         // Where the last star was, and the end of the text that it has swallowed so far.
