@@ -21,7 +21,8 @@ struct PluginTests {
         let places = ["debug", "release"].map { build.appending(path: "\($0)/\(program)") }
         let process = Process()
         let built = places.filter { FileManager.default.isExecutableFile(atPath: $0.path) }
-        process.executableURL = try #require(built.first)
+        let executable: URL = try #require(built.first)
+        process.executableURL = executable
         process.arguments = arguments
         try process.run()
         process.waitUntilExit()
