@@ -20,7 +20,7 @@ package actor BlockExportRegistry {
     /// - Throws: `.invalidArgument` or `.alreadyExists`.
     package func checkNewID(_ id: String) throws(BlockError) {
         guard let first = id.utf8.first, Self.isLetter(first), id.utf8.allSatisfy({ Self.isLetter($0) || Self.isDigitOrMark($0) }) else {
-            throw BlockError(.invalidArgument, "Invalid block export id '\(id)'")
+            throw BlockError(.invalidArgument, "Invalid block export id")
         }
         if entries[id] != nil { throw BlockError(.alreadyExists, "Block export id '\(id)' is already in use") }
     }
