@@ -127,7 +127,7 @@ final class ServeRun {
             var security: ServerSecurity?
             if let credentials = plan.tlsCreds {
                 do throws(BlockError) {
-                    security = try ServerSecurity(credentials: credentials, authorization: plan.tlsAuthz, in: objects)
+                    security = try ServerSecurity(credentials: credentials, authorization: plan.tlsAuthz, in: objects, by: "the NBD server")
                 } catch {
                     throw error.during("Failed to get TLS creds")
                 }
