@@ -5,10 +5,10 @@ import Testing
 /// The same questions to QEMU's storage daemon and to ours, about many trees: the answers are compared key by key.
 @Suite("queries against qemu-storage-daemon")
 struct QueriesAgainstQEMUTests {
-    private typealias Command = Conversation.Command
+    typealias Command = Conversation.Command
 
     /// As `Conversation.compare`, with more of what is accidental made equal.
-    private static func compare(_ commands: [Command]) async throws {
+    static func compare(_ commands: [Command]) async throws {
         let expected = try Conversation.askQEMU(commands)
         try #require(expected.count == commands.count)
         let fixture = try ServiceFixture()
