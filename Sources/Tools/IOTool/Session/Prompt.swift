@@ -49,6 +49,10 @@ struct Prompt {
         case .end:
             StandardStreams.print("\n")
             session.isOver = true
+        case .suspend:
+            StandardStreams.print("\n")
+            Terminal.suspend()
+            draw(editor)
         case .complete: complete(&editor)
         case .submit(let line):
             StandardStreams.print("\n")
