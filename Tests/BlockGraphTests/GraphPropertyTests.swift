@@ -6,7 +6,8 @@ import StrataBase
 import Synchronization
 import Testing
 
-/// Random requests from three I/O threads, random edits of the graph, failures now and then, and a flat array of bytes that must always agree.
+/// Random requests from three I/O threads, random edits of the graph, reopens, moves between the threads while requests run, failures now and then,
+/// and a flat array of bytes that must always agree.
 ///
 /// A failure prints its seed; `STRATA_GRAPH_SEED=n` runs that one alone, with every step printed. `STRATA_EXTENDED=1` (the switch `--extended` of
 /// Scripts/test) runs ten times as many.
@@ -50,6 +51,8 @@ private final class PropertyRun: Sendable {
     private let contexts: [IOContext]
     private let isVerbose: Bool
     private let faults = Faults()
+    /// How far the node has moved: workers change their threads with it.
+    private let shift = Atomic<Int>(0)
     /// Workers that have finished. The editor goes on until all have.
     private let finished = Atomic<Int>(0)
 
@@ -64,11 +67,14 @@ private final class PropertyRun: Sendable {
         defer { faults.forget() }
         do {
             let graph = BlockGraph(context: bench.context, drivers: bench.graph.drivers)
-            let editor = Editor(graph, faults, SplitMix(state: seed &* 0x2545_F491_4F6C_DD1D), say: { [self] in say($0) })
+            let editor = Editor(graph, faults, contexts, SplitMix(state: seed &* 0x2545_F491_4F6C_DD1D), say: { [self] in say($0) })
             let backend = try await bench.run { _ in
                 try await editor.begin(size: Self.size)
                 return try await graph.makeBackend(named: "load", on: "disk", PermissionGrant(used: [.consistentRead, .write], shared: .all))
             }
+            backend.setPlacement(.follows { [self] context in
+                shift.store(contexts.firstIndex { $0 === context } ?? 0, ordering: .relaxed)
+            })
             async let first = work(0, backend)
             async let second = work(1, backend)
             async let third = work(2, backend)
@@ -90,35 +96,63 @@ private final class PropertyRun: Sendable {
         } catch { return "\(error)" }
     }
 
-    /// Requests on one part of the disk, from one I/O thread.
+    /// Requests on one part of the disk, from one I/O thread at a time.
     private func work(_ index: Int, _ backend: BlockBackend) async throws -> Bool {
-        let base = index * Self.part
         defer { finished.add(1, ordering: .sequentiallyConsistent) }
-        return try await bench.run(on: contexts[index]) { [seed] _ in
-            var random = SplitMix(state: seed &* 31 &+ UInt64(index))
-            var model = [UInt8](repeating: 0, count: Self.part)
-            let buffer = IOBuffer(byteCount: Self.part)
-            defer { withExtendedLifetime(buffer) {} }
-            for _ in 0..<12 {
-                let offset = Int.random(in: 0..<Self.part, using: &random)
-                let count = Int.random(in: 1...min(Self.part - offset, 200), using: &random)
-                let vector = buffer.vector(at: 0, byteCount: count)
-                let place = GuestOffset(base + offset)
-                if Bool.random(using: &random) {
-                    let byte = UInt8.random(in: 1...255, using: &random)
-                    vector.fill(with: byte)
-                    if !backend.tryWrite(vector, at: place) { try await backend.write(vector, at: place) }
-                    for position in offset..<offset + count { model[position] = byte }
-                } else {
-                    vector.fill(with: 0xEE)
-                    if !backend.tryRead(vector, at: place) { try await backend.read(vector, at: place) }
-                    if !buffer.copyToArray().prefix(count).elementsEqual(model[offset..<offset + count]) { return false }
-                }
-            }
-            let all = buffer.vector(at: 0, byteCount: Self.part)
-            try await backend.read(all, at: GuestOffset(base))
-            return buffer.copyToArray() == model
+        let worker = Worker(backend, base: index * Self.part, byteCount: Self.part, seed: seed &* 31 &+ UInt64(index))
+        var isSame = true
+        while isSame, !worker.isDone {
+            // As a connection does: what has been told meanwhile counts when no request of one's own is under way.
+            let context = contexts[(index + shift.load(ordering: .relaxed)) % contexts.count]
+            isSame = try await bench.run(on: context) { _ in try await worker.work() }
         }
+        return isSame
+    }
+}
+
+/// Reads and writes its part of a disk and compares with what it knows.
+private final class Worker: @unchecked Sendable {  // unchecked: one thread at a time
+    private let backend: BlockBackend
+    private let base: Int
+    private var model: [UInt8]
+    private var random: SplitMix
+    private let buffer: IOBuffer
+    private var left = 12
+    var isDone: Bool { left == 0 }
+
+    init(_ backend: BlockBackend, base: Int, byteCount: Int, seed: UInt64) {
+        self.backend = backend
+        self.base = base
+        model = [UInt8](repeating: 0, count: byteCount)
+        random = SplitMix(state: seed)
+        buffer = IOBuffer(byteCount: byteCount)
+    }
+
+    /// Some requests; after the last ones everything is read.
+    func work() async throws -> Bool {
+        let count = min(left, Int.random(in: 1...5, using: &random))
+        for _ in 0..<count where try await !request() { return false }
+        left -= count
+        if !isDone { return true }
+        try await backend.read(buffer.vector, at: GuestOffset(base))
+        return buffer.copyToArray() == model
+    }
+
+    private func request() async throws -> Bool {
+        let offset = Int.random(in: 0..<model.count, using: &random)
+        let count = Int.random(in: 1...min(model.count - offset, 200), using: &random)
+        let vector = buffer.vector(at: 0, byteCount: count)
+        let place = GuestOffset(base + offset)
+        if Bool.random(using: &random) {
+            let byte = UInt8.random(in: 1...255, using: &random)
+            vector.fill(with: byte)
+            if !backend.tryWrite(vector, at: place) { try await backend.write(vector, at: place) }
+            for position in offset..<offset + count { model[position] = byte }
+            return true
+        }
+        vector.fill(with: 0xEE)
+        if !backend.tryRead(vector, at: place) { try await backend.read(vector, at: place) }
+        return buffer.copyToArray().prefix(count).elementsEqual(model[offset..<offset + count])
     }
 }
 
@@ -135,8 +169,10 @@ private final class Editor: @unchecked Sendable {  // unchecked: only ever used 
     private var others: [BlockBackend] = []
     var root: BlockBackend?
 
-    init(_ graph: BlockGraph, _ faults: Faults, _ random: SplitMix, say: @escaping (String) -> Void) {
-        (self.graph, self.faults, self.random, self.say) = (graph, faults, random, say)
+    private let contexts: [IOContext]
+
+    init(_ graph: BlockGraph, _ faults: Faults, _ contexts: [IOContext], _ random: SplitMix, say: @escaping (String) -> Void) {
+        (self.graph, self.faults, self.contexts, self.random, self.say) = (graph, faults, contexts, random, say)
     }
 
     func begin(size: Int) async throws {
@@ -157,7 +193,7 @@ private final class Editor: @unchecked Sendable {  // unchecked: only ever used 
         let isSabotaged = Int.random(in: 0..<4, using: &random) == 0
         if isSabotaged { faults.arm([.prepare, .check, .participant].randomElement(using: &random) ?? .prepare, after: Int.random(in: 0..<2, using: &random)) }
         do {
-            let kind = Int.random(in: 0..<8, using: &random)
+            let kind = Int.random(in: 0..<10, using: &random)
             say("edit \(kind) on '\(top)'\(isSabotaged ? ", sabotaged" : "")")
             switch kind {
             case 0, 1: try await snapshot(top)
@@ -166,6 +202,8 @@ private final class Editor: @unchecked Sendable {  // unchecked: only ever used 
             case 4: try await changeBackends()
             case 5: try await replaceWithCopy()
             case 6: try await loop(top)
+            case 7: try await reopen(top)
+            case 8: try await move()
             default: try await drain()
             }
             faults.disarm()
@@ -249,6 +287,57 @@ private final class Editor: @unchecked Sendable {  // unchecked: only ever used 
         } catch let error as BlockError where error.message.hasSuffix("would create a cycle") {
             try await expectUnchanged(state)
         }
+    }
+
+    /// Several filters at once get other options, or the same, or are to be read-only under a writer, which must be refused for all of them.
+    private func reopen(_ top: String) async throws {
+        let before = await graph.snapshot
+        var definitions: [BlockdevOptions] = []
+        for filter in filters.shuffled(using: &random).prefix(3) {
+            guard let below = before.nodes[filter]?.children.compactMap({ before.edges[$0]?.target }).first else { continue }
+            var options = rawOptions(over: below, name: filter)
+            options.discard = Bool.random(using: &random) ? .unmap : .ignore
+            options.cache = BlockdevCacheOptions(noFlush: Bool.random(using: &random))
+            definitions.append(options)
+        }
+        guard !definitions.isEmpty else { return }
+        let victim = Int.random(in: 0..<2 * definitions.count, using: &random)
+        if victim < definitions.count { definitions[victim].readOnly = true }
+        if try await isRefused(definitions) {
+            faults.disarm()
+            try await expectUnchanged(before)
+            return
+        }
+        for definition in definitions {
+            guard let node = await graph.node(named: definition.nodeName ?? "") else { continue }
+            if node.options.ignoresFlushes != (definition.cache?.noFlush ?? false) || node.isReadOnly != (definition.readOnly ?? false) {
+                throw BlockError(.invalidArgument, "node '\(node.name)' has not got the options that it was reopened with")
+            }
+        }
+        // A filter that nobody writes through may be read-only; a later change that wants to write through it would be refused.
+        if victim < definitions.count {
+            definitions[victim].readOnly = false
+            faults.disarm()
+            try await graph.reopen(definitions)
+        }
+    }
+
+    /// Whether a reopen fails because somebody writes through one of the nodes.
+    private func isRefused(_ definitions: [BlockdevOptions]) async throws(BlockError) -> Bool {
+        let failure: BlockError?
+        do throws(BlockError) {
+            try await graph.reopen(definitions)
+            failure = nil
+        } catch { failure = error }
+        guard let failure else { return false }
+        if failure.code == .readOnly { return true }
+        throw failure
+    }
+
+    private func move() async throws {
+        guard let node = await graph.allNodes.randomElement(using: &random)?.name, let target = contexts.randomElement(using: &random) else { return }
+        try await graph.move(node, isForced: true) { () throws(BlockError) in target }
+        if await graph.context(ofNodeNamed: node) !== target { throw BlockError(.invalidArgument, "node '\(node)' has not moved") }
     }
 
     private func drain() async throws {

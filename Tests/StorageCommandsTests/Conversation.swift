@@ -32,8 +32,14 @@ enum Conversation {
         let expected = try askQEMU(commands)
         try #require(expected.count == commands.count)
         for (command, (ours, theirs)) in zip(commands, zip(try await askOurs(commands), expected)) {
-            #expect(normal(ours) == normal(theirs), "\(command.name) \(command.arguments)")
+            #expect(normal(withoutAdvice(ours, theirs)) == normal(theirs), "\(command.name) \(command.arguments)")
         }
+    }
+
+    /// Our refusals of what is busy go on after QEMU's sentence: who holds it, and what to do.
+    static func withoutAdvice(_ ours: JSONValue, _ theirs: JSONValue) -> JSONValue {
+        guard let long = ours["error"]?["desc"]?.string, let short = theirs["error"]?["desc"]?.string, long.hasPrefix(short + ". ") else { return ours }
+        return theirs
     }
 
     /// Our answers, from one service.

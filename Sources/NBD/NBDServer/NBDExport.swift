@@ -7,7 +7,8 @@ import Synchronization
 
 /// A node that NBD clients can reach under a name.
 ///
-/// Connections are spread over its contexts in turn and stay where they began; all of them share one backend, so that a flush on one covers what any of them has written.
+/// Connections are spread over its contexts in turn, and stay there until the node moves to another I/O thread; all of them share one backend, so that
+/// a flush on one covers what any of them has written.
 package final class NBDExport: BlockExport {
     package static let typeName = "nbd"
 
@@ -76,8 +77,27 @@ package final class NBDExport: BlockExport {
 
     package var connectionCount: Int { state.withLock { $0.connections.count } }
 
-    /// Serves clients that come from now on there. Those that are connected stay where they are.
-    package func move(to context: IOContext) { state.withLock { $0.contexts = [context] } }
+    /// Serves clients there: those that come, and each one that is connected from his next moment without a request under way.
+    package func move(to context: IOContext) {
+        let connections = state.withLock { state in
+            state.contexts = [context]
+            return Array(state.connections.values)
+        }
+        for connection in connections { connection.move(to: context) }
+    }
+
+    /// A connection is going to be continued by another one.
+    /// - Returns: false when it is too late for that, because the export is being shut down.
+    private func replace(_ old: ServerConnection, by new: ServerConnection) -> Bool {
+        let latest: IOContext? = state.withLock { state in
+            guard !state.isShuttingDown, state.connections.removeValue(forKey: ObjectIdentifier(old)) != nil else { return nil }
+            state.connections[ObjectIdentifier(new)] = new
+            return state.contexts[0]
+        }
+        // The export may have moved again since.
+        if let latest, latest !== new.context { new.move(to: latest) }
+        return latest != nil
+    }
 
     func whenWithdrawn(_ withdraw: @escaping @Sendable () -> Void) { state.withLock { $0.withdraw = withdraw } }
 
@@ -97,6 +117,7 @@ package final class NBDExport: BlockExport {
             state.nextContext += 1
             let connection = ServerConnection(
                 socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: context, received: received,
+                onMoving: { [weak self] old, new in self?.replace(old, by: new) ?? false },
                 onClosed: { [weak self] connection in
                     self?.forget(connection)
                     onClosed()

@@ -16,6 +16,7 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     private let nodeName: String
     private let sizes: BlkdebugLimits
     private let rules: Mutex<BlkdebugRules>
+    let breakpoints = BlkdebugBreakpoints()
     /// What the file of rules said when the node was opened; the options add theirs.
     private let fromFile: BlkdebugRuleList
     private let reopening: Mutex<Reopen>
@@ -62,9 +63,17 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     package var children: [BlockChild] { [image] }
     package var supportedWriteFlags: RequestFlags { image.node.driver.supportedWriteFlags }
 
-    package func reached(_ point: BlkdebugEvent) { rules.withLock { $0.reach(point) } }
+    package func reached(_ point: BlkdebugEvent) {
+        rules.withLock { $0.reach(point) }
+        breakpoints.reach(point)
+    }
 
-    /// Throws what an armed rule wants a request to fail with.
+    /// Holds a request up that has met a breakpoint, and throws what an armed rule wants it to fail with.
+    private func enter(_ kind: BlkdebugRules.RequestKinds, at offset: GuestOffset, byteCount: Int) async throws(BlockError) {
+        await breakpoints.pause()
+        try check(kind, at: offset, byteCount: byteCount)
+    }
+
     private func check(_ kind: BlkdebugRules.RequestKinds, at offset: GuestOffset, byteCount: Int) throws(BlockError) {
         guard let number = rules.withLock({ $0.failure(of: kind, at: offset.rawValue, byteCount: byteCount) }) else { return }
         var error = BlockError(errno: number, "A rule of blkdebug node '\(nodeName)' failed the request")
@@ -76,31 +85,31 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     // MARK: Requests
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
-        try check(.read, at: offset, byteCount: target.byteCount)
+        try await enter(.read, at: offset, byteCount: target.byteCount)
         try await image.read(target, at: offset, flags: flags.subtracting(.alreadyTried))
     }
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
-        try check(.write, at: offset, byteCount: source.byteCount)
+        try await enter(.write, at: offset, byteCount: source.byteCount)
         try await image.write(source, at: offset, flags: flags.subtracting(.alreadyTried))
     }
 
     package func flush() async throws(BlockError) {
-        try check(.flush, at: GuestOffset(0), byteCount: 0)
+        try await enter(.flush, at: GuestOffset(0), byteCount: 0)
         image.reached(.flushToDisk)
         try await image.flush()
     }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         if range.byteCount < sizes.zeroUnit { return .unsupported }
-        try check(.writeZeroes, at: range.start, byteCount: range.byteCount)
+        try await enter(.writeZeroes, at: range.start, byteCount: range.byteCount)
         try await image.writeZeroes(range, flags: flags)
         return .done
     }
 
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
         if range.byteCount < sizes.discardUnit { return .unsupported }
-        try check(.discard, at: range.start, byteCount: range.byteCount)
+        try await enter(.discard, at: range.start, byteCount: range.byteCount)
         try await image.discard(range)
         return .done
     }
@@ -110,7 +119,7 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     }
 
     package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
-        try check(.blockStatus, at: range.start, byteCount: range.byteCount)
+        try await enter(.blockStatus, at: range.start, byteCount: range.byteCount)
         return try await image.statusOfSameBytes(range, precise: precise)
     }
 

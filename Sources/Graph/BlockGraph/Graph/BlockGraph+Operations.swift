@@ -19,6 +19,7 @@ extension BlockGraph {
     package func changeMembers(of parent: String, removing child: String?, adding node: String?) async throws(BlockError) {
         try await change { change async throws(BlockError) in
             let record = try change.record(parent)
+            try change.state.checkNotBlocked(.changeChildren, on: parent)
             switch (child, node) {
             case (nil, nil): throw BlockError(.invalidArgument, "Either child or node must be specified")
             case (.some, .some): throw BlockError(.invalidArgument, "The parameters child and node are in conflict")
@@ -73,7 +74,11 @@ extension BlockGraph {
         let record: GraphState.NodeRecord
         let isOpenedForThis: Bool
         (record, isOpenedForThis) = try await change { change async throws(BlockError) -> (GraphState.NodeRecord, Bool) in
-            _ = try change.record(root)
+            let top = try change.record(root)
+            if top.parents.contains(where: { id in if case .node? = change.state.edges[id]?.owner { true } else { false } }) {
+                throw BlockError(.invalidArgument, "Need a root block node")
+            }
+            try change.state.checkNotBlocked(.changeBackingFile, on: root)
             guard let record = change.state.nodes[image] else { throw BlockError(.notFound, "Cannot find device='' nor node-name='\(image)'") }
             guard record.node.backingChild != nil, record.node.driver is any BackingFileNaming else {
                 throw BlockError(.invalidArgument, "not allowing backing file change on an image without a backing file")
@@ -81,9 +86,9 @@ extension BlockGraph {
             guard change.state.reaches(from: root, to: image) else {
                 throw BlockError(.invalidArgument, "'\(root)' and image file are not in the same chain")
             }
-            if record.options.isReadOnly { try change.setReadOnly(false, of: image) }
             return (record, record.options.isReadOnly)
         }
+        if isOpenedForThis { try await reopen(image, isReadOnly: false) }
         let outcome: Result<Void, BlockError>
         do throws(BlockError) {
             guard let naming = record.node.driver as? any BackingFileNaming else { preconditionFailure("looked up above") }
@@ -96,7 +101,7 @@ extension BlockGraph {
             end(drain)
             await release(backend)
         } catch { outcome = .failure(error) }
-        if isOpenedForThis { try await change { change async throws(BlockError) in try change.setReadOnly(true, of: image) } }
+        if isOpenedForThis { try await reopen(image, isReadOnly: true) }
         try outcome.get()
     }
 

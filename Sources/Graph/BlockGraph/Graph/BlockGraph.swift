@@ -77,12 +77,12 @@ package actor BlockGraph {
             guard let record = change.state.nodes[name] else { throw BlockError(.notFound, "Failed to find node with node-name='\(name)'") }
             let parents = record.parents.compactMap { change.state.edges[$0] }
             if let edge = parents.first(where: { if case .backend = $0.owner { true } else { false } }) {
-                throw BlockError(.permissionConflict, "Node \(name) is in use", hint: "It is used by \(change.state.describe(edge)).")
+                throw BlockError(.permissionConflict, "Node \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
             }
             try change.state.checkNotBlocked(.delete, on: name)
             guard record.isMonitorOwned else { throw BlockError(.invalidArgument, "Node \(name) is not owned by the monitor") }
             if let edge = parents.first {
-                throw BlockError(.permissionConflict, "Block device \(name) is in use", hint: "It is used by \(change.state.describe(edge)).")
+                throw BlockError(.permissionConflict, "Block device \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
             }
             change.release(name)
         }

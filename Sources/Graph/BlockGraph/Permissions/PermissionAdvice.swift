@@ -17,4 +17,14 @@ enum PermissionAdvice {
             }
         return "For \(other) to \(wish): \(way)."
     }
+
+    /// For somebody who wants to remove a node: who holds it, and what to do about that.
+    static func hint(user: GraphState.EdgeRecord, _ state: GraphState) -> String {
+        let way =
+            switch user.owner {
+            case .node(let name): "delete '\(name)' first, or take '\(user.target)' from it"
+            case .backend(let backend): "remove \(backend.name) first"
+            }
+        return "It is held by \(state.describe(user)): \(way)."
+    }
 }

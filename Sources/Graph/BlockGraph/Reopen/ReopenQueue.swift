@@ -40,16 +40,33 @@ final class ReopenQueue {
         }
     }
 
+    /// One node with what it keeps its own data in, read-only or not; everything else about them stays.
+    func fill(_ name: String, isReadOnly: Bool) throws(BlockError) {
+        guard let record = change.state.nodes[name] else { return }
+        var options = record.options
+        (options.isReadOnly, options.readOnlyCause) = (isReadOnly, nil)
+        named.insert(name)
+        queued.insert(name)
+        guard let definition = record.node.definition else { throw Self.cannotReopen(record.node) }
+        entries.append(Entry(node: record.node, definition: definition, options: options))
+        for child in record.node.children where !child.role.contains(.copyOnWrite) {
+            if let edge = change.state.child(named: child.name, of: name) { try follow(edge, record.node, options) }
+        }
+    }
+
+    private static func cannotReopen(_ node: BlockNode) -> BlockError {
+        BlockError(
+            .unsupported,
+            "Block \(node.kind == .protocol ? "protocol" : "format") '\(node.formatName)' used by node '\(node.name)' does not support reopening files")
+    }
+
     /// - Parameter keepsWhatIsNotSaid: the definition is the one that the node has already, so children it does not speak of stay.
     private func add(
         _ node: BlockNode, _ definition: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole, keepsWhatIsNotSaid: Bool
     ) throws(BlockError) {
         guard queued.insert(node.name).inserted else { return }
         try change.state.checkNotBlocked(.reopen, on: node.name)
-        guard let driver = node.driver as? any Reopening else {
-            let kind = node.kind == .protocol ? "protocol" : "format"
-            throw BlockError(.unsupported, "Block \(kind) '\(node.formatName)' used by node '\(node.name)' does not support reopening files")
-        }
+        guard let driver = node.driver as? any Reopening else { throw Self.cannotReopen(node) }
         let old = node.definition?.json.object ?? JSONObject()
         let new = definition.json.object ?? JSONObject()
         let children = childOptions(of: node)
@@ -204,13 +221,22 @@ extension BlockGraph {
     /// Gives open nodes other options, all of them or none (blockdev-reopen). Options that are not said return to their defaults.
     /// - Throws: `.notFound`; `.invalidArgument` naming the option that cannot change; `.permissionConflict`; what a driver says.
     package func reopen(_ definitions: [BlockdevOptions]) async throws(BlockError) {
+        try await reopen { queue throws(BlockError) in try queue.fill(definitions) }
+    }
+
+    /// Makes a node, with the nodes inside its definition that it keeps its data in, writable or read-only.
+    func reopen(_ name: String, isReadOnly: Bool) async throws(BlockError) {
+        try await reopen { queue throws(BlockError) in try queue.fill(name, isReadOnly: isReadOnly) }
+    }
+
+    private func reopen(_ fill: (ReopenQueue) throws(BlockError) -> Void) async throws(BlockError) {
         try await changes.withLock { () async throws(BlockError) in
             var queue: ReopenQueue?
             do throws(BlockError) {
                 try await changeLocked { change async throws(BlockError) in
                     let filling = ReopenQueue(change)
                     queue = filling
-                    try filling.fill(definitions)
+                    try fill(filling)
                     try await filling.stage()
                 }
             } catch {

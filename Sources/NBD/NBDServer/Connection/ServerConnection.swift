@@ -22,7 +22,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
     }
 
     /// What the next bytes from the client are.
-    enum Incoming {
+    package enum Incoming: Sendable {
         case header
         /// The payload of a refused write, to be dropped; bytes still to come.
         case skipping(Int)
@@ -51,9 +51,12 @@ package actor ServerConnection: ContextActor, SpinningSource {
     }
 
     package nonisolated let context: IOContext
+    /// Where the connection is going to be served: no request is begun here any more, and when the last one is answered a successor takes over there.
+    var destination: IOContext?
 
     let backend: BlockBackend
     let writesThrough: Bool
+    private let session: NBDSession
     let rules: RequestRules
     let metaContexts: [MetaContext]
     let format: ReplyFormat
@@ -86,27 +89,37 @@ package actor ServerConnection: ContextActor, SpinningSource {
     var bytesInFlight = 0
 
     private let onClosed: @Sendable (ServerConnection) -> Void
+    private let onMoving: @Sendable (_ old: ServerConnection, _ new: ServerConnection) -> Bool
     private var whenOver: [CheckedContinuation<Void, Never>] = []
     private var isOver = false
+    /// Somebody else has the socket now.
+    private var isMoved = false
 
     /// Takes over a socket whose handshake is done.
     /// - Parameters:
     ///   - received: bytes that came behind the handshake.
-    ///   - onClosed: called once on the context's thread, when the last request is over and the socket is not used any more.
+    ///   - incoming: what they are, when they are not the beginning of a request.
+    ///   - onMoving: called on the context's thread when another connection is going to serve the socket; false keeps this one in charge.
+    ///   - onClosed: called once on the context's thread, when the last request is over and the socket is not used any more. Not for a connection that
+    ///     has been moved.
     package init(
         socket: ConnectedSocket, session: NBDSession, backend: BlockBackend, writesThrough: Bool, context: IOContext, received: [UInt8],
+        incoming: Incoming = .header, onMoving: @escaping @Sendable (_ old: ServerConnection, _ new: ServerConnection) -> Bool,
         onClosed: @escaping @Sendable (ServerConnection) -> Void
     ) {
         self.socket = socket
         self.backend = backend
         self.writesThrough = writesThrough
         self.context = context
+        self.session = session
+        self.incoming = incoming
+        self.onMoving = onMoving
         self.onClosed = onClosed
         rules = RequestRules(session)
         metaContexts = session.metaContexts
         format = session.replyStyle
         requestHeaderSize = session.replyStyle == .extended ? RequestFrame.extendedSize : RequestFrame.encodedSize
-        receiveBuffer = ReceiveBuffer(byteCount: ConnectionLimits.receiveBufferByteCount)
+        receiveBuffer = ReceiveBuffer(byteCount: max(received.count, ConnectionLimits.receiveBufferByteCount))
         receiveBuffer.append(received)
     }
 
@@ -137,6 +150,43 @@ package actor ServerConnection: ContextActor, SpinningSource {
         }
     }
 
+    // MARK: Moving to another I/O thread
+
+    /// Has the client served on another context from the next moment on when no request of his is under way. Any thread.
+    package nonisolated func move(to context: IOContext) {
+        self.context.post {
+            self.assumeIsolated { connection in
+                guard connection.phase == .running else { return }
+                connection.destination = context === connection.context ? nil : context
+                connection.turn()
+            }
+        }
+    }
+
+    /// Lets a successor on the other context go on with the socket and with what has been received.
+    /// - Returns: whether this connection has nothing more to do.
+    private func handOver() -> Bool {
+        guard let destination, phase == .running, requestsInFlight == 0, sendQueue.isEmpty else { return false }
+        let received = receiveBuffer.takeUnread()
+        let successor = ServerConnection(
+            socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: destination, received: received,
+            incoming: incoming, onMoving: onMoving, onClosed: onClosed)
+        self.destination = nil
+        guard onMoving(self, successor) else {
+            receiveBuffer.append(received)
+            return false
+        }
+        Trace.nbdSessionMove(client: self, thread: destination.name)
+        if let watchToken { context.unwatch(watchToken) }
+        watchToken = nil
+        phase = .closed
+        isMoved = true
+        successor.start()
+        parking.unparkAll()
+        endIfOver()
+        return true
+    }
+
     // MARK: Events
 
     package nonisolated func ready(_ events: ReadyEvents) {
@@ -162,7 +212,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
     }
 
     private func lookForMore() -> Bool {
-        guard phase == .running else { return false }
+        guard phase == .running, destination == nil else { return false }
         switch receiveBuffer.receive(from: socket, limit: ConnectionLimits.receiveByteCount) {
         case .bytes:
             spinPolicy.foundBySpinning()
@@ -211,7 +261,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
             }
         }
         send()
-        guard phase != .closed else { return }
+        guard phase != .closed, !handOver() else { return }
         if phase == .draining, requestsInFlight == 0, sendQueue.isEmpty { return close() }
         updateWatch()
         if socket.hasPending, mayReceive { postTurn() }
@@ -223,12 +273,12 @@ package actor ServerConnection: ContextActor, SpinningSource {
 
     /// Whether the next request may be looked at. A client that does not take its answers, or has enough under way, waits.
     var mayAccept: Bool {
-        sendQueue.byteCount <= ConnectionLimits.unsent && requestsInFlight < ConnectionLimits.requestsInFlight
+        destination == nil && sendQueue.byteCount <= ConnectionLimits.unsent && requestsInFlight < ConnectionLimits.requestsInFlight
             && bytesInFlight < ConnectionLimits.bytesInFlight
     }
 
     private var mayReceive: Bool {
-        guard phase == .running else { return false }
+        guard phase == .running, destination == nil else { return false }
         if case .header = incoming { return mayAccept && receiveBuffer.unreadByteCount < ConnectionLimits.receiveByteCount }
         return true
     }
@@ -324,6 +374,6 @@ package actor ServerConnection: ContextActor, SpinningSource {
         Trace.nbdSessionEnd(client: self)
         for waiter in whenOver { waiter.resume() }
         whenOver = []
-        onClosed(self)
+        if !isMoved { onClosed(self) }
     }
 }

@@ -22,7 +22,12 @@ public struct QMPError: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// Errors of the block layer carry no class of their own.
     public init(_ error: BlockError) {
-        self.init(error.description)
+        // Who is stopped by somebody else has to know what to do about it, and scripts that look for QEMU's sentence find it in front.
+        if error.code == .permissionConflict, let hint = error.hint {
+            self.init("\(error.description). \(hint)")
+        } else {
+            self.init(error.description)
+        }
     }
 
     /// Whatever a command handler threw.
