@@ -84,24 +84,27 @@ let package = Package(
         module("JobCore", in: "Jobs", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
-        // Floor 7: the NBD export.
+        // Floor 7: the NBD export, and the filters that copy.
+        module("CopyFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockCopy", "BlockFilters", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("NBDServer", in: "NBD", ["ManagedObjects", "StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
-        // Floor 8: the lists of drivers and exports, and one file per QMP command.
+        // Floor 8: jobs that put filters into the graph.
+
+        // Floor 9: the lists of drivers and exports, and one file per QMP command.
         module(
             "StorageCommands", in: "Management",
             [
-                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "QCOW2",
+                "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "CopyFilters", "QCOW2",
                 "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore",
             ]),
 
-        // Floor 9: what embedders import, and what the tools share.
+        // Floor 10: what embedders import, and what the tools share.
         module(
             "Strata", in: "Library",
             ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "StorageCommands", "BlockExports", "NBDServer", "QMPMonitor"]),
         module("ToolSupport", in: "Tools", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "StorageCommands"]),
 
-        // Floor 10: one library per tool.
+        // Floor 11: one library per tool.
         module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockCopy", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
         module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "CharacterDevices", "QMPMonitor", "StorageCommands", "ToolSupport"]),
         module("IOTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "ToolSupport"]),
@@ -112,7 +115,7 @@ let package = Package(
             ]),
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
-        // Floor 11: the one executable.
+        // Floor 12: the one executable.
         program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "NBDTool", "DaemonTool", "QMPTool"]),
 
         // Tests.
@@ -136,7 +139,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py", "shell-terminal.py"],
             swiftSettings: settings),
-        tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
+        tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("JobCoreTests", ["JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),

@@ -1,5 +1,6 @@
 import BlockCopy
 import BlockGraph
+import CopyFilters
 import DriverTesting
 import IOCore
 import StorageSchema
@@ -15,7 +16,7 @@ final class CopyBench: Sendable {
 
     private init(_ source: SimulatedDisk, _ target: SimulatedDisk) throws {
         contexts = [try IOContext.startThread(name: "copy-0"), try IOContext.startThread(name: "copy-1")]
-        graph = BlockGraph(context: contexts[0], drivers: DriverRegistry([SimulatedDiskDriver.self]))
+        graph = BlockGraph(context: contexts[0], drivers: DriverRegistry([SimulatedDiskDriver.self, CopyBeforeWriteDriver.self, SnapshotAccessDriver.self]))
         self.source = source
         self.target = target
     }
@@ -24,17 +25,24 @@ final class CopyBench: Sendable {
     static func run(
         _ source: SimulatedDisk, _ target: SimulatedDisk, _ body: @escaping @Sendable (CopyBench, _ from: BlockBackend, _ to: BlockBackend) async throws -> Void
     ) async throws {
+        try await run(source, target) { bench in
+            let from = try await bench.graph.makeBackend(named: "copier", on: "source", PermissionGrant(used: .consistentRead, shared: .all))
+            let to = try await bench.graph.makeBackend(named: "copier", on: "target", PermissionGrant(used: [.consistentRead, .write], shared: .all))
+            try await body(bench, from, to)
+            await bench.graph.release(from)
+            await bench.graph.release(to)
+        }
+    }
+
+    /// The same without backends.
+    static func run(_ source: SimulatedDisk, _ target: SimulatedDisk, _ body: @escaping @Sendable (CopyBench) async throws -> Void) async throws {
         let bench = try CopyBench(source, target)
         let result: Result<Void, any Error> = await withCheckedContinuation { continuation in
             bench.contexts[0].spawn {
                 do {
                     try await bench.graph.add(source.options(named: "source"))
                     try await bench.graph.add(target.options(named: "target"))
-                    let from = try await bench.graph.makeBackend(named: "copier", on: "source", PermissionGrant(used: .consistentRead, shared: .all))
-                    let to = try await bench.graph.makeBackend(named: "copier", on: "target", PermissionGrant(used: [.consistentRead, .write], shared: .all))
-                    try await body(bench, from, to)
-                    await bench.graph.release(from)
-                    await bench.graph.release(to)
+                    try await body(bench)
                     try await bench.graph.closeAll()
                     continuation.resume(returning: .success(()))
                 } catch { continuation.resume(returning: .failure(error)) }
@@ -47,6 +55,16 @@ final class CopyBench: Sendable {
         source.retire()
         target.retire()
         try result.get()
+    }
+
+    /// Runs `body` as a task of one of the threads, as an export's requests do.
+    func onThread<R: Sendable>(_ index: Int, _ body: @escaping @Sendable () async throws -> R) async throws -> R {
+        let result: Result<R, any Error> = await withCheckedContinuation { continuation in
+            contexts[index % contexts.count].spawn {
+                do { continuation.resume(returning: .success(try await body())) } catch { continuation.resume(returning: .failure(error)) }
+            }
+        }
+        return try result.get()
     }
 }
 

@@ -8,7 +8,7 @@ struct CatalogTests {
     @Test("every driver of the catalogue has a row in the table, and every row a driver in the catalogue")
     func complete() {
         let inCatalog = Set(DriverCatalog.registry.names), inTable = Set(DriverTable.rows.map(\.driver))
-        #expect(inCatalog.subtracting(inTable).sorted() == [], "add a row to Tests/DriverConformanceTests/Table/DriverTable.swift")
+        #expect(inCatalog.subtracting(inTable).subtracting(DriverTable.readOnly).sorted() == [], "add a row to Tests/DriverConformanceTests/Table/DriverTable.swift")
         #expect(inTable.subtracting(inCatalog).sorted() == [])
     }
 

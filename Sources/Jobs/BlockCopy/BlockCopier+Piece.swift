@@ -1,6 +1,7 @@
 import BlockGraph
 package import IOCore
 import StrataBase
+import Synchronization
 
 // What is done with one piece: zeroes are left out or written as such, data is read and written.
 
@@ -30,6 +31,8 @@ extension BlockCopier {
                 if !hasTurn { await order?.waitForTurn(of: piece.number) }
                 hasTurn = true
                 try await writeZeroes(position..<end)
+            } else if run.kind == .data, !isMixed, copiesRanges.load(ordering: .relaxed), try await copyRange(position..<end) {
+                // The kernel has done it.
             } else {
                 end = min(end, position + settings.pieceSize.roundedUp(to: unit))
                 let memory = buffer ?? IOBuffer(byteCount: max(settings.pieceSize.roundedUp(to: unit), unit))
@@ -51,6 +54,17 @@ extension BlockCopier {
             position = end
         }
         return tally
+    }
+
+    /// Lets the kernel copy, and remembers when it does not.
+    private func copyRange(_ range: Range<Int>) async throws(CopyFailure) -> Bool {
+        do throws(BlockError) {
+            if try await source.copyRange(range, to: target, flags: settings.writeFlags) == .done { return true }
+        } catch {
+            throw CopyFailure(error.during("error while copying at byte \(range.lowerBound)"), range, isRead: false)
+        }
+        copiesRanges.store(false, ordering: .relaxed)
+        return false
     }
 
     /// Where the last whole unit before `position` ends. The last one of all ends with the source.

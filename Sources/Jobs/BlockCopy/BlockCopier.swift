@@ -19,14 +19,16 @@ package final class BlockCopier: Sendable {
     let runs: RunMap?
     let work: any CopyWork
     let order: WriteOrder?
+    /// Whether the kernel is asked to copy; not any more once it has refused.
+    let copiesRanges: Atomic<Bool>
     private let gates: [BlockBackend]
     private let delegate: any CopyDelegate
     private let failure = Mutex<BlockError?>(nil)
 
     /// - Parameter clusterSize: the target's, in bytes, if it has clusters: less is never left out of one.
     package init(
-        _ source: any CopySource, to target: BlockChild, clusterSize: Int? = nil, work: any CopyWork, _ settings: CopySettings, gates: [BlockBackend],
-        delegate: any CopyDelegate
+        _ source: any CopySource, to target: BlockChild, clusterSize: Int? = nil, work: any CopyWork, _ settings: CopySettings,
+        gates: [BlockBackend] = [], delegate: any CopyDelegate = Unwatched()
     ) {
         self.source = source
         self.target = target
@@ -34,7 +36,8 @@ package final class BlockCopier: Sendable {
         self.work = work
         self.gates = gates
         self.delegate = delegate
-        unit = settings.compressionUnit ?? 1
+        unit = settings.compressionUnit ?? settings.wholeUnit
+        copiesRanges = Atomic(settings.usesCopyRange && settings.compressionUnit == nil)
         dataFlags = settings.compressionUnit == nil ? settings.writeFlags : settings.writeFlags.union(.compressed)
         // Leaving out part of a cluster saves nothing: the target would have to fill it up.
         scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : settings.compressionUnit ?? max(settings.sparseUnit, clusterSize ?? 0))
@@ -81,4 +84,12 @@ package final class BlockCopier: Sendable {
         work.stop()
         order?.abandon()
     }
+}
+
+/// For copiers whose pieces somebody copies himself.
+package final class Unwatched: CopyDelegate {
+    package init() {}
+    package func admit() async -> Bool { true }
+    package func copied(_ tally: CopyTally) async {}
+    package func failed(_ failure: CopyFailure) async -> CopyFailureAction { .stop }
 }

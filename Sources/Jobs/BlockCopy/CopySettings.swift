@@ -18,6 +18,10 @@ package struct CopySettings: Sendable {
     package var sourceIsStable = false
     /// What the target compresses together, in bytes: whole units are written compressed. Nil writes plainly.
     package var compressionUnit: Int?
+    /// Bytes that are written together, also where a part of them would not have to be: a power of two.
+    package var wholeUnit = 1
+    /// Whether to let the kernel copy where source and target lie in host files. Given up after the first refusal.
+    package var usesCopyRange = false
     /// What writes carry.
     package var writeFlags: RequestFlags = []
     /// What writes of zeroes carry.

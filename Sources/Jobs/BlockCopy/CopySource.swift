@@ -32,6 +32,12 @@ package protocol CopySource: Sendable {
     /// Reads at once or not at all; then `read` is called.
     func tryRead(_ data: IOVector, at position: Int) -> Bool
     func read(_ data: IOVector, at position: Int) async throws(BlockError)
+    /// Copies without the data coming through our memory, if that is possible; see `BlockChild.copyRange`.
+    func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support
+}
+
+extension CopySource {
+    package func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support { .unsupported }
 }
 
 /// A node with its backing chain as a source. Requests go through an edge, so the holder is inside the gates of its backends, or is a driver.
@@ -59,4 +65,9 @@ package struct ChainSource: CopySource {
     package func tryRead(_ data: IOVector, at position: Int) -> Bool { edge.tryRead(data, at: GuestOffset(position)) }
 
     package func read(_ data: IOVector, at position: Int) async throws(BlockError) { try await edge.read(data, at: GuestOffset(position)) }
+
+    package func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support {
+        let start = GuestOffset(range.lowerBound)
+        return try await edge.copyRange(GuestRange(start, byteCount: range.count), to: target, at: start, flags: flags)
+    }
 }

@@ -1,6 +1,7 @@
 import BasicDrivers
 import BlockFilters
 package import BlockGraph
+import CopyFilters
 import NBDClient
 import QCOW2
 import TestDrivers
@@ -12,6 +13,7 @@ package enum DriverCatalog {
         BlklogwritesDriver.self,
         BlkverifyDriver.self,
         CompressDriver.self,
+        CopyBeforeWriteDriver.self,
         CopyOnReadDriver.self,
         FileDriver.self,
         HostDeviceDriver.self,
@@ -22,6 +24,7 @@ package enum DriverCatalog {
         QCOW2Driver.self,
         QuorumDriver.self,
         RawDriver.self,
+        SnapshotAccessDriver.self,
         ThrottleDriver.self,
     ])
 }

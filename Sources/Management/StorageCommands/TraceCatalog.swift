@@ -3,6 +3,7 @@ import BlockFilters
 import BlockGraph
 import IOCore
 import JobCore
+import CopyFilters
 import NBDClient
 import NBDServer
 import QCOW2
@@ -17,6 +18,7 @@ package enum TraceCatalog {
         BasicDriversTraceEvents.module,
         BlockFiltersTraceEvents.module,
         JobCoreTraceEvents.module,
+        CopyFiltersTraceEvents.module,
         QCOW2TraceEvents.module,
         NBDServerTraceEvents.module,
         NBDClientTraceEvents.module,

@@ -2,6 +2,10 @@
 ///
 /// A row's definition stands in a file of its own beside this one.
 enum DriverTable {
+    /// Drivers of disks that cannot be written to, which these suites do not fit: suites of their own hold them to account.
+    /// snapshot-access: Tests/BlockCopyTests/SnapshotTests.swift.
+    static let readOnly: Set = ["snapshot-access"]
+
     static let rows: [DriverUnderTest] = [
         .blkdebug,
         .blkdebugAligned,
@@ -9,6 +13,8 @@ enum DriverTable {
         .blklogwritesInLargeSectors,
         .blkverify,
         .compress,
+        .copyBeforeWrite,
+        .copyBeforeWriteNothing,
         .copyOnRead,
         .copyOnReadOverChain,
         .file,

@@ -3,11 +3,32 @@ import BlockGraph
 import DriverTesting
 import ManagedObjects
 import StorageSchema
+import StrataBase
+import Testing
 
 extension DriverUnderTest {
     static let compress = DriverUnderTest(driver: "compress", resizeUnit: 4096, sizeUnit: 4096) { bench, byteCount in
         let disk = bench.disk(byteCount) { $0.compressionUnit = 4096 }
         return BlockdevOptions(.compress(BlockdevOptionsGenericFormat(file: .definition(disk.options()))))
+    }
+
+    /// Makes a target, whose alignment is that of the case. Guests' flushes are none of its business.
+    private static func target(_ bench: ConformanceBench, _ byteCount: Int) -> BlockdevRef {
+        let disk = SimulatedDisk(byteCount: byteCount.roundedUp(to: bench.current.alignment), SimulatedDisk.Properties(alignment: bench.current.alignment))
+        bench.atEnd {
+            #expect(disk.violations.isEmpty, "requests reached the target that it does not take: \(disk.violations)")
+            disk.retire()
+        }
+        return .definition(disk.options())
+    }
+
+    static let copyBeforeWrite = DriverUnderTest(driver: "copy-before-write", resizeUnit: 4096) { bench, byteCount in
+        BlockdevOptions(.copyBeforeWrite(BlockdevOptionsCbw(file: bench.child(byteCount), target: target(bench, byteCount))))
+    }
+
+    /// Nothing is left to copy because the snapshot is lost.
+    static let copyBeforeWriteNothing = DriverUnderTest(driver: "copy-before-write", variant: "broken", resizeUnit: 4096) { bench, byteCount in
+        BlockdevOptions(.copyBeforeWrite(BlockdevOptionsCbw(file: bench.child(byteCount), target: target(bench, 512), onCbwError: .breakSnapshot)))
     }
 
     static let copyOnRead = DriverUnderTest(driver: "copy-on-read", resizeUnit: 4096, isReadableReadOnly: false) { bench, byteCount in

@@ -21,6 +21,7 @@ struct DrainedSection: Sendable {
         let holders = holders(below: backends)
         for holder in holders { holder.beginDrain() }
         for backend in backends { await backend.waitUntilIdle() }
+        for holder in holders { await holder.waitForOwnRequests() }
         for holder in holders { holder.endDrain() }
     }
 

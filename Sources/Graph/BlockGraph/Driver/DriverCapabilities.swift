@@ -53,6 +53,12 @@ package protocol Draining: BlockDriver {
     func beginDrain()
     /// The waiting is over.
     func endDrain()
+    /// Waits for requests that the driver makes by itself and that nobody above waits for. No request from above is on the node.
+    func waitForOwnRequests() async
+}
+
+extension Draining {
+    package func waitForOwnRequests() async {}
 }
 
 /// Can forget what it holds itself.
