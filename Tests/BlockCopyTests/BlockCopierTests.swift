@@ -113,6 +113,21 @@ struct BlockCopierTests {
         }
     }
 
+    @Test("a target that is too short fails the copy, with zeroes as with data", arguments: [true, false], [true, false])
+    func shortTarget(asksTarget: Bool, isZero: Bool) async throws {
+        let (source, target) = (SimulatedDisk(byteCount: 65536), SimulatedDisk(byteCount: 20480))
+        source.setContents([UInt8](repeating: isZero ? 0 : 1, count: 65536), holes: true)
+        try await CopyBench.run(source, target) { bench, from, to in
+            var settings = CopySettings()
+            (settings.pieceSize, settings.asksTarget) = (8192, asksTarget)
+            let copier = BlockCopier(
+                ChainSource(from.root, length: 65536), to: to.root, work: StripeCursor(length: 65536, stripeSize: 8192), settings, gates: [from, to],
+                delegate: Watch())
+            let error = await #expect(throws: BlockError.self) { try await copier.run(on: bench.contexts) }
+            #expect(error?.code == .invalidArgument)
+        }
+    }
+
     @Test("a cancelled copy ends soon, and whoever asked for the rest later gets the rest")
     func cancelled() async throws {
         let (source, target) = (SimulatedDisk(byteCount: Self.size), SimulatedDisk(byteCount: Self.size))

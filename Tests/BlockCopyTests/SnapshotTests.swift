@@ -107,13 +107,14 @@ struct SnapshotTests {
         let (source, target, _) = Self.disks(seed, suspends: true)
         try await CopyBench.run(source, target) { bench in
             let guest = try await Self.guest(bench, on: "source")
-            let isOver = Atomic<Bool>(false)
+            let isOver = Flag()
             try await withThrowingTaskGroup(of: Void.self) { tasks in
+                defer { isOver.set() }
                 for index in 0..<2 {
                     tasks.addTask {
                         try await bench.onThread(index) {
                             var model = FlatModel(byteCount: Self.size, seed: seed &* 77 &+ UInt64(index))
-                            while !isOver.load(ordering: .relaxed) {
+                            while !isOver.isSet {
                                 let range = model.range()
                                 try await guest.writeArray(model.data(range.count), at: range.lowerBound)
                                 await Task.yield()
@@ -133,7 +134,7 @@ struct SnapshotTests {
                 let reader = try await Self.reader(bench)
                 await source.waitForArrivals(source.arrivalCount + 60)
                 try await Self.compare(reader, contents, seed: seed, rounds: 30)
-                isOver.store(true, ordering: .relaxed)
+                isOver.set()
                 try await tasks.waitForAll()
                 #expect(firstDifference(try await reader.readArray(at: 0, Self.size), contents) == nil)
                 await bench.graph.release(reader)
@@ -309,4 +310,10 @@ struct SnapshotTests {
             await bench.graph.release(guest)
         }
     }
+}
+
+private final class Flag: Sendable {
+    private let value = Atomic<Bool>(false)
+    var isSet: Bool { value.load(ordering: .relaxed) }
+    func set() { value.store(true, ordering: .relaxed) }
 }

@@ -144,7 +144,10 @@ extension BlockCopier {
             guard settings.asksTarget else { return try await zero(range) }
             var position = range.lowerBound
             while position < range.upperBound {
-                let rest = GuestRange(GuestOffset(position), byteCount: range.upperBound - position)
+                let inside = min(range.upperBound, target.length)
+                // A target that is too short says so itself.
+                guard position < inside else { return try await zero(position..<range.upperBound) }
+                let rest = GuestRange(GuestOffset(position), byteCount: inside - position)
                 let (status, _, _) = try await target.node.chainStatus(of: rest)
                 let end = position + status.byteCount
                 if !status.flags.contains(.zero) { try await zero(position..<end) }

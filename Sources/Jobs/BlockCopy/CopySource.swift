@@ -56,7 +56,11 @@ package struct ChainSource: CopySource {
     }
 
     package func run(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
-        let range = GuestRange(GuestOffset(position), byteCount: min(limit, length) - position)
+        let end = min(limit, length)
+        let inside = min(end, edge.length)
+        // The disk has become shorter meanwhile: beyond its end there are zeroes to a reader.
+        guard position < inside else { return CopyRun(.zero, position..<end) }
+        let range = GuestRange(GuestOffset(position), byteCount: inside - position)
         let (status, _, node) = try await edge.node.chainStatus(of: range, above: base)
         let kind: CopyRun.Kind = if let base, node === base { .nothing } else if status.flags.contains(.zero) { .zero } else { .data }
         return CopyRun(kind, position..<position + status.byteCount)
