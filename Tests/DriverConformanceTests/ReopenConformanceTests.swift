@@ -95,6 +95,8 @@ struct ReopenConformanceTests {
     private static func turn(_ bench: ConformanceBench, _ backend: BlockBackend, _ model: FlatModel) async throws {
         let expected = model.bytes
         let isOver = Flag()
+        // A reopen that fails must not leave the reader reading for ever.
+        defer { isOver.set() }
         async let reading: Void = bench.onContext(bench.context) { _ in
             while !isOver.isSet {
                 let found = try await backend.readArray(at: 100, 9000)

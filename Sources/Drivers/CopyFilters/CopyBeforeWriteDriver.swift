@@ -34,10 +34,10 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     /// How what is kept is copied. A backup job has wishes of its own.
     package struct Plan: Sendable {
         package var settings = CopySettings()
-        /// What this node and those below it hold is not copied; nil copies everything.
-        package var base: BlockNode?
         /// The job gives the disk's space back where it has copied.
         package var discardsSource = false
+        /// Told of bytes that were copied for guests.
+        package var copied: (@Sendable (Int) -> Void)?
     }
 
     /// The most that one request of a guest copies at once, in bytes; a whole cluster at least.
@@ -95,7 +95,7 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     /// What workers copy with, through the filter's own edges. They are inside the gates of a backend above the filter.
     package func copier(gates: [BlockBackend] = [], delegate: any CopyDelegate = Unwatched()) -> BlockCopier {
         BlockCopier(
-            ChainSource(file, length: work.byteCount, above: plan.base), to: target, work: work, plan.settings, gates: gates, delegate: delegate)
+            ChainSource(file, length: work.byteCount), to: target, work: work, plan.settings, gates: gates, delegate: delegate)
     }
 
     /// Why the kept state is lost; nil while it is not.
@@ -104,7 +104,7 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     // MARK: The graph
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
-        if role.contains(.data) { return PermissionGrant(used: .write, shared: .all.subtracting(.resize)) }
+        if role.contains(.data) { return PermissionGrant(used: isReadOnly ? [] : .write, shared: .all.subtracting(.resize)) }
         var grant = parents
         if plan.discardsSource { grant.used.insert(.write) }
         // A filter that nobody uses keeps nothing, and is nobody's rival.
@@ -198,6 +198,7 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
             do throws(CopyFailure) {
                 _ = try await guestCopier.copy(piece, &buffer)
                 work.finish(piece, succeeded: true)
+                plan.copied?(piece.range.count)
             } catch {
                 work.finish(piece, succeeded: false)
                 throw error.error

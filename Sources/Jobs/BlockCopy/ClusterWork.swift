@@ -74,8 +74,11 @@ package final class ClusterWork: CopyWork {
         }
     }
 
-    /// The first marked stretch in a range.
-    package func nextMarked(in range: GuestRange) -> GuestRange? { state.withLock { $0.marks.nextDirtyRange(in: range) } }
+    /// What is marked; what is in flight is not.
+    package var marked: HierarchicalBitmap { state.withLock { $0.marks } }
+
+    /// Waits until nothing is in flight at some moment.
+    package func waitUntilIdle() async { await state.wait { $0.inFlight.isEmpty ? () : nil } }
 
     // MARK: Workers
 
