@@ -89,13 +89,14 @@ let package = Package(
         module("NBDServer", in: "NBD", ["ManagedObjects", "StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
         // Floor 8: jobs that put filters into the graph.
+        module("BackupJobs", in: "Jobs", ["StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BlockCopy", "CopyFilters", "JobCore"]),
 
         // Floor 9: the lists of drivers and exports, and one file per QMP command.
         module(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "CopyFilters", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore",
+                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore", "BackupJobs",
             ]),
 
         // Floor 10: what embedders import, and what the tools share.
@@ -137,7 +138,7 @@ let package = Package(
         tests("TraceRuntimeTests", ["TraceRuntime"]),
         tests("TraceCompilerTests", ["TraceCompiler"]),
         .testTarget(
-            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["qmp-peer.py", "shell-terminal.py"],
+            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["backup-scenarios.py", "qmp-peer.py", "shell-terminal.py"],
             swiftSettings: settings),
         tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("JobCoreTests", ["JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),

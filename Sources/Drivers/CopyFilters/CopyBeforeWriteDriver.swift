@@ -34,8 +34,6 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     /// How what is kept is copied. A backup job has wishes of its own.
     package struct Plan: Sendable {
         package var settings = CopySettings()
-        /// The job gives the disk's space back where it has copied.
-        package var discardsSource = false
         /// Told of bytes that were copied for guests.
         package var copied: (@Sendable (Int) -> Void)?
     }
@@ -106,9 +104,9 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         if role.contains(.data) { return PermissionGrant(used: isReadOnly ? [] : .write, shared: .all.subtracting(.resize)) }
         var grant = parents
-        if plan.discardsSource { grant.used.insert(.write) }
+        if plan.settings.discardsSource { grant.used.insert(.write) }
         // A filter that nobody uses keeps nothing, and is nobody's rival.
-        if parents.used.isEmpty && parents.shared == .all && !plan.discardsSource { return grant }
+        if parents.used.isEmpty && parents.shared == .all && !plan.settings.discardsSource { return grant }
         grant.used.insert(.consistentRead)
         grant.shared.subtract([.write, .resize])
         return grant

@@ -65,6 +65,8 @@ package final class BlockCopier: Sendable {
             guard let piece = work.next() else { return BlockBackend.leave(gates) }
             do throws(CopyFailure) {
                 let tally = try await copy(piece, &buffer)
+                // Space that does not come back costs space and nothing else.
+                if settings.discardsSource { do throws(BlockError) { try await source.discard(piece.range) } catch {} }
                 work.finish(piece, succeeded: true)
                 order?.finish(piece.number)
                 BlockBackend.leave(gates)

@@ -22,6 +22,8 @@ package struct CopySettings: Sendable {
     package var wholeUnit = 1
     /// Whether to let the kernel copy where source and target lie in host files. Given up after the first refusal.
     package var usesCopyRange = false
+    /// Whether workers discard at the source what they have copied.
+    package var discardsSource = false
     /// What writes carry.
     package var writeFlags: RequestFlags = []
     /// What writes of zeroes carry.

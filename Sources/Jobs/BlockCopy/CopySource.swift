@@ -34,10 +34,13 @@ package protocol CopySource: Sendable {
     func read(_ data: IOVector, at position: Int) async throws(BlockError)
     /// Copies without the data coming through our memory, if that is possible; see `BlockChild.copyRange`.
     func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support
+    /// The range is not needed any more.
+    func discard(_ range: Range<Int>) async throws(BlockError)
 }
 
 extension CopySource {
     package func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support { .unsupported }
+    package func discard(_ range: Range<Int>) async throws(BlockError) {}
 }
 
 /// A node with its backing chain as a source. Requests go through an edge, so the holder is inside the gates of its backends, or is a driver.
@@ -73,5 +76,9 @@ package struct ChainSource: CopySource {
     package func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support {
         let start = GuestOffset(range.lowerBound)
         return try await edge.copyRange(GuestRange(start, byteCount: range.count), to: target, at: start, flags: flags)
+    }
+
+    package func discard(_ range: Range<Int>) async throws(BlockError) {
+        try await edge.discard(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count))
     }
 }

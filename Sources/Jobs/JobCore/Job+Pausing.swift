@@ -29,6 +29,12 @@ extension Job {
         }
     }
 
+    /// Whether the job's task should come to `waitForRate` before more is done: it is held, cancelled, or has done as much as its speed allows. For
+    /// drivers that copy in several tasks, which all stop then: only one task passes pause points.
+    package var mustStop: Bool {
+        control.withLock { $0.isPaused || $0.cancellation == .real || $0.rate.wait(now: MonotonicTime.now) > 0 }
+    }
+
     private func setBusy(_ isBusy: Bool) { control.withLock { $0.isBusy = isBusy } }
 
     /// Waits for that long, less when something happens to the job (`wake`, verbs). Nil waits until something happens.
