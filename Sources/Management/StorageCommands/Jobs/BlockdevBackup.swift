@@ -1,4 +1,5 @@
 import BackupJobs
+import BlockGraph
 import JobCore
 package import StorageSchema
 import StrataBase
@@ -48,8 +49,8 @@ final class BackupStep {
         if let perf = arguments.xPerf {
             options.usesCopyRange = perf.useCopyRange ?? false
             options.workers = perf.maxWorkers ?? 64
-            options.longestPiece = perf.maxChunk.map(Int.init)
-            options.minClusterSize = perf.minClusterSize.map(Int.init)
+            options.longestPiece = perf.maxChunk
+            options.minClusterSize = perf.minClusterSize
         }
         try options.settle()
         var settings = JobSettings(id: arguments.jobId ?? "", type: .backup)

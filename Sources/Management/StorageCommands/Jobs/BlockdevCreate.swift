@@ -1,0 +1,99 @@
+import BlockGraph
+import IOCore
+import JobCore
+import QCOW2
+package import StorageSchema
+import StrataBase
+
+extension StorageService {
+    /// Makes an image: a job that stays until it is dismissed, so that its outcome is not missed.
+    package func blockdevCreate(_ arguments: BlockdevCreateArguments) async throws {
+        try checkNotShuttingDown()
+        switch arguments.options.branch {
+        case .file, .qcow2: break
+        default: throw BlockError(.unsupported, "Driver does not support blockdev-create")
+        }
+        var settings = JobSettings(id: arguments.jobId, type: .create)
+        settings.isBlockJob = false
+        settings.dismissesAutomatically = false
+        let (graph, options) = (graph, arguments.options)
+        try await jobs.start(settings) { _ async throws(BlockError) in CreateJob(options, in: graph) }
+    }
+}
+
+/// Makes one image.
+private final class CreateJob: JobDriver {
+    static var type: JobType { .create }
+
+    private let options: BlockdevCreateOptions
+    private let graph: BlockGraph
+
+    init(_ options: BlockdevCreateOptions, in graph: BlockGraph) {
+        self.options = options
+        self.graph = graph
+    }
+
+    func run(_ job: Job) async throws(BlockError) {
+        job.progress.restart(total: 1)
+        defer { job.progress.add(1) }
+        switch options.branch {
+        case .file(let options): try await makeFile(options, job)
+        case .qcow2(let options): try await makeQCOW2(options, job)
+        default: preconditionFailure("other drivers are refused by the command")
+        }
+    }
+
+    /// A file that had to be made for this is gone again when that fails.
+    private func makeFile(_ options: BlockdevCreateOptionsFile, _ job: Job) async throws(BlockError) {
+        if options.preallocation == .metadata { throw BlockError(.invalidArgument, "Unsupported preallocation mode: metadata") }
+        let hint = options.extentSizeHint ?? HostFile.usualExtentHint
+        guard hint <= Int(UInt32.max) else { throw BlockError(.invalidArgument, "Extent size hint is too large") }
+        let isNew = try HostFile.create(options.filename, extentHint: hint)
+        do throws(BlockError) {
+            let file = try await graph.add(.hostFile(options.filename))
+            let outcome: Result<Void, BlockError>
+            do throws(BlockError) {
+                outcome = .success(
+                    try await withFile(file.name, job) { backend async throws(BlockError) in
+                        try await backend.resize(to: options.size.roundedUp(to: 512), preallocation: options.preallocation ?? .off)
+                    })
+            } catch { outcome = .failure(error) }
+            try await graph.remove(nodeNamed: file.name)
+            try outcome.get()
+        } catch {
+            if isNew { try HostFile.remove(options.filename) }
+            throw error
+        }
+    }
+
+    private func makeQCOW2(_ options: BlockdevCreateOptionsQcow2, _ job: Job) async throws(BlockError) {
+        guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
+        try QCOW2Driver.checkCreation(options)
+        switch options.file {
+        case .reference(let name):
+            try await withFile(name, job) { backend async throws(BlockError) in try await QCOW2Driver.create(options, in: backend) }
+        case .definition(let definition):
+            let file = try await graph.add(definition)
+            let outcome: Result<Void, BlockError>
+            do throws(BlockError) {
+                outcome = .success(
+                    try await withFile(file.name, job) { backend async throws(BlockError) in try await QCOW2Driver.create(options, in: backend) })
+            } catch { outcome = .failure(error) }
+            try await graph.remove(nodeNamed: file.name)
+            try outcome.get()
+        }
+    }
+
+    /// Runs `body` on a node that nobody else uses, emptied first.
+    private func withFile(_ name: String, _ job: Job, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: [])
+        let backend = try await graph.makeBackend(named: job.holderName, on: name, grant)
+        let outcome: Result<Void, BlockError>
+        do throws(BlockError) {
+            try await backend.resize(to: 0)
+            outcome = .success(try await body(backend))
+        } catch { outcome = .failure(error) }
+        await graph.release(backend)
+        try outcome.get()
+    }
+}
