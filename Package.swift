@@ -140,6 +140,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["backup-scenarios.py", "qmp-peer.py", "shell-terminal.py"],
             swiftSettings: settings),
+        tests("BackupJobsTests", ["DriverTesting", "BackupJobs", "JobCore", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("JobCoreTests", ["JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),

@@ -6,7 +6,7 @@ import Testing
 @Suite("backups, as a management layer makes them")
 struct BackupTests {
     enum Scenario: String, CaseIterable, Sendable, CustomTestStringConvertible {
-        case syncModes = "sync_modes", refusals, chain, bitmapModes = "bitmap_modes", errors, fleecing, underLoad = "under_load", cancelled
+        case syncModes = "sync_modes", errors, fleecing, underLoad = "under_load", cancelled
         var testDescription: String { rawValue }
     }
 

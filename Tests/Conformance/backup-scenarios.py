@@ -104,8 +104,9 @@ class Daemon:
         """The nodes with a name of their own, and who stands on whom."""
         graph = await self.do("x-debug-query-block-graph")
         names = {node["id"]: node["name"] if node["type"] == "block-driver" else node["type"] for node in graph["nodes"]}
+        nodes = {node["id"] for node in graph["nodes"] if node["type"] == "block-driver" and "#" not in node["name"]}
         edges = sorted(
-            f"{names[edge['parent']]}.{edge['name']}={names[edge['child']]}" for edge in graph["edges"] if "#" not in names[edge["parent"]] + names[edge["child"]]
+            f"{names[edge['parent']]}.{edge['name']}={names[edge['child']]}" for edge in graph["edges"] if edge["parent"] in nodes and edge["child"] in nodes
         )
         say("graph", " ".join(edges))
 

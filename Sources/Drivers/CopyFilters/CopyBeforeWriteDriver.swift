@@ -84,8 +84,9 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
         guestCopier = copier()
     }
 
-    /// From now on what `bitmap` has marked is kept, and nothing else. Only while no request is on the node.
+    /// From now on what `bitmap` has marked is kept, and nothing else. Only while no request is on the node. A bitmap of another size keeps everything.
     package func keep(_ bitmap: HierarchicalBitmap) {
+        guard bitmap.byteCount == work.byteCount else { return }
         work.mark(as: bitmap)
         keeper.allow(bitmap)
     }

@@ -62,12 +62,7 @@ package final class BackupJob: JobDriver {
                 change.addBlocker(blocker, to: name)
                 return blocker.id
             }
-            // Last, because it cannot be undone by whoever undoes the change: from here on nothing of this closure fails.
-            if let bitmap {
-                try bitmap.freeze()
-                change.add(Thaw(bitmap))
-                if options.copiesBitmap { filter.keep(bitmap.bits) }
-            }
+            if let bitmap { change.add(Freeze(bitmap, into: options.copiesBitmap ? filter : nil)) }
             return BackupJob(graph, node.name, filter, door, targetHold, blockers, bitmap, options)
         }
     }
@@ -154,7 +149,7 @@ package final class BackupJob: JobDriver {
                 filter.work.restart()
                 continue
             }
-            if filter.work.openByteCount == 0 { return }
+            if filter.work.openByteCount == 0 || filter.snapshotError != nil { return }
             // What is left is on its way for a guest, or waits for the job's turn.
             if filter.work.markedByteCount == 0 { await filter.work.waitUntilIdle() }
         }
@@ -210,18 +205,25 @@ package final class BackupJob: JobDriver {
             try await graph.change { change async throws(BlockError) in
                 for blocker in blockers { change.removeBlocker(blocker) }
                 change.detach(targetHold)
+                change.detach(door)
+                try change.removeFilter(filterName)
             }
-            await graph.release(door)
-            try await graph.change { change async throws(BlockError) in try change.removeFilter(filterName) }
         } catch { StandardStreams.warn("The filter of \(job.holderName) stays: \(error)") }
     }
 }
 
-/// Gives a frozen bitmap back when the change that froze it does not come about.
-private final class Thaw: ChangeParticipant {
+/// Freezes a bitmap together with the change that puts the filter in.
+private final class Freeze: ChangeParticipant {
     private let bitmap: DirtyBitmap
-    init(_ bitmap: DirtyBitmap) { self.bitmap = bitmap }
-    func prepare() async throws(BlockError) {}
-    func commit() async {}
+    private let filter: CopyBeforeWriteDriver?
+
+    /// - Parameter filter: keeps what the bitmap has, and nothing else; nil keeps everything.
+    init(_ bitmap: DirtyBitmap, into filter: CopyBeforeWriteDriver?) {
+        self.bitmap = bitmap
+        self.filter = filter
+    }
+
+    func prepare() async throws(BlockError) { try bitmap.freeze() }
+    func commit() async { filter?.keep(bitmap.bits) }
     func abort() async { bitmap.reclaim() }
 }
