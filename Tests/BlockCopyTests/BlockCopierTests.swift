@@ -113,6 +113,27 @@ struct BlockCopierTests {
         }
     }
 
+    @Test("a copy that has failed is taken up again where it was")
+    func takenUpAgain() async throws {
+        let (source, target) = (SimulatedDisk(byteCount: Self.size), SimulatedDisk(byteCount: Self.size))
+        let contents = stripedContents(Self.size, seed: 9)
+        source.setContents(contents)
+        source.fail(SimulatedDisk.Fault([.read], .io, skipped: 3, count: 1))
+        try await CopyBench.run(source, target) { bench, from, to in
+            var settings = CopySettings()
+            (settings.pieceSize, settings.workers) = (65536, 1)
+            let work = try ClusterWork(byteCount: Self.size, clusterSize: 65536, longestPiece: 65536)
+            work.markAll()
+            let copier = BlockCopier(ChainSource(from.root, length: Self.size), to: to.root, work: work, settings, gates: [from, to], delegate: Watch())
+            await #expect(throws: BlockError.self) { try await copier.run(on: bench.contexts) }
+            #expect(work.openByteCount > 0 && work.openByteCount == work.markedByteCount)
+            work.restart()
+            try await copier.run(on: bench.contexts)
+            #expect(work.openByteCount == 0)
+        }
+        #expect(firstDifference(target.contents, contents) == nil)
+    }
+
     @Test("a target that is too short fails the copy, with zeroes as with data", arguments: [true, false], [true, false])
     func shortTarget(asksTarget: Bool, isZero: Bool) async throws {
         let (source, target) = (SimulatedDisk(byteCount: 65536), SimulatedDisk(byteCount: 20480))

@@ -141,6 +141,7 @@ package final class BackupJob: JobDriver {
         let copier = filter.copier(gates: [door], delegate: watch)
         while true {
             try await job.waitForRate()
+            watch.beginRound()
             // One error at a time: workers that fail end the round, and only the job's own task asks what to do.
             do throws(BlockError) { try await copier.run(on: contexts) } catch {
                 guard let failure = watch.takeFailure() else { throw job.reported(error) }

@@ -49,6 +49,7 @@ package final class BlockCopier: Sendable {
     /// - Parameter contexts: where the workers run; the work is shared out evenly.
     /// - Throws: the first error for which the delegate has said to stop. The target is then incomplete.
     package func run(on contexts: [IOContext]) async throws(BlockError) {
+        failure.withLock { $0 = nil }
         await withTaskGroup(of: Void.self) { group in
             for index in 0..<max(settings.workers, contexts.count) {
                 group.addTask(executorPreference: contexts[index % contexts.count]) { await self.labour() }

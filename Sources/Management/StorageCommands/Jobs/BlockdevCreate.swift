@@ -68,6 +68,7 @@ private final class CreateJob: JobDriver {
 
     private func makeQCOW2(_ options: BlockdevCreateOptionsQcow2, _ job: Job) async throws(BlockError) {
         guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
+        if options.dataFile != nil { throw BlockError(.unsupported, "blockdev-create does not make images with an external data file; 'strata img create' does") }
         try QCOW2Driver.checkCreation(options)
         switch options.file {
         case .reference(let name):
