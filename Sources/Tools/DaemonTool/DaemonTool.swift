@@ -27,3 +27,6 @@ package func runDaemonTool(_ invocation: ToolInvocation) -> Int32 {
 private func becomeDaemon() throws(ToolFailure) -> Daemonization {
     do throws(BlockError) { return try Daemonization() } catch { throw ToolFailure("--daemonize", error) }
 }
+
+/// What the tool's manual page and completions are made from.
+package var daemonManual: ToolManual { ToolManual(.daemon, ToolManual.Command(daemonDeclaration)) }

@@ -49,3 +49,11 @@ extension CommandFailure {
         }
     }
 }
+
+/// What the tool's manual page and completions are made from.
+package var ioManual: ToolManual {
+    let commands = IOCommand.all.map { command in
+        (term: command.arguments.isEmpty ? command.name : "\(command.name) \(command.arguments)", text: [command.summary] + command.details)
+    }
+    return ToolManual(.io, ToolManual.Command(ioDeclaration), sections: [ToolManual.Section("Commands of -c and of the prompt", commands)])
+}

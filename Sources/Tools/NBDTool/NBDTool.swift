@@ -40,3 +40,6 @@ package func runNBDTool(_ invocation: ToolInvocation) -> Int32 {
 private func becomeDaemon() throws(ToolFailure) -> Daemonization {
     do throws(BlockError) { return try Daemonization() } catch { throw ToolFailure("Failed to fork", error) }
 }
+
+/// What the tool's manual page and completions are made from.
+package var nbdManual: ToolManual { ToolManual(.nbd, ToolManual.Command(nbdDeclaration)) }

@@ -76,3 +76,6 @@ private let declaration = CommandDeclaration<Key>(
         OperandDeclaration("COMMAND", help: "what to run; without one, a shell at a terminal,", "else lines of standard input"),
         OperandDeclaration("KEY=VALUE", help: "an argument; dots lead into objects, as in file.filename=disk.img"),
     ])
+
+/// What the tool's manual page and completions are made from.
+package var qmpManual: ToolManual { ToolManual(.qmp, ToolManual.Command(declaration)) }

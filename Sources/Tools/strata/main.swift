@@ -17,6 +17,10 @@ let helpText = """
 
     Tools (run strata TOOL --help for each):
     \(ToolName.allCases.map { "  \($0.rawValue) - \($0.summary)\n" }.joined())
+    For shells and for man:
+      strata completion bash|zsh|fish    prints a script that completes command lines
+      strata manual TOOL                 prints the tool's manual page (to read it: strata manual img | man -l -)
+
     Options:
       -h, --help
          display this help and exit
@@ -40,6 +44,8 @@ func run(_ commandLine: [String]) -> Int32 {
             return StandardStreams.print(helpText) ? 0 : 1
         case "-V", "--version":
             return StandardStreams.print(VersionText.text(name: "strata")) ? 0 : 1
+        case "completion": return printCompletion(Array(arguments.dropFirst()))
+        case "manual": return printManual(Array(arguments.dropFirst()))
         case let word?:
             let what = word.hasPrefix("-") ? "unrecognized option '\(word)'" : "Tool not found: \(word); there are: \(ToolName.list)"
             StandardStreams.printError("strata: \(what)\nTry '\(program) --help' for more info\n")
@@ -49,6 +55,24 @@ func run(_ commandLine: [String]) -> Int32 {
             return 1
         }
     }
+}
+
+let manuals = [imgManual, ioManual, nbdManual, daemonManual, qmpManual]
+
+func printCompletion(_ arguments: [String]) -> Int32 {
+    guard arguments.count == 1, let shell = ShellCompletion(rawValue: arguments[0]) else {
+        StandardStreams.printError("strata completion: name one of \(ShellCompletion.allCases.map(\.rawValue).joined(separator: ", "))\n")
+        return 1
+    }
+    return StandardStreams.print(shell.script(manuals)) ? 0 : 1
+}
+
+func printManual(_ arguments: [String]) -> Int32 {
+    guard arguments.count == 1, let manual = manuals.first(where: { $0.tool.rawValue == arguments[0] }) else {
+        StandardStreams.printError("strata manual: name one of \(ToolName.list)\n")
+        return 1
+    }
+    return StandardStreams.print(ManualPage.text(manual, among: manuals)) ? 0 : 1
 }
 
 exit(run(CommandLine.arguments))

@@ -45,3 +45,9 @@ private func helpText(program: String) -> String {
     text += "\nSupported image formats:\n\n  file null-co qcow2 raw\n"
     return text
 }
+
+/// What the tool's manual page and completions are made from.
+package var imgManual: ToolManual {
+    func manual<Command: ImgCommand>(_ command: Command.Type) -> ToolManual.Command { ToolManual.Command(command.declaration) }
+    return ToolManual(.img, ToolManual.Command(declaration), subcommands: commands.map { manual($0) })
+}
