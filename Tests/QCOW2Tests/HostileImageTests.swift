@@ -48,6 +48,18 @@ struct HostileImageTests {
                         default: await attempt { try await disk.flush() }
                         }
                     }
+                    if let snapshotting = disk.node.snapshotting {
+                        await attempt { _ = try await snapshotting.listSnapshots() }
+                        if readOnly {
+                            await attempt { try await snapshotting.loadSnapshot(SnapshotSelector(id: "1")) }
+                            await attempt { _ = try await disk.readBytes(at: 0, 4096) }
+                        } else {
+                            await attempt { _ = try await snapshotting.createSnapshot(named: "new", moment: SnapshotTests.moment(1)) }
+                            await attempt { try await snapshotting.applySnapshot(SnapshotSelector(id: "1")) }
+                            await attempt { try await disk.writeBytes([UInt8](repeating: 8, count: 4096), at: 0) }
+                            await attempt { _ = try await snapshotting.deleteSnapshot(SnapshotSelector(id: "1")) }
+                        }
+                    }
                     await attempt { _ = try await disk.node.checking?.check(repair: []) }
                     await attempt { _ = try await disk.node.imageDescribing?.describeImage() }
                     await attempt { _ = try await disk.blockStatus(of: GuestRange(GuestOffset(0), byteCount: size)) }
@@ -55,6 +67,12 @@ struct HostileImageTests {
                 }
             } catch { failures += 1 }
         }
+        // As damaged as it is by now, it is repaired; a second repair finds nothing to do.
+        do {
+            let first = try await RepairTests.repair(recorder.imageOptions(), [.leaks, .errors], context)
+            let second = try await RepairTests.repair(recorder.imageOptions(), [.leaks, .errors], context)
+            #expect(second.corruptions == first.corruptions && second.corruptionsFixed == 0, "\(first) \(second)")
+        } catch { failures += 1 }
         // No write may have made the file grow out of all proportion.
         #expect(recorder.state.withLock { $0.disk.count } < bytes.count + (64 << 20))
         return failures

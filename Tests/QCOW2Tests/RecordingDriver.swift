@@ -12,9 +12,9 @@ enum RecordedOperation: Sendable {
     case flush
 }
 
-/// A filter over a memory disk that records writes and flushes and can fail one of them. It stands in for `null-co`, whose options it uses:
+/// A filter over a memory disk that records writes, flushes and discards and can fail one of its calls. It stands in for `null-co`, whose options it uses:
 /// the size says which `Recorder` it belongs to.
-final class RecordingDriver: BlockDriver, Flushing, Resizing {
+final class RecordingDriver: BlockDriver, Flushing, Resizing, Discarding {
     static let formatName = "null-co"
     static let kind = DriverKind.protocol
 
@@ -32,7 +32,7 @@ final class RecordingDriver: BlockDriver, Flushing, Resizing {
 
     func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
         recorder.state.withLock { state in
-            guard !state.isSlow else { return false }
+            guard !state.isSlow, !state.countsReads else { return false }
             recorder.copy(state.disk, to: target, at: offset.rawValue)
             return true
         }
@@ -40,6 +40,7 @@ final class RecordingDriver: BlockDriver, Flushing, Resizing {
 
     func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         await Task.yield()
+        if recorder.state.withLock({ $0.countsReads }) { try recorder.countCall() }
         recorder.state.withLock { recorder.copy($0.disk, to: target, at: offset.rawValue) }
     }
 
@@ -60,6 +61,13 @@ final class RecordingDriver: BlockDriver, Flushing, Resizing {
         recorder.state.withLock { state in if state.isRecording { state.log.append(.flush) } }
     }
 
+    /// What is punched out of a file reads as zeroes.
+    func discard(_ range: GuestRange) async throws(BlockError) -> Support {
+        let inside = max(0, min(range.end.rawValue, length) - range.start.rawValue)
+        if inside > 0 { try recorder.write(IOBuffer(zeroed: inside).vector, at: range.start.rawValue) }
+        return .done
+    }
+
     func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
         try recorder.countCall()
         recorder.state.withLock { state in
@@ -78,10 +86,14 @@ final class Recorder: Sendable {
         var isRecording = true
         /// Every request suspends.
         var isSlow = true
-        /// Writes, flushes and resizes so far.
+        /// Writes, flushes, resizes and discards so far, and reads if they count.
         var calls = 0
+        var countsReads = false
         /// The number of the call that fails, once.
         var failAt: Int?
+        var failure = BlockError(.io, "injected failure")
+        /// A write that fails has written its first half.
+        var failsHalfway = false
     }
 
     let state: Mutex<State>
@@ -100,11 +112,11 @@ final class Recorder: Sendable {
     static func find(_ number: Int) -> Recorder? { all.withLock { $0[number] } }
 
     func countCall() throws(BlockError) {
-        let fails = state.withLock { state in
+        let failure = state.withLock { state in
             state.calls += 1
-            return state.failAt == state.calls
+            return state.failAt == state.calls ? state.failure : nil
         }
-        if fails { throw BlockError(.io, "injected failure") }
+        if let failure { throw failure }
     }
 
     func copy(_ disk: [UInt8], to target: IOVector, at offset: Int) {
@@ -116,7 +128,14 @@ final class Recorder: Sendable {
     }
 
     func write(_ source: IOVector, at offset: Int) throws(BlockError) {
-        try countCall()
+        do throws(BlockError) { try countCall() } catch {
+            if state.withLock({ $0.failsHalfway }), source.byteCount > 1 { store(source.slice(at: 0, byteCount: source.byteCount / 2), at: offset) }
+            throw error
+        }
+        store(source, at: offset)
+    }
+
+    private func store(_ source: IOVector, at offset: Int) {
         var copy = [UInt8](repeating: 0, count: source.byteCount)
         copy.withUnsafeMutableBytes { raw in
             var span = raw.mutableBytes
@@ -133,7 +152,8 @@ final class Recorder: Sendable {
 
     /// Options for a qcow2 image on this disk.
     func imageOptions(readOnly: Bool = false, l2CacheSize: Int? = nil) -> BlockdevOptions {
-        let file = BlockdevOptions(.nullCo(BlockdevOptionsNull(size: number)))
+        var file = BlockdevOptions(.nullCo(BlockdevOptionsNull(size: number)))
+        file.discard = .unmap
         var options = BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(file), backing: .null, l2CacheSize: l2CacheSize)))
         options.nodeName = "disk"
         options.readOnly = readOnly

@@ -34,6 +34,8 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     /// Changes when an image is amended.
     var geometry: ClusterGeometry
     var options: QCOW2OpenOptions
+    /// Tells whoever watches the graph that the image is damaged, and whether it takes no more writes. Set when the node is opened.
+    var announceCorruption: (@Sendable (Contradiction, Bool) -> Void)?
     /// What a reopen prepares.
     var candidate: ReopenCandidate?
 

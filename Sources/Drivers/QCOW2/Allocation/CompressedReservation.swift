@@ -39,7 +39,7 @@ extension ImageState {
         let position = position(of: reservation.guest)
         let old = l2.entry(slot, position)
         l2.set(reservation.data.entry(in: geometry), slot, position)
-        release(old, isPunched: false)
+        release(old, isPunched: punchesOthers)
         barrierWanted += 1
         return reservations.remove(reservation.id)
     }

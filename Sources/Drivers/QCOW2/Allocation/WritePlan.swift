@@ -90,7 +90,7 @@ extension ImageState {
             guard host.rawValue + byteCount <= l1.count << geometry.l1Shift else { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
             return
         }
-        if let bad = overlapsMetadata(host, byteCount: byteCount) { throw .corrupt(.overlapsMetadata(bad)) }
+        if let obstacle = overlap(host, byteCount: byteCount) { throw obstacle }
         guard host.rawValue + byteCount <= refcounts.endOfFile else { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
     }
 
@@ -150,7 +150,7 @@ extension ImageState {
                 new.subclusters = SubclusterBitmap(allocated: kept | mask, zero: zero & ~mask)
             }
             l2.set(new, slot, position + number)
-            if !reservation.keepsHost { release(old, isPunched: false) }
+            if !reservation.keepsHost { release(old, isPunched: punchesOthers) }
         }
         barrierWanted += 1
         return reservations.remove(reservation.id)

@@ -112,7 +112,7 @@ extension QCOW2Driver: Resizing {
             let oldClusters = geometry.clusters(state.l1.count * 8)
             state.l1 += [UInt64](repeating: 0, count: needed - state.l1.count)
             state.l1Offset = run.start
-            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
+            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster, .activeL1) }
             for cluster in 0..<oldClusters { state.metadataClusters.remove(old.rawValue >> geometry.clusterBits + cluster) }
             if oldClusters > 0 { state.frees.add(old, clusters: oldClusters, clusterSize: geometry.clusterSize, isPunched: false) }
         }

@@ -45,7 +45,7 @@ extension ImageState {
                 throw .corrupt(.l2Entry(guest: guest + number << geometry.clusterBits, bits: old.bits))
             }
             l2.set(new, slot, first + number)
-            if !new.hasHost(in: geometry) { release(old, isPunched: true) }
+            if !new.hasHost(in: geometry) { release(old, isPunched: punchesDiscards) }
         }
         return end
     }
@@ -54,7 +54,7 @@ extension ImageState {
         if how == .forget { return .unallocated }
         if old.isCompressed { return .zero(in: geometry) }
         if !old.hasHost(in: geometry) { return backingShows ? .zero(in: geometry) : nil }
-        return how == .zeroAndFree ? .zero(in: geometry) : old.zeroed(in: geometry)
+        return how == .zeroAndFree && !keepsDiscarded ? .zero(in: geometry) : old.zeroed(in: geometry)
     }
 
     /// Makes whole subclusters of one cluster read as zeroes. When all of them do, `zeroAndFree` frees the host cluster.
@@ -77,9 +77,9 @@ extension ImageState {
         let mask = SubclusterBitmap.mask((range.start - cluster) >> geometry.subclusterBits, count: range.byteCount >> geometry.subclusterBits)
         var new = old
         new.subclusters = SubclusterBitmap(allocated: old.subclusters.allocated & ~mask, zero: old.subclusters.zero | mask)
-        if new.subclusters == .allZero, how == .zeroAndFree {
+        if new.subclusters == .allZero, how == .zeroAndFree, !keepsDiscarded {
             new = .zero(in: geometry)
-            release(old, isPunched: true)
+            release(old, isPunched: punchesDiscards)
         }
         if new != old { l2.set(new, slot, position(of: cluster)) }
         return true

@@ -28,8 +28,15 @@ struct ImageState: Sendable {
     var frees = FreeQueue()
     /// See `InFlightIO`.
     var epoch = 2
-    /// Host clusters that hold tables. Filled before the first write; guest data never goes there.
+    /// Host clusters that hold tables, with their `MetadataKind`. Filled before the first write; guest data never goes there.
     var metadataClusters = IntTable()
+    /// Which of them are looked for before guest data is written in place.
+    var overlapChecks = MetadataKind.cached
+    /// Whether clusters that users discard, and those that are freed otherwise, are given back to the file below.
+    var punchesDiscards = true
+    var punchesOthers = false
+    /// Discarded clusters stay with their guest clusters, for later writes.
+    var keepsDiscarded = false
     /// The header says that the image is being written: autoclear bits are cleared and `metadataClusters` is complete.
     var isReadyForWrites = false
     /// Counts what must be on stable storage before the next L2 slice is written: published clusters with their data, and refcount blocks that
@@ -38,6 +45,8 @@ struct ImageState: Sendable {
     var barrierReached = 0
     /// Set when the image was found to contradict itself: no more writes.
     var isCorrupt = false
+    /// Whoever watches has been told that it is damaged.
+    var hasToldOfCorruption = false
     /// A write of the header's tables failed, and so did taking it back: the header may name either. What it named before, which must be there
     /// again before anything else is written. See `HeaderTables`.
     var headerInDoubt: HeaderTables?
@@ -66,12 +75,14 @@ struct ImageState: Sendable {
         return HostOffset(entry.tableOffset + sliceInTable << (l2.sliceBits + l2.wordBits + 3))
     }
 
-    /// Whether any cluster of the host range holds tables.
-    func overlapsMetadata(_ host: HostOffset, byteCount: Int) -> HostOffset? {
+    /// The first cluster of a host range that holds tables which nobody may overwrite, as an obstacle.
+    func overlap(_ host: HostOffset, byteCount: Int) -> Obstacle? {
         var cluster = host.rawValue >> geometry.clusterBits
         let last = (host.rawValue + byteCount - 1) >> geometry.clusterBits
         while cluster <= last {
-            if metadataClusters.contains(cluster) { return HostOffset(cluster << geometry.clusterBits) }
+            if let kind = metadataClusters.value(for: cluster), kind & overlapChecks.rawValue != 0 {
+                return .corrupt(.overlapsMetadata(HostOffset(cluster << geometry.clusterBits), MetadataKind(rawValue: kind)))
+            }
             cluster += 1
         }
         return nil

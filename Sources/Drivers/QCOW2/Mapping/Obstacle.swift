@@ -29,7 +29,7 @@ enum Contradiction: Hashable, Sendable {
     case refcountTableEntry(index: Int, value: UInt64)
     case refcountUnderflow(HostOffset)
     /// A guest cluster or a free cluster that is also metadata.
-    case overlapsMetadata(HostOffset)
+    case overlapsMetadata(HostOffset, MetadataKind)
 
     var message: String {
         switch self {
@@ -37,7 +37,15 @@ enum Contradiction: Hashable, Sendable {
         case .l2Entry(let guest, let bits): "L2 entry for guest offset \(guest) is invalid: 0x\(String(bits, radix: 16))"
         case .refcountTableEntry(let index, let value): "Refcount table entry \(index) is invalid: 0x\(String(value, radix: 16))"
         case .refcountUnderflow(let host): "Host cluster at \(host) is freed but its refcount is zero"
-        case .overlapsMetadata(let host): "Preventing invalid write on metadata: host cluster at \(host) is part of the image's own tables"
+        case .overlapsMetadata(_, let kind): "Preventing invalid write on metadata (overlaps with \(kind.name))"
+        }
+    }
+
+    /// Where it is in the file, as far as that can be said.
+    var offset: HostOffset? {
+        switch self {
+        case .overlapsMetadata(let host, _), .refcountUnderflow(let host): host
+        case .l1Entry, .l2Entry, .refcountTableEntry: nil
         }
     }
 }

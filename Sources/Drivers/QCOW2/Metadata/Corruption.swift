@@ -8,11 +8,14 @@ extension QCOW2Driver {
     /// - Returns: the error for the request that found it.
     func signalCorruption(_ contradiction: Contradiction) async -> BlockError {
         let error = BlockError(.corruptImage, contradiction.message)
-        let mustMark = state.withLock { state in
-            if state.isCorrupt || !state.isReadyForWrites { return false }
+        let (mustMark, isNews) = state.withLock { state in
+            let isNews = !state.hasToldOfCorruption
+            state.hasToldOfCorruption = true
+            if state.isCorrupt || !state.isReadyForWrites { return (false, isNews) }
             state.isCorrupt = true
-            return true
+            return (true, isNews)
         }
+        if isNews || mustMark { announceCorruption?(contradiction, mustMark) }
         guard mustMark, opened.header.version >= 3 else { return error }
         do {
             // A dirty mark may have gone since the header was read.

@@ -31,6 +31,8 @@ struct IntTable: Sendable {
         }
     }
 
+    mutating func insert(_ key: Int, _ kind: MetadataKind) { insert(key, kind.rawValue) }
+
     func contains(_ key: Int) -> Bool { value(for: key) != nil }
 
     mutating func insert(_ key: Int, _ value: Int32 = 0) {

@@ -70,6 +70,18 @@ struct L2SliceCache: Sendable {
         }
     }
 
+    var slotCount: Int { slots.count }
+
+    /// Whether nobody has looked at it since this was asked last, and nothing in it is needed.
+    mutating func takeIdleness() -> Bool {
+        var isIdle = dirtyCount == 0
+        for slot in slots.indices {
+            if slots[slot].isRecent || (slots[slot].slice >= 0 && !slots[slot].isReady) { isIdle = false }
+            slots[slot].isRecent = false
+        }
+        return isIdle && !slots.isEmpty
+    }
+
     // MARK: Reading
 
     enum LoadStart: Hashable {

@@ -30,11 +30,13 @@ extension QCOW2Driver {
             throw error.during("writing a new L2 table at \(run.start)")
         }
         state.withLock { state in
-            state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits)
+            state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits, .activeL2)
             state.setL1(index, L1Entry(table: run.start, copied: true))
             state.barrierWanted += 1
             if old.tableOffset != 0 {
-                state.metadataClusters.remove(old.tableOffset >> geometry.clusterBits)
+                // A table that was shared is a snapshot's now.
+                let cluster = old.tableOffset >> geometry.clusterBits
+                if state.overlapChecks.contains(.inactiveL2) { state.metadataClusters.insert(cluster, .inactiveL2) } else { state.metadataClusters.remove(cluster) }
                 state.frees.add(HostOffset(old.tableOffset), clusters: 1, clusterSize: geometry.clusterSize, isPunched: false)
             }
         }

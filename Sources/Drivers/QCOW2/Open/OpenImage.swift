@@ -23,12 +23,21 @@ extension QCOW2Driver {
         }
         let l1 = isServable ? try await readL1(of: file, header) : []
         let state = initialState(header, openOptions, l1)
-        return QCOW2Driver(file: file, externalData: externalData, backing: backing, opened: header, options: openOptions, state: state)
+        let driver = QCOW2Driver(file: file, externalData: externalData, backing: backing, opened: header, options: openOptions, state: state)
+        driver.scheduleCacheCleaning()
+        let (events, name) = (opener.events, opener.nodeName)
+        driver.announceCorruption = { contradiction, isFatal in
+            events.send(
+                BlockImageCorruptedEvent(
+                    device: "", nodeName: name.hasPrefix("#") || name.isEmpty ? nil : name, msg: contradiction.message,
+                    offset: contradiction.offset?.rawValue, fatal: isFatal))
+        }
+        return driver
     }
 
     /// What is known of an image before anything but its header and L1 table was read.
     static func initialState(_ header: ValidatedHeader, _ options: QCOW2OpenOptions, _ l1: [UInt64]) -> ImageState {
-        ImageState(
+        var state = ImageState(
             geometry: header.geometry, version: header.header.version, virtualSize: header.virtualSize, l1: l1,
             l1Offset: HostOffset(Int(header.header.l1TableOffset)),
             l2: options.emptyL2Cache(forVirtualSize: header.virtualSize, header.geometry),
@@ -37,6 +46,8 @@ extension QCOW2Driver {
                 tableClusters: Int(header.header.refcountTableClusters), cache: RefcountCache(capacity: options.refcountSlots(header.geometry)),
                 virginFrom: 0, fileLength: 0, highestEnd: 0),
             snapshotCount: Int(header.header.snapshotCount), snapshotTableOffset: HostOffset(Int(clamping: header.header.snapshotTableOffset)))
+        options.apply(to: &state)
+        return state
     }
 
     /// Reads and judges the header of the image in `file`.

@@ -28,7 +28,8 @@ extension QCOW2Driver {
             throw BlockError(.corruptImage, "The \(name) table of the image lies at \(offset), beyond the end of the file")
         }
         let table = try await readRefcountTable()
-        let metadata = try noteMetadata(tables, l1: state.withLock { $0.l1 }, refcountTable: table)
+        var metadata = try noteMetadata(tables, l1: state.withLock { $0.l1 }, refcountTable: table)
+        await noteInactiveMetadata(tables, &metadata)
         let kept = opened.header.autoclear.intersection(opened.header.incompatible.contains(.externalDataFile) ? .rawExternalData : [])
         if opened.header.autoclear != kept {
             try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, kept.rawValue)
@@ -75,22 +76,46 @@ extension QCOW2Driver {
     /// - Throws: `.corruptImage` when two tables lie in one cluster: writing one would destroy the other.
     func noteMetadata(_ tables: HeaderTables, l1: [UInt64], refcountTable: [UInt64]) throws(BlockError) -> IntTable {
         var clusters = IntTable(capacity: 64 + l1.count / 2)
-        func note(_ offset: UInt64, _ byteCount: Int) throws(BlockError) {
+        func note(_ offset: UInt64, _ byteCount: Int, _ kind: MetadataKind) throws(BlockError) {
             guard offset <= UInt64(Int.max) else { return }
             let first = Int(offset) >> geometry.clusterBits
             for cluster in 0..<geometry.clusters(byteCount) {
-                if clusters.contains(first + cluster) {
-                    throw BlockError(.corruptImage, Contradiction.overlapsMetadata(HostOffset(Int(offset))).message)
+                if let other = clusters.value(for: first + cluster) {
+                    throw BlockError(.corruptImage, Contradiction.overlapsMetadata(HostOffset(Int(offset)), MetadataKind(rawValue: other)).message)
                 }
-                clusters.insert(first + cluster)
+                clusters.insert(first + cluster, kind)
             }
         }
-        try note(0, 1)
-        try note(UInt64(tables.l1Offset.rawValue), l1.count * 8)
-        try note(UInt64(tables.refcountTableOffset.rawValue), tables.refcountTableClusters << geometry.clusterBits)
-        if tables.snapshotCount > 0 { try note(UInt64(tables.snapshotTableOffset.rawValue), tables.snapshotCount * SnapshotRecord.fixedSize) }
-        for entry in refcountTable where entry & RefcountState.offsetMask != 0 { try note(entry & RefcountState.offsetMask, 1) }
-        for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { try note(UInt64(L1Entry(bits: entry).tableOffset), 1) }
+        try note(0, 1, .mainHeader)
+        try note(UInt64(tables.l1Offset.rawValue), l1.count * 8, .activeL1)
+        try note(UInt64(tables.refcountTableOffset.rawValue), tables.refcountTableClusters << geometry.clusterBits, .refcountTable)
+        if tables.snapshotCount > 0 { try note(UInt64(tables.snapshotTableOffset.rawValue), tables.snapshotCount * SnapshotRecord.fixedSize, .snapshotTable) }
+        for entry in refcountTable where entry & RefcountState.offsetMask != 0 { try note(entry & RefcountState.offsetMask, 1, .refcountBlock) }
+        for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { try note(UInt64(L1Entry(bits: entry).tableOffset), 1, .activeL2) }
         return clusters
+    }
+
+    /// The same for what belongs to snapshots and bitmaps, as far as it is to be guarded. What cannot be read is not guarded; checking is the check's task.
+    func noteInactiveMetadata(_ tables: HeaderTables, _ clusters: inout IntTable) async {
+        let checks = state.withLock { $0.overlapChecks }
+        func note(_ offset: Int, _ byteCount: Int, _ kind: MetadataKind) {
+            let first = offset >> geometry.clusterBits
+            for cluster in first..<(first + geometry.clusters(byteCount)) where !clusters.contains(cluster) { clusters.insert(cluster, kind) }
+        }
+        if checks.contains(.bitmapDirectory), opened.header.autoclear.contains(.bitmaps), let bitmaps = opened.extensions.bitmaps,
+            bitmaps.directoryOffset < UInt64(file.length), bitmaps.directorySize <= UInt64(CheckWalk.maximumTableBytes)
+        {
+            note(Int(bitmaps.directoryOffset), Int(bitmaps.directorySize), .bitmapDirectory)
+        }
+        guard tables.snapshotCount > 0, !checks.isDisjoint(with: [.inactiveL1, .inactiveL2]) else { return }
+        do {
+            for record in try await CheckWalk.readSnapshots(of: file, tables).records where CheckWalk.hasUsableTable(record, geometry) {
+                note(Int(record.l1TableOffset), Int(record.l1Size) * 8, .inactiveL1)
+                guard checks.contains(.inactiveL2) else { continue }
+                for bits in try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)) where L1Entry(bits: bits).tableOffset != 0 {
+                    note(L1Entry(bits: bits).tableOffset, 1, .inactiveL2)
+                }
+            }
+        } catch { return }
     }
 }

@@ -14,6 +14,13 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     let passesDiscards: Bool
     /// The same for what deleting or applying a snapshot frees.
     let passesSnapshotDiscards: Bool
+    /// The same for what is freed otherwise: clusters that are written anew elsewhere.
+    let passesOtherDiscards: Bool
+    /// Discarded clusters keep their place in the file.
+    let keepsDiscarded: Bool
+    let overlapChecks: MetadataKind
+    /// Seconds after which unused parts of the caches are let go; 0 for never.
+    let cacheCleanInterval: Int
 
     /// QEMU's default for the largest L2 cache: it covers 256 GiB at 64 KiB clusters.
     private static let defaultL2CacheBytes = 32 << 20
@@ -51,6 +58,11 @@ struct QCOW2OpenOptions: Hashable, Sendable {
         refcountCacheBytes = max(refcountBytes ?? leastRefcountBytes, 4 * geometry.clusterSize)
         passesDiscards = options.passDiscardRequest ?? discardsUnmap
         passesSnapshotDiscards = options.passDiscardSnapshot ?? true
+        passesOtherDiscards = options.passDiscardOther ?? false
+        keepsDiscarded = options.discardNoUnref ?? false
+        overlapChecks = MetadataKind(options.overlapCheck)
+        cacheCleanInterval = options.cacheCleanInterval ?? 600
+        guard cacheCleanInterval >= 0, cacheCleanInterval <= Int(UInt32.max) else { throw BlockError(.invalidArgument, "Cache clean interval too big") }
     }
 
     /// log2 of the entries in a slice.
@@ -68,4 +80,12 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     }
 
     func refcountSlots(_ geometry: ClusterGeometry) -> Int { max(4, refcountCacheBytes / geometry.clusterSize) }
+
+    /// Tells the state of an image what it must know of its options.
+    func apply(to state: inout ImageState) {
+        state.overlapChecks = overlapChecks
+        state.punchesDiscards = passesDiscards
+        state.punchesOthers = passesOtherDiscards
+        state.keepsDiscarded = keepsDiscarded
+    }
 }

@@ -54,6 +54,7 @@ extension QCOW2Driver: Reopening {
         candidate = nil
         let isSized = new.l2SliceBytes != options.l2SliceBytes || new.l2CacheBytes != options.l2CacheBytes || new.refcountCacheBytes != options.refcountCacheBytes
         options = new
+        state.withLock { new.apply(to: &$0) }
         guard isSized else { return }
         state.withLock { state in
             // Everything in them is on disk: they fill again as need be.

@@ -58,9 +58,7 @@ extension RefcountState {
     }
 
     private mutating func take(_ cluster: Int, _ count: Int, _ slot: Int, _ metadata: borrowing IntTable) throws(Obstacle) -> ClusterRun {
-        for candidate in cluster..<(cluster + count) where metadata.contains(candidate) {
-            throw .corrupt(.overlapsMetadata(HostOffset(candidate << geometry.clusterBits)))
-        }
+        for candidate in cluster..<(cluster + count) { try refuse(candidate, metadata) }
         let position = positionInBlock(ofCluster: cluster)
         cache.set(1, slot, position..<(position + count))
         let isKnownZero = cluster >= virginFrom
@@ -68,6 +66,12 @@ extension RefcountState {
         highestEnd = max(highestEnd, (cluster + count) << geometry.clusterBits)
         if cluster == hint { hint = cluster + count }
         return ClusterRun(start: HostOffset(cluster << geometry.clusterBits), clusterCount: count, isKnownZero: isKnownZero)
+    }
+
+    /// A cluster that holds tables is not free, whatever its refcount says.
+    private func refuse(_ cluster: Int, _ metadata: borrowing IntTable) throws(Obstacle) {
+        guard let kind = metadata.value(for: cluster) else { return }
+        throw .corrupt(.overlapsMetadata(HostOffset(cluster << geometry.clusterBits), MetadataKind(rawValue: kind)))
     }
 
     private func requireFile(endsAfter cluster: Int) throws(Obstacle) {
@@ -84,14 +88,14 @@ extension RefcountState {
             return (slot, index)
         }
         try requireFile(endsAfter: cluster + 1)
-        if metadata.contains(cluster) { throw .corrupt(.overlapsMetadata(HostOffset(cluster << geometry.clusterBits))) }
+        try refuse(cluster, metadata)
         guard let slot = cache.insert(RefcountBlock(emptyFor: geometry), at: index, isDirty: true) else { throw .refcountCacheFull }
         let isHint = cluster == hint
         let run = try take(cluster, 1, slot, metadata)
         if isHint { hint = cluster + 1 }
         if tableOnDisk[index] == nil { tableOnDisk[index] = table[index] }
         table[index] = UInt64(run.start.rawValue)
-        metadata.insert(cluster)
+        metadata.insert(cluster, .refcountBlock)
         return (slot, index)
     }
 }

@@ -63,8 +63,8 @@ extension QCOW2Driver {
             let (done, found) = try await step { state throws(Obstacle) -> (Int, Contradiction?) in
                 for next in 0..<wanted {
                     // What the image's tables lie in is not free, whatever else refers to it.
-                    if state.metadataClusters.contains(first + next) {
-                        return (next + 1, .overlapsMetadata(HostOffset((first + next) << geometry.clusterBits)))
+                    if let kind = state.metadataClusters.value(for: first + next), kind & MetadataKind.tracked.rawValue != 0 {
+                        return (next + 1, .overlapsMetadata(HostOffset((first + next) << geometry.clusterBits), MetadataKind(rawValue: kind)))
                     }
                     do throws(Obstacle) { _ = try state.refcounts.lower(first + next) } catch {
                         // Nobody is helped by trying again what cannot be right.

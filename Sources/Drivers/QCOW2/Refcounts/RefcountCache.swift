@@ -22,6 +22,18 @@ struct RefcountCache: Sendable {
 
     init(capacity: Int) { self.capacity = capacity }
 
+    var slotCount: Int { slots.count }
+
+    /// See `L2SliceCache.takeIdleness`.
+    mutating func takeIdleness() -> Bool {
+        var isIdle = dirtyCount == 0
+        for slot in slots.indices {
+            if slots[slot].isRecent { isIdle = false }
+            slots[slot].isRecent = false
+        }
+        return isIdle && !slots.isEmpty
+    }
+
     mutating func slot(of blockIndex: Int) -> Int? {
         guard let found = index.value(for: blockIndex) else { return nil }
         slots[Int(found)].isRecent = true

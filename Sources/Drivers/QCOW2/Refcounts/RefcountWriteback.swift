@@ -180,7 +180,7 @@ extension QCOW2Driver {
         file.reached(.reftableGrow)
         let run = try await step { state throws(Obstacle) in try state.refcounts.allocateContiguous(clusters, &state.metadataClusters) }
         state.withLock { state in
-            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster) }
+            for cluster in 0..<clusters { state.metadataClusters.insert(run.start.rawValue >> geometry.clusterBits + cluster, .refcountTable) }
             // A place that was found before and never used is given back; one that the header may name already is not.
             if let unused = state.refcounts.movingTo, unused.offset != state.refcounts.moveTried {
                 for cluster in 0..<unused.clusters { state.metadataClusters.remove(unused.offset.rawValue >> geometry.clusterBits + cluster) }

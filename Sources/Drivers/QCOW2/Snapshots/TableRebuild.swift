@@ -140,7 +140,8 @@ struct TableRebuild {
         new.l1Size = l1.count
         new.refcountTableOffset = place.start
         new.refcountTableClusters = place.clusterCount
-        let metadata = try driver.noteMetadata(new, l1: l1, refcountTable: shadow.table)
+        var metadata = try driver.noteMetadata(new, l1: l1, refcountTable: shadow.table)
+        await driver.noteInactiveMetadata(new, &metadata)
         try await driver.writeRefcounts()
         try await driver.file.flush()
         try await driver.switchHeader(from: old, to: new)
