@@ -105,11 +105,18 @@ extension QCOW2Driver {
     static func readL1(of file: BlockChild, _ header: ValidatedHeader) async throws(BlockError) -> [UInt64] {
         let count = Int(header.header.l1Size)
         if count == 0 { return [] }
-        let buffer = IOBuffer(byteCount: count * 8)
-        do { try await file.read(buffer.vector, at: GuestOffset(Int(header.header.l1TableOffset))) } catch {
-            throw error.during("Could not read L1 table")
+        // In pieces: an image may claim the largest table that there is.
+        let buffer = IOBuffer(byteCount: min(count * 8, 1 << 20))
+        defer { withExtendedLifetime(buffer) {} }
+        var words: [UInt64] = []
+        words.reserveCapacity(count)
+        while words.count < count {
+            let piece = min(count - words.count, buffer.byteCount / 8)
+            let place = GuestOffset(Int(header.header.l1TableOffset) + words.count * 8)
+            do { try await file.read(buffer.vector(at: 0, byteCount: piece * 8), at: place) } catch { throw error.during("Could not read L1 table") }
+            words += buffer.bigEndianWords(piece)
         }
-        return buffer.bigEndianWords(count)
+        return words
     }
 }
 
