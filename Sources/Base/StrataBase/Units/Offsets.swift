@@ -2,7 +2,7 @@
 /// and where a byte lies in a file (`HostOffset`).
 ///
 /// A valid position is never negative: the initializers that decode untrusted bytes check that, arithmetic inside the product relies on it.
-package protocol ByteOffset: Comparable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
+@usableFromInline package protocol ByteOffset: Comparable, Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     /// Bytes from the start of the space.
     var rawValue: Int { get }
     init(_ rawValue: Int)
@@ -21,20 +21,20 @@ extension ByteOffset {
     @inlinable package func roundedDown(to alignment: Int) -> Self { Self(rawValue.roundedDown(to: alignment)) }
     @inlinable package func roundedUp(to alignment: Int) -> Self { Self(rawValue.roundedUp(to: alignment)) }
 
-    package var description: String { "0x" + String(rawValue, radix: 16) }
+    @usableFromInline package var description: String { "0x" + String(rawValue, radix: 16) }
 }
 
 /// A position on a node as its parents see it: what a guest, an export or the layer above addresses.
 @frozen
-package struct GuestOffset: ByteOffset {
-    package let rawValue: Int
+@usableFromInline package struct GuestOffset: ByteOffset {
+    @usableFromInline package let rawValue: Int
     @inlinable package init(_ rawValue: Int) { self.rawValue = rawValue }
 }
 
 /// A position in the file below a format driver: where a cluster or a table lies.
 @frozen
-package struct HostOffset: ByteOffset {
-    package let rawValue: Int
+@usableFromInline package struct HostOffset: ByteOffset {
+    @usableFromInline package let rawValue: Int
     @inlinable package init(_ rawValue: Int) { self.rawValue = rawValue }
 
     /// The same byte as the file's node sees it: one driver's host offset is the next driver's guest offset.
@@ -59,10 +59,10 @@ extension Int {
 
 /// A half-open range of guest bytes.
 @frozen
-package struct GuestRange: Hashable, Sendable, BitwiseCopyable {
-    package var start: GuestOffset
+@usableFromInline package struct GuestRange: Hashable, Sendable, BitwiseCopyable {
+    @usableFromInline package var start: GuestOffset
     /// Bytes; may be zero.
-    package var byteCount: Int
+    @usableFromInline package var byteCount: Int
 
     @inlinable
     package init(_ start: GuestOffset, byteCount: Int) {
