@@ -10,9 +10,10 @@ import Synchronization
 /// - `Mapping/` guest offset to extent. `Metadata/` the slice cache, reading it, writing everything back in order.
 /// - `Allocation/` reserve, copy on write, publish. `Refcounts/` which host clusters are free, and how they become so.
 /// - `IO/` the requests, compressed ones among them. `Check/` whether the image is consistent. `Snapshots/` what is kept inside the image.
+/// - `Bitmaps/` dirty bitmaps in the image.
 ///
 /// **Locks**, outermost first; each is held only while taking those below it:
-/// `preparation`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites` (all may
+/// `preparation`, `BitmapStore.lock`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites` (all may
 /// span metadata I/O, never guest data), and innermost `state`, which spans nothing.
 package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
     // unchecked: `options`, `candidate`, `opened` and `geometry` change only while no request runs (Reopening, Activating, Amending).
@@ -41,6 +42,8 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
 
     let state: Mutex<ImageState>
     let inFlight = InFlightIO()
+    /// The bitmaps, in memory and on disk.
+    let bitmapStore = BitmapStore()
     let sparseness = SparsenessGuess()
     /// The virtual size, readable from any thread without a lock.
     private let currentLength: Atomic<Int>

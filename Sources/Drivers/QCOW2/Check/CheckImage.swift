@@ -37,6 +37,7 @@ extension QCOW2Driver: Checking {
         let table = try await file.readWords(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
         var walk = CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table)
         walk.progress = progress
+        walk.bitmaps = bitmapDirectoryPlace
         try await walk.run(l1: l1)
         return walk
     }
@@ -78,6 +79,8 @@ struct CheckWalk {
     let fileLength: Int
     let refcountTable: [UInt64]
     var references = ReferenceCounts()
+    /// Where the bitmap directory lies.
+    var bitmaps: BitmapsExtension?
     var report = CheckReport()
     /// Corruptions that are nothing but copied flags.
     private(set) var wrongFlags = 0
@@ -101,6 +104,7 @@ struct CheckWalk {
         geometry = opened.geometry
         fileLength = file.length
         self.refcountTable = refcountTable
+        bitmaps = opened.bitmapsInForce
         report.totalClusters = geometry.clusters(tables.virtualSize)
         report.allocatedClusters = 0
         report.fragmentedClusters = 0
@@ -283,7 +287,7 @@ struct CheckWalk {
     var isWholeMappingKnown: Bool { damage == 0 && report.checkErrors == 0 && refcountTable.indices.allSatisfy { refcountTable[$0] & ~RefcountState.offsetMask == 0 } }
 
     private mutating func walkBitmaps() async throws(BlockError) {
-        guard opened.header.autoclear.contains(.bitmaps), let bitmaps = opened.extensions.bitmaps, bitmaps.count > 0 else { return }
+        guard let bitmaps, bitmaps.count > 0 else { return }
         guard bitmaps.directoryOffset <= UInt64(Int.max >> 1), bitmaps.directorySize <= UInt64(Self.maximumTableBytes) else {
             return damage("the bitmap directory's offset or size is invalid")
         }

@@ -12,6 +12,7 @@ extension QCOW2Driver: Flushing {
 
     /// Nothing is left to do for a flush but to flush the file: true for an image that has not been written to.
     package func close() async throws(BlockError) {
+        try await settleBitmaps()
         guard state.withLock({ $0.isReadyForWrites }) else { return }
         try await settle()
         try await cutFile()
@@ -56,5 +57,13 @@ extension QCOW2Driver: Flushing {
         if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]), state.withLock({ $0.isReadyForWrites }) {
             try await settle()
         }
+        if grant.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) { try await settleBitmaps() }
+    }
+
+    /// Stores the bitmaps, as long as the file may still be written.
+    func settleBitmaps() async throws(BlockError) {
+        guard file.permissions.contains(.write), !state.withLock({ $0.isCorrupt }) else { return }
+        try await storeBitmaps()
+        try await settleIfWritten()
     }
 }

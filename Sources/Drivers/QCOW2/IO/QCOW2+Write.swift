@@ -48,7 +48,7 @@ extension QCOW2Driver {
             let missing: Int
             do {
                 return try state.withLock { state throws(Obstacle) in
-                    guard state.isReadyForWrites, !state.isCorrupt, state.headerInDoubt == nil else { return nil }
+                    guard state.takesWrites, !state.isCorrupt, state.headerInDoubt == nil else { return nil }
                     if allocatesNot, try !state.isInPlace(offset) { return nil }
                     return try state.planWrite(at: offset, byteCount: byteCount, inFlight)
                 }

@@ -39,6 +39,10 @@ struct ImageState: Sendable {
     var keepsDiscarded = false
     /// The header says that the image is being written: autoclear bits are cleared and `metadataClusters` is complete.
     var isReadyForWrites = false
+    /// The bitmaps on disk are stored: they have to be marked as in use before the next write.
+    var mustMarkBitmaps = false
+    /// The next write can go ahead.
+    var takesWrites: Bool { isReadyForWrites && !mustMarkBitmaps }
     /// Counts what must be on stable storage before the next L2 slice is written: published clusters with their data, and refcount blocks that
     /// were handed to the file. A flush brings `barrierReached` up to what `barrierWanted` was when it began.
     var barrierWanted = 0

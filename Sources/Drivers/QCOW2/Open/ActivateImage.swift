@@ -4,7 +4,12 @@ package import StrataBase
 import Synchronization
 
 extension QCOW2Driver: Activating {
-    package func inactivate() async throws(BlockError) { try await settleIfWritten() }
+    package func inactivate() async throws(BlockError) {
+        try await settleIfWritten()
+        try await settleBitmaps()
+        // They are the other's for the moment.
+        forgetStoredBitmaps()
+    }
 
     /// Somebody else may have written to the image: everything known of it is read anew. Its clusters must still be of the same size.
     package func activate() async throws(BlockError) {
@@ -20,5 +25,7 @@ extension QCOW2Driver: Activating {
         setLength(header.virtualSize)
         state.withLock { $0 = Self.initialState(header, options, l1) }
         lastDecompressed.withLock { $0 = nil }
+        try await loadBitmaps()
+        bitmaps.noteSize(length)
     }
 }

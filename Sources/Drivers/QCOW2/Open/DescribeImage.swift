@@ -24,7 +24,7 @@ extension QCOW2Driver: ImageDescribing {
                         extendedL2: isModern ? header.incompatible.contains(.extendedL2) : nil,
                         lazyRefcounts: isModern ? header.compatible.contains(.lazyRefcounts) : nil,
                         corrupt: isModern ? header.incompatible.contains(.corrupt) || state.withLock { $0.isCorrupt } : nil,
-                        refcountBits: geometry.refcountBits, compressionType: header.compressionType == 1 ? .zstd : .zlib))))
+                        refcountBits: geometry.refcountBits, bitmaps: try await describeBitmaps(), compressionType: header.compressionType == 1 ? .zstd : .zlib))))
         return description
     }
 }

@@ -32,6 +32,7 @@ extension QCOW2Driver {
                     device: "", nodeName: name.hasPrefix("#") || name.isEmpty ? nil : name, msg: contradiction.message,
                     offset: contradiction.offset?.rawValue, fatal: isFatal))
         }
+        if isServable, opener.opensChain, opener.options.isActive { try await driver.loadBitmaps() }
         return driver
     }
 

@@ -7,17 +7,22 @@ import Synchronization
 extension QCOW2Driver {
     /// What must be done once before an image is written for the first time. Opening writes nothing, because permissions come later.
     ///
-    /// - Autoclear bits that this driver does not maintain are cleared: what they vouch for is about to become wrong.
+    /// - Autoclear bits that this driver does not maintain are cleared: what they vouch for is about to become wrong. Bitmaps are marked as in use.
     /// - The refcount table is read, and the host clusters of every table are noted, so that guest data never overwrites them.
     func prepareForWriting() async throws(BlockError) {
-        let (isReady, isCorrupt, isInDoubt) = state.withLock { ($0.isReadyForWrites, $0.isCorrupt, $0.headerInDoubt != nil) }
+        let (isReady, isCorrupt, isInDoubt) = state.withLock { ($0.takesWrites, $0.isCorrupt, $0.headerInDoubt != nil) }
         if isCorrupt { throw BlockError(.corruptImage, "the image was found to be corrupt; it takes no more writes") }
         if state.withLock({ $0.showsSnapshot }) { throw BlockError(.readOnly, "the node shows a snapshot, which takes no writes") }
         if isInDoubt { try await restoreHeader() }
         if isReady { return }
         await preparation.lock()
         defer { preparation.unlock() }
-        if state.withLock({ $0.isReadyForWrites }) { return }
+        if state.withLock({ $0.takesWrites }) { return }
+        if state.withLock({ $0.isReadyForWrites }) {
+            try await markBitmapsInUse()
+            state.withLock { $0.mustMarkBitmaps = false }
+            return
+        }
         guard !opened.header.incompatible.contains(.corrupt) else {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
@@ -30,11 +35,11 @@ extension QCOW2Driver {
         let table = try await readRefcountTable()
         var metadata = try noteMetadata(tables, l1: state.withLock { $0.l1 }, refcountTable: table)
         await noteInactiveMetadata(tables, &metadata)
-        let kept = opened.header.autoclear.intersection(opened.header.incompatible.contains(.externalDataFile) ? .rawExternalData : [])
-        if opened.header.autoclear != kept {
-            try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, kept.rawValue)
+        if opened.header.autoclear != maintainedAutoclear {
+            try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, maintainedAutoclear.rawValue)
             try await file.flush()
         }
+        try await markBitmapsInUse()
         let fileLength = file.length
         state.withLock { state in
             state.refcounts.table = table
@@ -90,6 +95,7 @@ extension QCOW2Driver {
         try note(UInt64(tables.l1Offset.rawValue), l1.count * 8, .activeL1)
         try note(UInt64(tables.refcountTableOffset.rawValue), tables.refcountTableClusters << geometry.clusterBits, .refcountTable)
         if tables.snapshotCount > 0 { try note(UInt64(tables.snapshotTableOffset.rawValue), tables.snapshotCount * SnapshotRecord.fixedSize, .snapshotTable) }
+        for run in bitmapClusters { try note(UInt64(run.first << geometry.clusterBits), run.count << geometry.clusterBits, .bitmapDirectory) }
         for entry in refcountTable where entry & RefcountState.offsetMask != 0 { try note(entry & RefcountState.offsetMask, 1, .refcountBlock) }
         for entry in l1 where L1Entry(bits: entry).tableOffset != 0 { try note(UInt64(L1Entry(bits: entry).tableOffset), 1, .activeL2) }
         return clusters

@@ -62,6 +62,8 @@ extension BlockNode {
         guard let driver = driver as? any BitmapPersisting else {
             throw BlockError(.unsupported, "Can't store persistent bitmaps to \(self.name): Operation not supported")
         }
-        try await driver.checkRoom(forBitmapNamed: name, granularity: granularity)
+        do throws(BlockError) { try await driver.checkRoom(forBitmapNamed: name, granularity: granularity) } catch {
+            throw error.during("Can't make bitmap '\(name)' persistent in '\(self.name)'")
+        }
     }
 }

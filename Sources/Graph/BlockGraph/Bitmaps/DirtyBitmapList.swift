@@ -68,6 +68,10 @@ package protocol BitmapPersisting: BlockDriver {
     /// - Throws: why not.
     func checkRoom(forBitmapNamed name: String, granularity: Int) async throws(BlockError)
 
+    /// Says in the image that its bitmaps are about to differ from what it has. The node may be written to. They are stored when nobody may write to it
+    /// any more.
+    func prepareBitmapChange() async throws(BlockError)
+
     /// Removes a bitmap from the image, if it is there. The node may be written to.
     func removeStoredBitmap(named name: String) async throws(BlockError)
 }

@@ -4,14 +4,35 @@ package import StrataBase
 // What users do to a graph beyond adding and removing nodes. Each is one change; errors are worded as QEMU words them.
 
 extension BlockGraph {
-    /// Puts an overlay that exists already on top of a node (blockdev-snapshot).
-    package func snapshot(of name: String, overlay: String) async throws(BlockError) {
-        try await change { change async throws(BlockError) in
+    /// Puts an overlay on top of a node (blockdev-snapshot).
+    /// - Parameter open: makes the overlay as part of the change; nil for one that exists already.
+    /// - Returns: what `undo` needs.
+    @discardableResult
+    package func takeSnapshot(
+        of name: String, overlay: String, opening open: ((GraphChange) async throws(BlockError) -> Void)? = nil
+    ) async throws(BlockError) -> TakenSnapshot {
+        try await change { change async throws(BlockError) -> TakenSnapshot in
             try change.checkSnapshot(of: name)
+            let before = change.state
+            try await open?(change)
             guard change.state.nodes[overlay] != nil else {
                 throw BlockError(.notFound, "Cannot find device='\(overlay)' nor node-name='\(overlay)'")
             }
             try change.takeSnapshot(of: name, overlay: overlay)
+            let moved = (before.nodes[name]?.parents ?? []).filter { change.state.edges[$0]?.target == overlay }
+            let options = change.state.nodes.compactMapValues { record in
+                before.nodes[record.node.name].flatMap { $0.options == record.options ? nil : $0.options }
+            }
+            return TakenSnapshot(node: name, overlay: overlay, moved: moved, options: options)
+        }
+    }
+
+    /// Takes an overlay off again: everybody who was moved to it uses the node below as before.
+    package func undo(_ snapshot: TakenSnapshot) async throws(BlockError) {
+        try await change { change async throws(BlockError) in
+            if let backing = change.state.child(named: "backing", of: snapshot.overlay) { try change.detach(backing.child.id) }
+            for id in snapshot.moved where change.state.edges[id]?.target == snapshot.overlay { try change.retarget(id, to: snapshot.node) }
+            for (name, options) in snapshot.options { change.setOptions(options, of: name) }
         }
     }
 
@@ -149,4 +170,14 @@ extension GraphChange {
         try append(overlay, onTopOf: name)
         try setReadOnly(true, of: name)
     }
+}
+
+/// What has changed when an overlay was put on top of a node.
+package struct TakenSnapshot: Sendable {
+    package let node: String
+    package let overlay: String
+    /// The node's users that went over to the overlay.
+    fileprivate let moved: [GraphState.EdgeID]
+    /// Options that nodes had before.
+    fileprivate let options: [String: NodeOptions]
 }

@@ -12,6 +12,8 @@ extension BlockGraph {
     /// The disk becomes what it was, its size included.
     package func applySnapshot(on name: String, _ selector: SnapshotSelector) async throws(BlockError) {
         try state.checkNotBlocked(.resize, on: name)
+        // They would have to be all dirty, and whoever goes back knows better what that is relative to.
+        if state.nodes[name]?.node.bitmaps.all.isEmpty == false { throw BlockError(.permissionConflict, "Device has active dirty bitmaps") }
         try await withSnapshots(of: name, used: [.write, .resize]) { driver throws(BlockError) in try await driver.applySnapshot(selector) }
     }
 

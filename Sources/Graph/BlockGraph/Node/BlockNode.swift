@@ -99,6 +99,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         limits = driver.limits
         alignment = Atomic(limits.requestAlignment)
         updateLooks()
+        setBitmapsReadOnly()
         bitmaps.observe { [weak self] isTracking in self?.setWatch(.notes, isTracking) }
     }
 
@@ -115,6 +116,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         if options != self.options { self.options = options }
         isActive = options.isActive
         updateLooks()
+        setBitmapsReadOnly()
         let limits = driver.limits
         if limits == self.limits { return }
         self.limits = limits
@@ -141,6 +143,11 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     func setHeight(_ height: Int) { currentHeight.store(height, ordering: .relaxed) }
     /// The same without what lies behind backing files, when the node was opened: how deep calls go that follow files and filters.
     let stackHeight: Int
+
+    /// Bitmaps of an image that cannot be written to stay as they are.
+    private func setBitmapsReadOnly() {
+        for bitmap in bitmaps.all where bitmap.isPersistent { bitmap.setReadOnly(options.isReadOnly) }
+    }
 
     private func updateLooks() { setWatch(.looks, Self.looksAtWrites(options) || threshold.bytes > 0) }
 

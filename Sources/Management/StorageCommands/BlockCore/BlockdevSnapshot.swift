@@ -3,7 +3,7 @@ package import StorageSchema
 
 extension StorageService {
     /// Puts an overlay on top of a node.
-    package func blockdevSnapshot(_ arguments: BlockdevSnapshotArguments) async throws {
-        try await graph.snapshot(of: arguments.node, overlay: arguments.overlay)
+    package func blockdevSnapshot(_ arguments: BlockdevSnapshot) async throws {
+        try await run([SnapshotStep(self, node: arguments.node, overlay: arguments.overlay)])
     }
 }

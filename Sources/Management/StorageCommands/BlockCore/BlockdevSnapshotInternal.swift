@@ -6,8 +6,8 @@ package import StrataBase
 
 extension StorageService {
     /// Keeps what a node's disk is now inside its image.
-    package func blockdevSnapshotInternalSync(_ arguments: BlockdevSnapshotInternalSyncArguments) async throws {
-        _ = try await createInternalSnapshot(device: arguments.device, name: arguments.name)
+    package func blockdevSnapshotInternalSync(_ arguments: BlockdevSnapshotInternal) async throws {
+        try await run([InternalSnapshotStep(self, arguments)])
     }
 
     /// The same for those who may have to take it back.

@@ -6,8 +6,13 @@ import StrataBase
 
 extension StorageService {
     /// Makes an overlay in a file, opens it and puts it on top of a node.
-    package func blockdevSnapshotSync(_ arguments: BlockdevSnapshotSyncArguments) async throws {
+    package func blockdevSnapshotSync(_ arguments: BlockdevSnapshotSync) async throws {
         try checkNotShuttingDown()
+        try await run([SnapshotSyncStep(self, arguments)])
+    }
+
+    /// Makes the overlay, opens it and puts it on top of the node.
+    func makeOverlay(_ arguments: BlockdevSnapshotSync) async throws(BlockError) -> MadeOverlay {
         // There are no devices here, so only a node name can name anything.
         guard let name = arguments.nodeName, let node = await graph.node(named: name) else {
             throw BlockError(.notFound, "Cannot find device='\(arguments.device ?? "")' nor node-name='\(arguments.nodeName ?? "")'")
@@ -23,16 +28,15 @@ extension StorageService {
         try NodeNames.check(overlayName)
 
         let file = arguments.snapshotFile
-        if arguments.mode != .existing { try await OverlayFile(graph: graph).create(file, over: node) }
+        let isNew = arguments.mode == .existing ? false : try await OverlayFile(graph: graph).create(file, over: node)
         let options = BlockdevOptions(
             .qcow2(BlockdevOptionsQcow2(file: .definition(.hostFile(file)), backing: .null)), nodeName: overlayName,
             discard: node.options.discardsUnmap ? .unmap : nil,
             cache: BlockdevCacheOptions(direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), readOnly: node.isReadOnly)
-        try await graph.change { change async throws(BlockError) in
-            try change.checkSnapshot(of: name)
+        let taken = try await graph.takeSnapshot(of: name, overlay: overlayName) { change async throws(BlockError) in
             try await change.open(options, isMonitorOwned: false)
-            try change.takeSnapshot(of: name, overlay: overlayName)
         }
+        return MadeOverlay(taken: taken, newFile: isNew ? file : nil)
     }
 }
 
@@ -42,7 +46,8 @@ private struct OverlayFile {
 
     /// Makes an empty qcow2 image of the node's size that names the node's file as its backing file. A file that had to be made for this is gone
     /// again when that fails.
-    func create(_ path: String, over node: BlockNode) async throws(BlockError) {
+    /// - Returns: whether the file had to be made.
+    func create(_ path: String, over node: BlockNode) async throws(BlockError) -> Bool {
         let backing = try await backingName(of: node)
         guard let format = BlockdevDriver(rawValue: node.formatName) else {
             throw BlockError(.unsupported, "A node of driver '\(node.formatName)' cannot be named as a backing file")
@@ -71,6 +76,7 @@ private struct OverlayFile {
             if isNew { try HostFile.remove(path) }
             throw error
         }
+        return isNew
     }
 
     /// What to write into the overlay so that it is found again with the same data below: where the images of the chain do not say by themselves how

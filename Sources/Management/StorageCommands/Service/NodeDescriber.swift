@@ -32,7 +32,19 @@ package enum NodeDescriber {
             backingFile: node.backingChild.map { names.filename(of: $0.node) }, backingFileDepth: chain.count - 1, active: node.isActive,
             encrypted: image.encrypted ?? false, detectZeroes: node.options.detectZeroes, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
             image: image,
-            cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: Int(clamping: node.writeThreshold))
+            cache: BlockdevCacheInfo(writeback: true, direct: node.options.bypassesCache, noFlush: node.options.ignoresFlushes), writeThreshold: Int(clamping: node.writeThreshold),
+            dirtyBitmaps: bitmaps(of: node))
+    }
+
+    /// The node's bitmaps, the newest first; nil without any.
+    private static func bitmaps(of node: BlockNode) -> [BlockDirtyInfo]? {
+        let bitmaps = node.bitmaps.all
+        if bitmaps.isEmpty { return nil }
+        return bitmaps.reversed().map { bitmap in
+            BlockDirtyInfo(
+                name: bitmap.name, count: bitmap.dirtyByteCount, granularity: UInt32(clamping: bitmap.granularity), recording: bitmap.isRecording,
+                busy: bitmap.isBusy, persistent: bitmap.isPersistent, inconsistent: bitmap.isInconsistent ? true : nil)
+        }
     }
 
     /// The node and what shows through it: backing files, and what filters filter; top first.
