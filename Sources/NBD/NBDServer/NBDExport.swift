@@ -26,6 +26,8 @@ package final class NBDExport: BlockExport {
     package let metaContexts: [MetaContext]
     /// Whether a client may open several connections: false where further ones would wait for the first to end.
     package let allowsSeveralConnections: Bool
+    /// The bitmaps behind contexts that show some, by the context's number.
+    private let bitmaps: [UInt32: DirtyBitmap]
     private let release: @Sendable () async -> Void
     private let state: Mutex<State>
 
@@ -48,7 +50,8 @@ package final class NBDExport: BlockExport {
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
         id: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
-        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], allowsSeveralConnections: Bool = true, release: @escaping @Sendable () async -> Void = {}
+        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], bitmaps: [UInt32: DirtyBitmap] = [:], allowsSeveralConnections: Bool = true,
+        release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
         self.id = id
@@ -59,6 +62,7 @@ package final class NBDExport: BlockExport {
         self.backend = backend
         self.metaContexts = metaContexts
         self.allowsSeveralConnections = allowsSeveralConnections
+        self.bitmaps = bitmaps
         state = Mutex(State(contexts: contexts))
         self.release = release
     }
@@ -116,7 +120,7 @@ package final class NBDExport: BlockExport {
             let context = state.contexts[state.nextContext % state.contexts.count]
             state.nextContext += 1
             let connection = ServerConnection(
-                socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: context, received: received,
+                socket: socket, session: session, backend: backend, bitmaps: bitmaps, writesThrough: writesThrough, context: context, received: received,
                 onMoving: { [weak self] old, new in self?.replace(old, by: new) ?? false },
                 onClosed: { [weak self] connection in
                     self?.forget(connection)

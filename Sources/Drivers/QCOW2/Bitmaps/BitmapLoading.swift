@@ -40,6 +40,7 @@ extension QCOW2Driver {
         content.directory = try await Self.readBitmapDirectory(of: file, opened)
         content.directoryOffset = Int(opened.bitmapsInForce?.directoryOffset ?? 0)
         content.isInForce = opened.bitmapsInForce != nil
+        content.isLoaded = true
         var loaded: [DirtyBitmap] = []
         var memory = 0
         for index in content.directory.indices {
@@ -79,7 +80,11 @@ extension QCOW2Driver {
     /// Lets go of the bitmaps in memory that the image has as well.
     func forgetStoredBitmaps() {
         for bitmap in bitmapStore.bitmaps.named where bitmap.isPersistent { bitmapStore.bitmaps.remove(bitmap) }
-        bitmapStore.content.withLock { $0 = BitmapStore.Content() }
+        bitmapStore.content.withLock { content in
+            content = BitmapStore.Content()
+            // Until they are loaded anew none are known, whatever the header said once.
+            content.isLoaded = true
+        }
     }
 
     private func readBitmapTable(_ entry: StoredBitmap) async throws(BlockError) -> [UInt64] {

@@ -16,6 +16,8 @@ final class BitmapStore: Sendable {
         var saved: [String: HierarchicalBitmap] = [:]
         /// The header's extension is there and valid: the autoclear bit says so.
         var isInForce = false
+        /// The image's bitmaps are in memory. Not so where somebody has opened it for its metadata only, until he writes.
+        var isLoaded = false
     }
 
     /// The node's bitmaps.

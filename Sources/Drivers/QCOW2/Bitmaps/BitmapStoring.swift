@@ -40,6 +40,7 @@ extension QCOW2Driver {
         let old = bitmapStore.content.withLock { $0 }
         var next = BitmapStore.Content()
         next.isInForce = old.isInForce
+        next.isLoaded = true
         var taken: [HostRun] = []
         do throws(BlockError) {
             let inconsistent = bitmapStore.inconsistentNames

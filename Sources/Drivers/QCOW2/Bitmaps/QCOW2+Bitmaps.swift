@@ -29,10 +29,8 @@ extension QCOW2Driver: BitmapPersisting {
 
     /// What `info` tells about the bitmaps on disk; nil without any.
     func describeBitmaps() async throws(BlockError) -> [Qcow2BitmapInfo]? {
-        let loaded = bitmapStore.content.withLock { $0.directory }
-        // A node that was opened for its metadata only has not loaded them.
-        let hasNone = loaded.isEmpty && !state.withLock { $0.isReadyForWrites } && bitmapStore.bitmaps.all.isEmpty
-        let directory = hasNone ? try await Self.readBitmapDirectory(of: file, opened) : loaded
+        let content = bitmapStore.content.withLock { $0 }
+        let directory = content.isLoaded ? content.directory : try await Self.readBitmapDirectory(of: file, opened)
         if directory.isEmpty { return nil }
         return directory.map { entry in
             var flags: [Qcow2BitmapInfoFlags] = []
@@ -50,8 +48,8 @@ extension QCOW2Driver {
     /// Where the directory lies now.
     var bitmapDirectoryPlace: BitmapsExtension? {
         let content = bitmapStore.content.withLock { $0 }
-        // Not loaded by who looks at metadata only: what the header said when the image was opened.
-        if content.directory.isEmpty { return bitmapStore.bitmaps.all.isEmpty && !state.withLock { $0.isReadyForWrites } ? opened.bitmapsInForce : nil }
+        if !content.isLoaded { return opened.bitmapsInForce }
+        if content.directory.isEmpty { return nil }
         return BitmapsExtension(count: content.directory.count, directorySize: content.directory.encodedSize, directoryOffset: content.directoryOffset)
     }
 }

@@ -84,6 +84,7 @@ struct ImageRepair {
     mutating func run(l1: [UInt64], keepsMapping: Bool) async throws(BlockError) -> HeaderTables {
         var walk = CheckWalk(file: file, opened: opened, tables: old, refcountTable: [])
         walk.rules = rules
+        walk.bitmaps = present.bitmaps
         try await walk.countEverythingButRefcounts(l1: l1)
         references = walk.references
         damage = walk.damage + walk.report.checkErrors

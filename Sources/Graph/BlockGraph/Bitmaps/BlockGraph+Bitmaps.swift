@@ -45,6 +45,41 @@ extension BlockGraph {
         guard let bitmap = node.bitmaps.bitmap(named: name) else { throw BlockError(.notFound, "Dirty bitmap '\(name)' not found") }
         return (node, bitmap)
     }
+
+    /// Takes bitmaps for somebody who shows them to others, and who says with `setBusy` when he has done so.
+    /// - Parameters:
+    ///   - local: is looked for in the node and then down its chain; nil where `external` says the node.
+    ///   - isReadOnly: nothing can be written through him, so that a bitmap of a writable node that notes writes is not what he thinks.
+    /// - Throws: `.notFound`, and what stands in the way, in QEMU's words. Then none is busy.
+    package func takeBitmaps(
+        _ references: [(node: String?, name: String)], forUserOf root: String, isReadOnly: Bool
+    ) async throws(BlockError) -> [DirtyBitmap] {
+        var found: [DirtyBitmap] = []
+        for reference in references {
+            let (node, bitmap): (BlockNode, DirtyBitmap)
+            if let name = reference.node {
+                (node, bitmap) = try self.bitmap(named: reference.name, of: name)
+            } else {
+                (node, bitmap) = try self.bitmap(named: reference.name, inChainFrom: root)
+            }
+            if reference.node == nil, isReadOnly, !node.isReadOnly, bitmap.isRecording {
+                throw BlockError(.permissionConflict, "Enabled bitmap '\(reference.name)' incompatible with readonly export")
+            }
+            try bitmap.check(.forReading)
+            found.append(bitmap)
+        }
+        for bitmap in found { bitmap.setBusy(true) }
+        return found
+    }
+
+    private func bitmap(named name: String, inChainFrom root: String) throws(BlockError) -> (BlockNode, DirtyBitmap) {
+        var next = state.nodes[root]?.node
+        while let node = next {
+            if let bitmap = node.bitmaps.bitmap(named: name) { return (node, bitmap) }
+            next = node.chainChild?.node
+        }
+        throw BlockError(.notFound, "Bitmap '\(name)' is not found")
+    }
 }
 
 extension BlockNode {

@@ -92,6 +92,16 @@ package final class DirtyBitmap: Sendable {
     package func set(_ range: GuestRange) { withBits { $0.set(range) } }
     package func clear(_ range: GuestRange) { withBits { $0.clear(range) } }
 
+    /// Whether a range begins dirty or clean, and how long it stays so. Beyond the bitmap's end everything is clean.
+    /// - Precondition: the range is not empty.
+    package func run(in range: GuestRange) -> (isDirty: Bool, byteCount: Int) {
+        state.withLock { state in
+            let bits = state.visible
+            let inside = min(range.byteCount, bits.byteCount - range.start.rawValue)
+            return inside <= 0 ? (false, range.byteCount) : bits.run(in: GuestRange(range.start, byteCount: inside))
+        }
+    }
+
     /// Finds the first dirty run in a range, and clears it. What a loop that copies does: a write that comes meanwhile marks it again.
     /// - Parameters:
     ///   - range: begins at a multiple of the granularity, and ends at one or at the end of the disk.

@@ -47,8 +47,10 @@ extension ServerConnection {
         case .allocationDepth:
             let (status, depth, _) = try await backend.blockStatus(of: range, precise: false)
             return (status.byteCount, status.flags.contains(.allocated) ? UInt32(clamping: depth + 1) : 0)
-        case .dirtyBitmap(let name):
-            throw BlockError(.notFound, "dirty bitmap '\(name)' is gone")
+        case .dirtyBitmap:
+            guard let bitmap = bitmaps[context.identifier] else { preconditionFailure("an export has the bitmaps that it offers") }
+            let run = bitmap.run(in: range)
+            return (run.byteCount, run.isDirty ? 1 : 0)
         }
     }
 

@@ -55,6 +55,8 @@ package actor ServerConnection: ContextActor, SpinningSource {
     var destination: IOContext?
 
     let backend: BlockBackend
+    /// The bitmaps behind contexts that show some, by the context's number.
+    let bitmaps: [UInt32: DirtyBitmap]
     let writesThrough: Bool
     private let session: NBDSession
     let rules: RequestRules
@@ -103,12 +105,13 @@ package actor ServerConnection: ContextActor, SpinningSource {
     ///   - onClosed: called once on the context's thread, when the last request is over and the socket is not used any more. Not for a connection that
     ///     has been moved.
     package init(
-        socket: ConnectedSocket, session: NBDSession, backend: BlockBackend, writesThrough: Bool, context: IOContext, received: [UInt8],
+        socket: ConnectedSocket, session: NBDSession, backend: BlockBackend, bitmaps: [UInt32: DirtyBitmap], writesThrough: Bool, context: IOContext, received: [UInt8],
         incoming: Incoming = .header, onMoving: @escaping @Sendable (_ old: ServerConnection, _ new: ServerConnection) -> Bool,
         onClosed: @escaping @Sendable (ServerConnection) -> Void
     ) {
         self.socket = socket
         self.backend = backend
+        self.bitmaps = bitmaps
         self.writesThrough = writesThrough
         self.context = context
         self.session = session
@@ -169,7 +172,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
         guard let destination, phase == .running, requestsInFlight == 0, sendQueue.isEmpty else { return false }
         let received = receiveBuffer.takeUnread()
         let successor = ServerConnection(
-            socket: socket, session: session, backend: backend, writesThrough: writesThrough, context: destination, received: received,
+            socket: socket, session: session, backend: backend, bitmaps: bitmaps, writesThrough: writesThrough, context: destination, received: received,
             incoming: incoming, onMoving: onMoving, onClosed: onClosed)
         self.destination = nil
         guard onMoving(self, successor) else {
