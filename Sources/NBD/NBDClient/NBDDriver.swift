@@ -204,7 +204,8 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
 
     private func meaning(of flags: UInt32) -> BlockStatus.Flags {
         let state = NBDAllocationState(rawValue: flags)
-        if hasOwnContext { return state.contains(.hole) ? [.allocated, .offsetValid] : [.data, .allocated, .offsetValid] }
+        // The first bit of another context is told as "not there", as QEMU tells it: tools that read dirty bitmaps rely on that.
+        if hasOwnContext { return state.contains(.hole) ? [] : [.data, .allocated, .offsetValid] }
         if state.contains(.zero) { return state.contains(.hole) ? [.zero, .allocated, .offsetValid] : [.data, .zero, .allocated, .offsetValid] }
         // A hole that does not read as zeroes has to be read.
         return [.data, .allocated, .offsetValid]

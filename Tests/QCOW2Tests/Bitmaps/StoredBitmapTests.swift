@@ -222,12 +222,12 @@ struct StoredBitmapTests {
         func place(_ position: Int) -> Int { sound[position..<position + 8].reduce(0) { $0 << 8 | Int($1) } }
         let table = place(offset)
         let damages: [(at: Int, bytes: [UInt8], message: String)] = [
-            (header + 8, [0, 0, 0, 0], "zero bitmaps"), (header + 8, [0, 1, 0, 0], "exceeding the maximum"), (header + 8, [0, 0, 0, 3], "truncated"),
+            (header + 8, [0, 0, 0, 0], "zero bitmaps"), (header + 8, [0, 1, 0, 0], "exceeding the maximum"), (header + 8, [0, 0, 0, 3], "is needed"),
             (header + 8, [0, 0, 0, 1], "entries take"), (header + 16, [1], "exceeds the maximum supported size"),
             (header + 24, [0x7f], "invalid bitmap directory offset"), (header + 31, [1], "invalid bitmap directory offset"),
             (offset + 16, [2], "of the unknown type 2"), (offset + 15, [8], "unknown flags"), (offset + 17, [8], "constraints"), (offset + 17, [32], "constraints"),
-            (offset + 18, [0, 0], "0 bytes"), (offset + 18, [0xff, 0xff], "truncated"), (offset + 20, [0xff, 0xff, 0xff, 0xff], "truncated"),
-            (offset + 23, [8], "truncated"), (offset, [0, 0, 0, 0, 0, 0, 0, 0], "constraints"), (offset + 7, [1], "constraints"), (offset, [0x80], "constraints"),
+            (offset + 18, [0, 0], "0 bytes"), (offset + 18, [0xff, 0xff], "is needed"), (offset + 20, [0xff, 0xff, 0xff, 0xff], "is needed"),
+            (offset + 23, [8], "extra data"), (offset, [0, 0, 0, 0, 0, 0, 0, 0], "constraints"), (offset + 7, [1], "constraints"), (offset, [0x80], "constraints"),
             (offset + 8, [0xff, 0xff, 0xff, 0xff], "constraints"), (offset + 8, [0, 0, 0, 9], "entries where the disk takes"),
             (offset + 2, [0xff], "beyond the end of the file"), (table, [0xff], "invalid entry"), (table + 7, [2], "invalid entry"),
             (offset + 32 + 24, Array("one".utf8), "two bitmaps are called 'one'"),

@@ -53,7 +53,7 @@ extension QCOW2Driver {
 
     /// Says in the header whether the directory can be believed.
     private func setBitmapsInForce(_ isInForce: Bool) async throws(BlockError) {
-        if bitmapStore.content.withLock({ $0.isInForce }) == isInForce { return }
+        if bitmapStore.content.withLock({ $0.isInForce == isInForce && !$0.isInDoubt }) { return }
         let others = maintainedAutoclear.subtracting(.bitmaps)
         try await writeHeaderBytes(at: QCOW2Header.Field.autoclear, (isInForce ? others.union(.bitmaps) : others).rawValue)
         try await file.flush()

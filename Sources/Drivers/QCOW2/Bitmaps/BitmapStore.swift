@@ -16,6 +16,9 @@ final class BitmapStore: Sendable {
         var saved: [String: HierarchicalBitmap] = [:]
         /// The header's extension is there and valid: the autoclear bit says so.
         var isInForce = false
+        /// A write of the directory, or of the header that names it, has failed and may have reached the disk all the same. Everything that either
+        /// may name stays allocated, and the next directory is written to a place of its own.
+        var isInDoubt = false
         /// The image's bitmaps are in memory. Not so where somebody has opened it for its metadata only, until he writes.
         var isLoaded = false
     }

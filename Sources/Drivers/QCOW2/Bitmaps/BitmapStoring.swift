@@ -23,7 +23,7 @@ extension QCOW2Driver {
         await bitmapStore.lock.lock()
         defer { bitmapStore.lock.unlock() }
         let content = bitmapStore.content.withLock { $0 }
-        if content.directory.contains(where: { !$0.flags.contains(.inUse) }) {
+        if content.directory.contains(where: { !$0.flags.contains(.inUse) }) || (content.isInDoubt && !content.directory.isEmpty) {
             try await writeDirectory(content.directory.encodedDirectory(inUse: true), at: content.directoryOffset)
             bitmapStore.content.withLock { content in
                 for index in content.directory.indices { content.directory[index].flags.insert(.inUse) }
@@ -71,10 +71,12 @@ extension QCOW2Driver {
         state.withLock { $0.mustMarkBitmaps = true }
         let inconsistent = bitmapStore.inconsistentNames
         for index in next.directory.indices where !inconsistent.contains(next.directory[index].name) { next.directory[index].flags.remove(.inUse) }
-        if !next.directory.isEmpty { try await writeDirectory(next.directory.encodedDirectory(), at: next.directoryOffset) }
-        bitmapStore.content.withLock { content in
-            content.directory = next.directory
-            content.saved = next.saved
+        let directory = next.directory
+        bitmapStore.content.withLock { $0.directory = directory }
+        if directory.isEmpty { return }
+        do throws(BlockError) { try await writeDirectory(directory.encodedDirectory(), at: next.directoryOffset) } catch {
+            bitmapStore.content.withLock { $0.isInDoubt = true }
+            throw error
         }
     }
 
@@ -83,6 +85,7 @@ extension QCOW2Driver {
         let content = bitmapStore.content.withLock { $0 }
         let wanted = bitmapStore.wanted
         let inconsistent = bitmapStore.inconsistentNames
+        if content.isInDoubt { return true }
         guard content.directory.count == wanted.count + inconsistent.count else { return true }
         return wanted.contains { bitmap in
             guard let name = bitmap.name, let entry = content.directory.first(where: { $0.name == name }) else { return true }
@@ -110,7 +113,7 @@ extension QCOW2Driver {
     /// Makes a directory, whose tables are written, the image's. All that are not in use in `old` are not in use either afterwards.
     private func install(_ next: inout BitmapStore.Content, over old: BitmapStore.Content, _ taken: inout [HostRun]) async throws(BlockError) {
         let bytes = next.directory.encodedDirectory()
-        let isInPlace = old.isInForce && !next.directory.isEmpty && next.directory.map(\.layout) == old.directory.map(\.layout)
+        let isInPlace = old.isInForce && !old.isInDoubt && !next.directory.isEmpty && next.directory.map(\.layout) == old.directory.map(\.layout)
         if isInPlace {
             next.directoryOffset = old.directoryOffset
         } else if !next.directory.isEmpty {
@@ -118,16 +121,21 @@ extension QCOW2Driver {
         }
         try await settleRefcounts()
         try await file.flush()
-        if !next.directory.isEmpty { try await writeDirectory(bytes, at: next.directoryOffset) }
-        if !isInPlace {
-            try await writeBitmapsExtension(
-                next.directory.isEmpty
-                    ? nil : BitmapsExtension(count: next.directory.count, directorySize: bytes.count, directoryOffset: next.directoryOffset))
-        }
-        // What was taken is in use from here on, and what it replaces is not.
+        // What was taken may be in use from here on: a write that fails may have been done.
         taken = []
-        let isInForce = bitmapStore.content.withLock { $0.isInForce }
-        next.isInForce = isInForce
+        do throws(BlockError) {
+            if !next.directory.isEmpty { try await writeDirectory(bytes, at: next.directoryOffset) }
+            if !isInPlace {
+                try await writeBitmapsExtension(
+                    next.directory.isEmpty
+                        ? nil : BitmapsExtension(count: next.directory.count, directorySize: bytes.count, directoryOffset: next.directoryOffset))
+            }
+        } catch {
+            bitmapStore.content.withLock { $0.isInDoubt = true }
+            throw error
+        }
+        next.isInForce = bitmapStore.content.withLock { $0.isInForce }
+        next.isInDoubt = false
         let content = next
         bitmapStore.content.withLock { $0 = content }
         let kept = Set(next.clusters(geometry))

@@ -56,8 +56,8 @@ enum BlockStatusPipeline {
             var status = try await status(current, range, precise: precise)
             if !status.flags.isDisjoint(with: [.allocated]) { return (status, depth, current) }
             guard let below = current.chainChild?.node else {
-                // Nothing below: what is not allocated reads as zeroes.
-                status.flags.insert(.zero)
+                // Nothing below: what is not allocated reads as zeroes, where something could be below. Another driver has its own reasons.
+                if type(of: current.driver).supportsBacking { status.flags.insert(.zero) }
                 return (status, depth, current)
             }
             range.byteCount = status.byteCount
