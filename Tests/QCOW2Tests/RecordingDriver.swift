@@ -58,7 +58,7 @@ final class RecordingDriver: BlockDriver, Flushing, Resizing, Discarding {
     func flush() async throws(BlockError) {
         await Task.yield()
         try recorder.countCall()
-        recorder.state.withLock { state in if state.isRecording { state.log.append(.flush) } }
+        recorder.state.withLock { state in if state.isRecording { state.record(.flush) } }
     }
 
     /// What is punched out of a file reads as zeroes.
@@ -71,7 +71,7 @@ final class RecordingDriver: BlockDriver, Flushing, Resizing, Discarding {
     func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
         try recorder.countCall()
         recorder.state.withLock { state in
-            if state.isRecording { state.log.append(.resize(byteCount)) }
+            if state.isRecording { state.record(.resize(byteCount)) }
             if byteCount < state.disk.count { state.disk.removeLast(state.disk.count - byteCount) }
             if byteCount > state.disk.count { state.disk += [UInt8](repeating: 0, count: byteCount - state.disk.count) }
         }
@@ -83,6 +83,8 @@ final class Recorder: Sendable {
     struct State: Sendable {
         var disk: [UInt8]
         var log: [RecordedOperation] = []
+        /// When each operation of the log came, by a clock that all recorders share.
+        var sequence: [Int] = []
         var isRecording = true
         /// Every request suspends.
         var isSlow = true
@@ -94,6 +96,11 @@ final class Recorder: Sendable {
         var failure = BlockError(.io, "injected failure")
         /// A write that fails has written its first half.
         var failsHalfway = false
+
+        mutating func record(_ operation: RecordedOperation) {
+            log.append(operation)
+            sequence.append(Recorder.clock.add(1, ordering: .sequentiallyConsistent).newValue)
+        }
     }
 
     let state: Mutex<State>
@@ -101,6 +108,9 @@ final class Recorder: Sendable {
 
     private static let all = Mutex<[Int: Recorder]>([:])
     private static let counter = Atomic<Int>(1)
+    fileprivate static let clock = Atomic<Int>(0)
+    /// The time of the last operation that any recorder has seen.
+    static var now: Int { clock.load(ordering: .sequentiallyConsistent) }
 
     init(disk: [UInt8]) {
         state = Mutex(State(disk: disk))
@@ -146,7 +156,7 @@ final class Recorder: Sendable {
                 state.disk += [UInt8](repeating: 0, count: offset + copy.count - state.disk.count)
             }
             state.disk.replaceSubrange(offset..<(offset + copy.count), with: copy)
-            if state.isRecording { state.log.append(.write(offset: offset, bytes: copy)) }
+            if state.isRecording { state.record(.write(offset: offset, bytes: copy)) }
         }
     }
 
