@@ -32,6 +32,8 @@ struct ToolPair {
     func runTheirs(_ arguments: [String]) throws -> Outcome { try Self.run(Self.qemu, arguments, in: theirs) }
     func runOurs(_ arguments: [String]) throws -> Outcome { Self.withoutHolders(try Self.run(link.path, arguments, in: ours)) }
 
+    func runOurs(_ arguments: [String], in directory: URL) throws -> Outcome { Self.withoutHolders(try Self.run(link.path, arguments, in: directory)) }
+
     /// Our lock conflicts go on after QEMU's words and say who holds the lock.
     private static func withoutHolders(_ outcome: Outcome) -> Outcome {
         var outcome = outcome
@@ -71,7 +73,11 @@ struct ToolPair {
         process.standardError = try sink("err")
         process.standardInput = FileHandle.nullDevice
         try process.run()
+        // Only a program that hangs gets to this limit, and then it fails the test by its status.
+        let limit = DispatchWorkItem { kill(process.processIdentifier, SIGKILL) }
+        DispatchQueue.global().asyncAfter(deadline: .now() + 60, execute: limit)
         process.waitUntilExit()
+        limit.cancel()
         func text(_ name: String) throws -> String {
             let data = try Data(contentsOf: scratch.appendingPathExtension(name))
             // The C library's messages repeat the program as it was called.

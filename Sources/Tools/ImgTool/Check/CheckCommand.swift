@@ -58,20 +58,20 @@ enum CheckCommand: ImgCommand {
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         let summary: CheckSummary
         do throws(BlockError) {
-            summary = try await check(image, named: name, repair: repair)
+            summary = try await check(image, named: name, repair: repair, isQuiet: isQuiet || output == .json)
             try await session.close(image)
         } catch {
             // Closing must not hide what made the check fail.
             do { try await session.close() } catch {}
             throw ToolFailure(error.code == .unsupported ? nil : "Check failed", error, status: error.code == .unsupported ? statusUnsupported : 1)
         }
-        if !isQuiet || output == .json {
+        if !isQuiet {
             StandardStreams.print(output == .json ? summary.json.text(pretty: true) + "\n" : summary.text)
         }
         return summary.status
     }
 
-    private static func check(_ image: OpenImage, named name: String, repair: CheckRepair) async throws(BlockError) -> CheckSummary {
+    private static func check(_ image: OpenImage, named name: String, repair: CheckRepair, isQuiet: Bool) async throws(BlockError) -> CheckSummary {
         guard let checking = image.node.checking else {
             throw BlockError(.unsupported, "This image format does not support checks")
         }
@@ -80,9 +80,11 @@ enum CheckCommand: ImgCommand {
         for message in report.messages { StandardStreams.printError(message + "\n") }
         if report.corruptionsFixed > 0 || report.leaksFixed > 0 {
             let (leaks, corruptions) = (report.leaksFixed, report.corruptionsFixed)
-            StandardStreams.print(
-                "The following inconsistencies were found and repaired:\n\n    \(leaks) leaked clusters\n    \(corruptions) corruptions\n\n"
-                    + "Double checking the fixed image now...\n")
+            if !isQuiet {
+                StandardStreams.print(
+                    "The following inconsistencies were found and repaired:\n\n    \(leaks) leaked clusters\n    \(corruptions) corruptions\n\n"
+                        + "Double checking the fixed image now...\n")
+            }
             report = try await checking.check(repair: [])
             report.leaksFixed = leaks
             report.corruptionsFixed = corruptions

@@ -140,5 +140,5 @@ struct Comparison: Sendable {
 
 extension PaddedImage.Extent {
     /// What `compare -s` compares: not where, but how the bytes are stored.
-    fileprivate var kind: BlockStatus.Flags { flags.intersection([.data, .zero, .allocated, .offsetValid, .compressed]) }
+    fileprivate var kind: BlockStatus.Flags { flags.intersection([.data, .zero, .allocated, .offsetValid, .compressed, .endOfFile]) }
 }

@@ -1,0 +1,115 @@
+import Foundation
+
+/// Runs one script with qemu-img and with ours, and tells the first thing that is not the same.
+struct ScriptDuel {
+    /// Commands that change nothing: both programs look at the same files, once at those that qemu-img has made and once at ours.
+    private static let readers: Set<String> = ["info", "check", "map", "compare", "measure"]
+
+    /// - Returns: nil when everything is the same.
+    static func difference(in commands: [[String]]) throws -> String? {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        for command in commands {
+            if let difference = try difference(in: command, pair) { return "\(shell(command)): \(difference)" }
+        }
+        return try differentResults(pair)
+    }
+
+    /// The shortest script that still fails, found by leaving out one command after another.
+    static func minimised(_ commands: [[String]]) throws -> [[String]] {
+        var commands = commands
+        var index = commands.count - 1
+        while index >= 0 {
+            var shorter = commands
+            shorter.remove(at: index)
+            if try difference(in: shorter) != nil { commands = shorter }
+            index -= 1
+        }
+        return commands
+    }
+
+    static func shell(_ command: [String]) -> String {
+        let words = command.map { $0.isEmpty || $0.contains(" ") ? "'\($0)'" : $0 }
+        return (command[0] == "io" ? "qemu-" : "qemu-img ") + words.joined(separator: " ")
+    }
+
+    private static func difference(in command: [String], _ pair: ToolPair) throws -> String? {
+        if command[0] == "io" {
+            // The guest: qemu-io on both.
+            let arguments = Array(command.dropFirst())
+            let outcomes = try [pair.theirs, pair.ours].map { try ToolPair.run("/usr/bin/qemu-io", arguments, in: $0) }
+            return outcomes[0].status == outcomes[1].status ? nil : different(outcomes[0], outcomes[1])
+        }
+        if readers.contains(command[0]) || isList(command) {
+            for directory in [pair.theirs, pair.ours] {
+                let theirs = try ToolPair.run(ToolPair.qemu, command, in: directory)
+                let ours = try pair.runOurs(command, in: directory)
+                if normalised(ours) != normalised(theirs) { return different(theirs, ours) + "(looking at \(directory.lastPathComponent))" }
+            }
+            return nil
+        }
+        let theirs = try pair.runTheirs(command)
+        let ours = try pair.runOurs(command)
+        return normalised(ours) == normalised(theirs) ? nil : different(theirs, ours)
+    }
+
+    private static func isList(_ command: [String]) -> Bool {
+        command[0] == "snapshot" && Set(command).isDisjoint(with: ["-a", "-c", "-d"])
+    }
+
+    private static func different(_ theirs: ToolPair.Outcome, _ ours: ToolPair.Outcome) -> String { "\n=== qemu-img: \(theirs)=== ours: \(ours)" }
+
+    /// Without what may differ (Docs/Compatibility.md says why).
+    private static func normalised(_ outcome: ToolPair.Outcome) -> ToolPair.Outcome {
+        var outcome = outcome
+        for difference in deliberate { outcome = difference(outcome) }
+        return outcome
+    }
+
+    private static let deliberate: [@Sendable (ToolPair.Outcome) -> ToolPair.Outcome] = [
+        // Hosts have what time it is.
+        { outcome in
+            var outcome = outcome
+            outcome.output = outcome.output.replacing(#/"date-(n?sec)": [0-9]+/#) { "\"date-\($0.output.1)\": 0" }
+            return outcome
+        },
+        // A lock below another image is found out when all of the chain is open.
+        { outcome in
+            var outcome = outcome
+            if outcome.errors.contains(" lock\n") { outcome.errors = outcome.errors.replacing("Could not open backing file: ", with: "") }
+            return outcome
+        },
+    ]
+
+    // MARK: What is left in the end
+
+    private static func differentResults(_ pair: ToolPair) throws -> String? {
+        func files(_ directory: URL) throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() }
+        let names = try files(pair.theirs)
+        if names != (try files(pair.ours)) { return "files: \(names) and \(try files(pair.ours))" }
+        for name in names {
+            let descriptions = try [pair.theirs, pair.ours].map { try description(of: name, in: $0) }
+            if descriptions[0] != descriptions[1] { return "\(name) is described differently:\n\(descriptions[0])\n--- ours:\n\(descriptions[1])" }
+            let paths = ["theirs/\(name)", "ours/\(name)"]
+            let format = descriptions[0].contains("file format: qcow2") ? "qcow2" : "raw"
+            let comparison = try ToolPair.run(ToolPair.qemu, ["compare", "-f", format, "-F", format] + paths, in: pair.root)
+            let broken = try ToolPair.run(ToolPair.qemu, ["compare", "-f", format, "-F", format, paths[0], paths[0]], in: pair.root)
+            // A chain that has come apart cannot be read in either place.
+            if comparison.status != 0, broken.status == 0 { return "the contents of \(name) differ: \(comparison)" }
+            if format == "qcow2" {
+                let checks = try paths.map { try ToolPair.run(ToolPair.qemu, ["check", $0], in: pair.root).status }
+                if checks[1] != 0, checks[1] != checks[0] {
+                    return "\(name) is not sound: \(try ToolPair.run(ToolPair.qemu, ["check", paths[1]], in: pair.root))"
+                }
+            }
+        }
+        return nil
+    }
+
+    /// What qemu-img says about the image, without what it takes on disk and when its snapshots were taken.
+    private static func description(of name: String, in directory: URL) throws -> String {
+        let outcome = try ToolPair.run(ToolPair.qemu, ["info", name], in: directory)
+        let lines = outcome.output.split(separator: "\n").filter { !$0.contains("disk size:") && !$0.contains("file length:") }
+        return "\(outcome.status)\n" + lines.joined(separator: "\n").replacing(#/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}/#, with: "DATE")
+    }
+}
