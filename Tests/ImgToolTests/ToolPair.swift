@@ -20,6 +20,8 @@ struct ToolPair {
     var theirs: URL { root.appendingPathComponent("theirs") }
     var ours: URL { root.appendingPathComponent("ours") }
     private var link: URL { root.appendingPathComponent("qemu-img") }
+    /// Ours, under the name of theirs.
+    var program: URL { link }
 
     init() throws {
         root = FileManager.default.temporaryDirectory.appendingPathComponent("img-\(UUID().uuidString)")

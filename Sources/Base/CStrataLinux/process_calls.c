@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -74,6 +75,53 @@ int strata_signal_descriptor(const int *signals, int count) {
 int strata_take_signal(int fd) {
     struct signalfd_siginfo info;
     return read(fd, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+static volatile sig_atomic_t user_signal;
+
+static void on_user_signal(int signal) {
+    (void)signal;
+    user_signal = 1;
+}
+
+void strata_note_user_signal(void) {
+    struct sigaction action = {.sa_handler = on_user_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+int strata_take_user_signal(void) {
+    if (!user_signal) return 0;
+    user_signal = 0;
+    return 1;
+}
+
+static char last_words[4096];
+static volatile sig_atomic_t last_words_length;
+
+static void on_end(int signal) {
+    int saved = errno;
+    size_t length = (size_t)last_words_length;
+    if (length && write(STDERR_FILENO, last_words, length) < 0) {
+        // Nobody is left to tell.
+    }
+    errno = saved;
+    // SA_RESETHAND has given the signal its ordinary meaning back: the process ends by it when the handler returns.
+    raise(signal);
+}
+
+void strata_set_last_words(const char *text) {
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+    last_words_length = 0;
+    size_t length = text ? strnlen(text, sizeof last_words) : 0;
+    if (length) memcpy(last_words, text, length);
+    last_words_length = (sig_atomic_t)length;
+    struct sigaction action = {.sa_handler = length ? on_end : SIG_DFL, .sa_flags = length ? (int)SA_RESETHAND : 0};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        struct sigaction present;
+        // What the process was started with ignored stays ignored.
+        if (sigaction(ends[i], NULL, &present) == 0 && present.sa_handler == SIG_IGN) continue;
+        sigaction(ends[i], &action, NULL);
+    }
 }
 
 int strata_daemonize(void) {

@@ -20,6 +20,13 @@ void strata_ignore_sigpipe(void);
 int strata_signal_descriptor(const int *signals, int count);
 // Takes the number of one arrived signal, or 0.
 int strata_take_signal(int fd);
+
+// From now on SIGUSR1 does no more than to be noted.
+void strata_note_user_signal(void);
+// Whether SIGUSR1 has come since the last call.
+int strata_take_user_signal(void);
+// From now on SIGINT, SIGTERM and SIGHUP write this text to standard error before they end the process. The text is copied; NULL takes it back.
+void strata_set_last_words(const char *text);
 // Detaches from the terminal as daemon(3) does, but keeps the parent waiting: it exits 0 once the child calls strata_daemon_ready, else 1.
 // Returns the descriptor for strata_daemon_ready in the child, or a negative errno. Call before any thread exists.
 int strata_daemonize(void);

@@ -25,6 +25,22 @@ package enum ProcessSignals {
         _ = try context.watch(descriptor, for: .readable, Watcher(descriptor: descriptor, handler: handler))
     }
 
+    /// From now on SIGUSR1 is a question about progress, and does not end the process.
+    package static func noteProgressQuestions() { strata_note_user_signal() }
+    /// Whether somebody has asked since the last call. Any thread.
+    package static func takeProgressQuestion() -> Bool { strata_take_user_signal() != 0 }
+
+    /// What standard error is told when SIGINT, SIGTERM or SIGHUP ends the process; nil for nothing. Not together with `watchTermination`.
+    package static func setLastWords(_ text: String?) {
+        if let text {
+            // SAFETY: the C function copies the text, which lives for the call.
+            unsafe text.withCString { unsafe strata_set_last_words($0) }
+        } else {
+            // SAFETY: a null pointer stands for no text.
+            unsafe strata_set_last_words(nil)
+        }
+    }
+
     private final class Watcher: EventSource {
         private let descriptor: Int32
         private let handler: @Sendable (Int32) -> Void

@@ -11,7 +11,7 @@ enum CommitCommand: ImgCommand {
         usage: ["[-f FMT | --image-opts] [-t CACHE_MODE] [-b BASE_IMG] [-d]", "[-r RATE] [-p] [-q] [--object OBJDEF] FILENAME"],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
-            .init(.progress, "p", "progress", help: "show how far the work is"),
+            .progress(.progress),
             .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
             .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
             .init(.cache, "t", "cache", value: "CACHE_MODE", help: "cache mode (default: writeback)"),
@@ -29,6 +29,8 @@ enum CommitCommand: ImgCommand {
         let isOptions = arguments.contains(.imageOptions)
         let format = arguments.last(.format)
         if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let isQuiet = arguments.contains(.quiet)
+        let style = try ProgressReporter.Style(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
         let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
@@ -38,7 +40,7 @@ enum CommitCommand: ImgCommand {
         let session = ImageSession(context: context.ioContext, objects: objects)
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        let progress = ProgressReporter(isOn: arguments.contains(.progress) && !arguments.contains(.quiet))
+        let progress = ProgressReporter(style, isQuiet: isQuiet)
         do throws(ToolFailure) {
             let base = try CommitBase.find(arguments.last(.base), below: image.node, named: name)
             do throws(BlockError) {

@@ -11,7 +11,7 @@ enum CompareCommand: ImgCommand {
         usage: ["[[-f FMT] [-F FMT] | --image-opts] [-s] [-T CACHE]", "[-p] [-q] [-U] [--object OBJDEF] FILENAME1 FILENAME2"],
         options: [
             .init(.quiet, "q", "quiet", help: "say only what goes wrong; the exit status tells the result"),
-            .init(.progress, "p", "progress", help: "show how far the work is"),
+            .progress(.progress),
             .init(.firstFormat, "f", "a-format", value: "FMT", help: "the format of FILENAME1; found out when not given"),
             .init(.secondFormat, "F", "b-format", value: "FMT", help: "the format of FILENAME2; found out when not given"),
             .init(.imageOptions, nil, "image-opts", help: "the names are lists of options (not together with formats)"),
@@ -39,7 +39,7 @@ enum CompareCommand: ImgCommand {
             var settings = ImageSettings()
             settings.forceShare = arguments.contains(.forceShare)
             settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
-            progress = ProgressReporter(isOn: arguments.contains(.progress) && !isQuiet)
+            progress = ProgressReporter(try .init(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet), isQuiet: isQuiet)
             session = ImageSession(context: context.ioContext, objects: objects)
             var opened: [PaddedImage] = []
             for (name, format) in zip(arguments.operands, formats) {

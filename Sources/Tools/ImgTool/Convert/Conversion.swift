@@ -33,6 +33,8 @@ struct Conversion {
         let source: ConvertSource
         do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
 
+        ProcessSignals.setLastWords(HalfMade.text(plan.target))
+        defer { ProcessSignals.setLastWords(nil) }
         let hasBacking = try await makeTarget(length: source.length)
         var settings = ImageSettings()
         settings.isReadOnly = false
@@ -43,7 +45,7 @@ struct Conversion {
         if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
         guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
-        let progress = ProgressReporter(isOn: plan.showsProgress)
+        let progress = ProgressReporter(plan.progress, isQuiet: plan.isQuiet)
         do throws(BlockError) {
             try await copy(source, to: target, targetHasBacking: hasBacking, progress)
             try await session.close(target)

@@ -19,7 +19,7 @@ enum ConvertCommand: ImgCommand {
         ],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
-            .init(.progress, "p", "progress", help: "show how far the work is"),
+            .progress(.progress),
             .init(.sourceFormat, "f", "source-format", value: "SRC_FMT", help: "the sources' format; found out when not given"),
             .init(.sourceImageOptions, nil, "source-image-opts", help: "each SRC_FILENAME is a list of options instead of a file name"),
             .init(.sourceImageOptions, nil, "image-opts", help: "the same"),

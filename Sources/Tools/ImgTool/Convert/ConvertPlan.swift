@@ -18,7 +18,8 @@ struct ConvertPlan: Sendable {
     var backingFormat: String?
     var createsTarget = true
     var targetIsZero = false
-    var showsProgress = false
+    var progress = ProgressReporter.Style.none
+    var isQuiet = false
     var copy = CopySettings()
     var compresses = false
     /// Whether the data may be written in any order.
@@ -32,12 +33,10 @@ struct ConvertPlan: Sendable {
     init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
         var formatIsGiven = false
         var sparseIsGiven = false
-        var isQuiet = false
         for option in arguments.occurrences {
             let value = option.value ?? ""
             switch option.key {
             case .quiet: isQuiet = true
-            case .progress: showsProgress = true
             case .sourceFormat: sourceFormat = value
             case .sourceImageOptions: sourcesAreOptions = true
             case .sourceCache:
@@ -62,10 +61,10 @@ struct ConvertPlan: Sendable {
             case .outOfOrder: isUnordered = true
             case .compress: compresses = true
             case .snapshot: snapshot = try SnapshotChoice.Wish(value)
-            case .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
+            case .progress, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
             }
         }
-        if isQuiet { showsProgress = false }
+        progress = try .init(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
         if sourcesAreOptions && sourceFormat != nil || targetIsOptions && formatIsGiven {
             throw ToolFailure("--image-opts and --format are mutually exclusive")
         }

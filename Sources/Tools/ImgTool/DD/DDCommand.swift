@@ -37,6 +37,8 @@ enum DDCommand: ImgCommand {
         let range = wish.range(inImageOf: source.length)
         if range == nil { StandardStreams.printError("\(context.name): \(input): cannot skip to specified offset\n") }
 
+        ProcessSignals.setLastWords(HalfMade.text(output))
+        defer { ProcessSignals.setLastWords(nil) }
         let target = try await makeOutput(output, arguments.last(.outputFormat) ?? "raw", byteCount: range?.count ?? 0, in: session)
         do throws(ToolFailure) {
             if let range { try await copy(range, of: source, to: target) }

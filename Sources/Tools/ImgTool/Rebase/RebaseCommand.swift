@@ -17,7 +17,7 @@ enum RebaseCommand: ImgCommand {
         ],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
-            .init(.progress, "p", "progress", help: "show how far the work is"),
+            .progress(.progress),
             .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
             .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
             .init(.cache, "t", "cache", value: "CACHE", help: "cache mode of FILENAME (default: writeback)"),
@@ -39,6 +39,8 @@ enum RebaseCommand: ImgCommand {
         let isOptions = arguments.contains(.imageOptions)
         let format = arguments.last(.format)
         if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let isQuiet = arguments.contains(.quiet)
+        let style = try ProgressReporter.Style(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
         let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
@@ -51,7 +53,7 @@ enum RebaseCommand: ImgCommand {
         let session = ImageSession(context: context.ioContext, objects: objects)
         let image = try await session.open(name, isOptions: isOptions, format: format, settings)
         if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        let progress = ProgressReporter(isOn: arguments.contains(.progress) && !arguments.contains(.quiet))
+        let progress = ProgressReporter(style, isQuiet: isQuiet)
         do throws(ToolFailure) {
             var rebase = Rebase(image, onto: backing ?? "", format: arguments.last(.backingFormat), in: session, progress)
             rebase.compresses = arguments.contains(.compress)

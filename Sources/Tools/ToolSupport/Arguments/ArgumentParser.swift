@@ -56,7 +56,7 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
         let option = try match(name, written: text)
         let long = option.long ?? String(name)
         if let equals {
-            guard option.takesValue else { throw ArgumentError("option '--\(long)' doesn't allow an argument") }
+            guard option.takesValue || option.hasOptionalValue else { throw ArgumentError("option '--\(long)' doesn't allow an argument") }
             return .init(key: option.key, value: String(text[text.index(after: equals)...]))
         }
         guard option.takesValue else { return .init(key: option.key, value: nil) }
@@ -120,7 +120,7 @@ package struct ParsedArguments<Key: OptionKey>: Sendable {
     /// One option as it was given.
     package struct Occurrence: Sendable {
         package let key: Key
-        /// Nil exactly for options that take no value.
+        /// Nil for options that take no value, and for one that need not have one and has none.
         package let value: String?
     }
 

@@ -39,6 +39,8 @@ package struct OptionDeclaration<Key: OptionKey>: Sendable {
     package var long: String?
     /// How the value is called in the help text; nil for an option that takes none.
     package var value: String?
+    /// Whether the word, and not the letter, may have a value after `=`.
+    package var hasOptionalValue = false
     /// One or more lines of help.
     package var help: [String]
 
@@ -51,6 +53,13 @@ package struct OptionDeclaration<Key: OptionKey>: Sendable {
     }
 
     package var takesValue: Bool { value != nil }
+
+    /// `-p`, `--progress` and `--progress=json`, which every command has that may take long.
+    package static func progress(_ key: Key) -> OptionDeclaration {
+        var option = OptionDeclaration(key, "p", "progress", help: "show how far the work is;", "--progress=json prints one JSON object on each line")
+        option.hasOptionalValue = true
+        return option
+    }
 }
 
 /// An argument that is not an option, for the help text.
