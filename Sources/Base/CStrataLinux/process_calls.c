@@ -84,9 +84,18 @@ static void on_user_signal(int signal) {
     user_signal = 1;
 }
 
+// Whoever started this process may have blocked signals in the thread that did it, and they stay so.
+static void unblock(int signal) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 void strata_note_user_signal(void) {
     struct sigaction action = {.sa_handler = on_user_signal, .sa_flags = SA_RESTART};
     sigaction(SIGUSR1, &action, NULL);
+    unblock(SIGUSR1);
 }
 
 int strata_take_user_signal(void) {
@@ -121,6 +130,7 @@ void strata_set_last_words(const char *text) {
         // What the process was started with ignored stays ignored.
         if (sigaction(ends[i], NULL, &present) == 0 && present.sa_handler == SIG_IGN) continue;
         sigaction(ends[i], &action, NULL);
+        unblock(ends[i]);
     }
 }
 

@@ -34,7 +34,7 @@ package enum ProcessSignals {
     package static func setLastWords(_ text: String?) {
         if let text {
             // SAFETY: the C function copies the text, which lives for the call.
-            unsafe text.withCString { unsafe strata_set_last_words($0) }
+            text.withCString { unsafe strata_set_last_words($0) }
         } else {
             // SAFETY: a null pointer stands for no text.
             unsafe strata_set_last_words(nil)

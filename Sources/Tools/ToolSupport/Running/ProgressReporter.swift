@@ -60,9 +60,10 @@ package final class ProgressReporter: Sendable {
 
     /// Ends the line.
     package func end(succeeded: Bool) {
-        let hasLine = state.withLock { $0.hasLine }
+        let (hasLine, printed) = state.withLock { ($0.hasLine, $0.printed) }
         guard style != .none || hasLine else { return }
-        if succeeded { print(10000) }
+        // The line may be repeated, as qemu-img does, an object not.
+        if succeeded, style != .json || printed != 10000 { print(10000) }
         if style != .json { StandardStreams.print("\n") }
     }
 
