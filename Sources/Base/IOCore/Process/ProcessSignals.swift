@@ -34,10 +34,9 @@ package enum ProcessSignals {
     package static func setLastWords(_ text: String?) {
         if let text {
             // SAFETY: the C function copies the text, which lives for the call.
-            text.withCString { unsafe strata_set_last_words($0) }
+            unsafe text.withCString { unsafe strata_set_last_words($0) }
         } else {
-            // SAFETY: a null pointer stands for no text.
-            unsafe strata_set_last_words(nil)
+            strata_set_last_words(nil)
         }
     }
 
