@@ -86,6 +86,7 @@ let package = Package(
 
         // Floor 7: the NBD export, and the filters that copy.
         module("CopyFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockCopy", "BlockFilters", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("ChainJobs", in: "Jobs", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "BlockGraph", "BlockFilters", "BlockCopy", "JobCore"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("NBDServer", in: "NBD", ["ManagedObjects", "StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
 
         // Floor 8: jobs that put filters into the graph.
@@ -96,7 +97,7 @@ let package = Package(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "CopyFilters", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore", "BackupJobs",
+                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore", "BackupJobs", "ChainJobs",
             ]),
 
         // Floor 10: what embedders import, and what the tools share.
@@ -143,6 +144,9 @@ let package = Package(
         tests("BackupJobsTests", ["DriverTesting", "BackupJobs", "JobCore", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("JobCoreTests", ["JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
+        tests(
+            "ChainJobsTests",
+            ["DriverTesting", "ChainJobs", "JobCore", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "QAPIRuntime", "StorageSchema", "IOCore", "StrataBase"]),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["NBDProtocol", "StrataBase"]),
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),

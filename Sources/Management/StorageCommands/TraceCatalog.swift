@@ -2,6 +2,7 @@ import BasicDrivers
 import BlockFilters
 import BlockGraph
 import IOCore
+import ChainJobs
 import JobCore
 import CopyFilters
 import NBDClient
@@ -17,6 +18,7 @@ package enum TraceCatalog {
         BlockGraphTraceEvents.module,
         BasicDriversTraceEvents.module,
         BlockFiltersTraceEvents.module,
+        ChainJobsTraceEvents.module,
         JobCoreTraceEvents.module,
         CopyFiltersTraceEvents.module,
         QCOW2TraceEvents.module,

@@ -100,8 +100,8 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
             }
             guard let below = node.chainChild?.node else { return (range.byteCount, !isImage && bottom == nil) }
             let left = below.length - range.start.rawValue
-            // A shorter backing file: zeroes, which are copied like data.
-            if left <= 0 { return (range.byteCount, !isImage && bottom == nil) }
+            // A shorter backing file: zeroes, which are copied like data. It lies above the bottom or is it.
+            if left <= 0 { return (range.byteCount, !isImage) }
             range.byteCount = min(range.byteCount, left)
             node = below
         }

@@ -112,17 +112,29 @@ extension BlockGraph {
         if isOpenedForThis { try await reopen(image, isReadOnly: false) }
         let outcome: Result<Void, BlockError>
         do throws(BlockError) {
-            guard let naming = record.node.driver as? any BackingFileNaming else { preconditionFailure("looked up above") }
-            // Writing metadata changes nothing that a reader of the image sees.
-            let backend = try await makeBackend(named: "change-backing-file", on: image, PermissionGrant(used: .writeUnchanged, shared: .all))
-            let drain = await beginDrain(of: [image])
-            do throws(BlockError) {
-                outcome = .success(try await naming.changeBackingFile(to: file, format: record.node.backingChild?.node.formatName))
-            } catch { outcome = .failure(error.during("Could not change the backing file to '\(file)'")) }
-            end(drain)
-            await release(backend)
+            outcome = .success(try await storeBackingName(file, format: record.node.backingChild?.node.formatName, in: record.node, by: "change-backing-file"))
         } catch { outcome = .failure(error) }
         if isOpenedForThis { try await reopen(image, isReadOnly: true) }
+        try outcome.get()
+    }
+
+    /// Writes into the image of a writable node what its backing file is called; the chain stays as it is.
+    /// - Parameters:
+    ///   - file: nil for none.
+    ///   - holder: how whoever does it is called in messages.
+    package func storeBackingName(_ file: String?, format: String?, in node: BlockNode, by holder: String) async throws(BlockError) {
+        guard let naming = node.driver as? any BackingFileNaming else {
+            throw BlockError(.unsupported, "Node '\(node.name)' (\(node.formatName)) stores no name of a backing file")
+        }
+        // Writing metadata changes nothing that a reader of the image sees.
+        let backend = try await makeBackend(named: holder, on: node.name, PermissionGrant(used: .writeUnchanged, shared: .all))
+        let drain = await beginDrain(of: [node.name])
+        let outcome: Result<Void, BlockError>
+        do throws(BlockError) {
+            outcome = .success(try await naming.changeBackingFile(to: file, format: format))
+        } catch { outcome = .failure(error.during("Could not change the backing file to '\(file ?? "")'")) }
+        end(drain)
+        await release(backend)
         try outcome.get()
     }
 

@@ -43,6 +43,30 @@ extension GraphChange {
         return filter
     }
 
+    /// Puts a filter over a node that a job has made for itself and that no user could open by its options, and lets the node's users go through it.
+    /// The filter goes when nobody uses it: the job keeps a backend on it.
+    /// - Parameters:
+    ///   - name: nil for a made-up one.
+    ///   - below: the filter's children, the filtered one first.
+    ///   - isReadOnly: nobody writes through it, whatever lies below.
+    ///   - make: gets the edges to them.
+    /// - Throws: `.alreadyExists`, `.invalidArgument` for the name.
+    package func insertFilter(
+        named name: String?, below: [(name: String, role: ChildRole, target: String)], isReadOnly: Bool = false, _ make: ([BlockChild]) -> any BlockDriver
+    ) throws(BlockError) -> BlockNode {
+        guard let filtered = below.first else { preconditionFailure("a filter has something to filter") }
+        let chosen = try chooseName(name)
+        let users = Set(try record(filtered.target).parents)
+        var children: [BlockChild] = []
+        for (name, role, target) in below { children.append(BlockChild(name: name, role: role, node: try record(target).node)) }
+        var options = NodeOptions()
+        options.isReadOnly = try isReadOnly || record(filtered.target).options.isReadOnly
+        let node = BlockNode(name: chosen, driver: make(children), options: options)
+        insert(node, children)
+        try replace(filtered.target, with: chosen, edges: users)
+        return node
+    }
+
     /// Takes a filter out: its users use what is below it. The filter goes if nobody else holds it.
     package func removeFilter(_ name: String) throws(BlockError) {
         let record = try record(name)

@@ -67,6 +67,18 @@ package final class GraphChange {
         return node
     }
 
+    /// A name for a new node: the one that is asked for, if it is free, or a made-up one.
+    func chooseName(_ requested: String?) throws(BlockError) -> String {
+        let transaction = OpenTransaction(existing: state.nodes.mapValues(\.node))
+        return try makeOpener(transaction, true).chooseName(requested)
+    }
+
+    /// Adds a node that is open already, with edges to nodes of the graph.
+    func insert(_ node: BlockNode, _ children: [BlockChild]) {
+        state.insert(node, isMonitorOwned: false)
+        for child in children { state.attach(child, owner: .node(node.name)) }
+    }
+
     /// Says that the node need not stay for its own sake: it goes when nobody uses it.
     package func release(_ name: String) {
         state.setMonitorOwned(name, false)

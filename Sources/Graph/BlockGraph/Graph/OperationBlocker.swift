@@ -4,8 +4,8 @@ import Synchronization
 /// What users may do to a node and others may forbid for a while.
 package enum BlockedOperation: Sendable, Hashable, CaseIterable {
     case delete, resize, snapshot, changeBackingFile, changeChildren, setIOThread, reopen
-    /// Block jobs may refuse each other.
-    case jobSource, jobTarget
+    /// Block jobs refuse each other.
+    case jobSource, jobTarget, commitTarget
 }
 
 /// Somebody's word that some operations on a node must wait: a job that uses it, an overlay whose data would change.
@@ -22,6 +22,13 @@ package struct OperationBlocker: Sendable {
         id = Self.nextID.add(1, ordering: .relaxed).oldValue
         self.operations = operations
         self.reason = reason
+    }
+}
+
+extension OperationBlocker {
+    /// For the nodes that a job works on: everything waits but moves to other threads and changes of options.
+    package static func job(reason: String) -> OperationBlocker {
+        OperationBlocker(Set(BlockedOperation.allCases).subtracting([.setIOThread, .reopen]), reason: reason)
     }
 }
 
@@ -42,5 +49,5 @@ extension GraphState {
         }
     }
 
-    private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile]
+    private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile, .jobTarget]
 }

@@ -80,6 +80,8 @@ package struct NodeDescription: Sendable {
     private static func protocolName(_ driver: String, _ identity: JSONObject, _ parts: [Part]) -> String? {
         func name(_ child: String) -> String? { parts.first { $0.child.name == child }?.description.exactName }
         switch driver {
+        // What a job puts over a node is called as the node is.
+        case "commit_top", "mirror_top": return name("backing")
         case "file", "host_device": return identity["filename"]?.string
         case "null-co", "null-aio": return identity.isEmpty ? "\(driver)://" : nil
         case "nbd": return NBDName.text(identity)

@@ -160,7 +160,7 @@ package struct NodeOpener: Sendable {
         return nil
     }
 
-    private func chooseName(_ requested: String?) throws(BlockError) -> String {
+    func chooseName(_ requested: String?) throws(BlockError) -> String {
         guard let requested else { return makeName() }
         try NodeNames.check(requested)
         let isOpening = transaction.contents.withLock { $0.opening.contains(requested) }

@@ -60,6 +60,18 @@ final class ReopenQueue {
             "Block \(node.kind == .protocol ? "protocol" : "format") '\(node.formatName)' used by node '\(node.name)' does not support reopening files")
     }
 
+    /// One node takes other options, and what inherits from it follows. What it inherits itself stays.
+    func fill(_ name: String, _ definition: BlockdevOptions) throws(BlockError) {
+        let node = try change.record(name).node
+        var (parent, role) = (NodeOptions?.none, ChildRole())
+        if let owner = node.inheritsFrom, let above = change.state.nodes[owner],
+            let edge = above.children.lazy.compactMap({ self.change.state.edges[$0] }).first(where: { $0.target == name })
+        {
+            (parent, role) = (above.options, edge.child.role)
+        }
+        try add(node, definition, inheriting: parent, role: role, keepsWhatIsNotSaid: true)
+    }
+
     /// - Parameter keepsWhatIsNotSaid: the definition is the one that the node has already, so children it does not speak of stay.
     private func add(
         _ node: BlockNode, _ definition: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole, keepsWhatIsNotSaid: Bool
@@ -227,6 +239,19 @@ extension BlockGraph {
     /// Makes a node, with the nodes inside its definition that it keeps its data in, writable or read-only.
     func reopen(_ name: String, isReadOnly: Bool) async throws(BlockError) {
         try await reopen { queue throws(BlockError) in try queue.fill(name, isReadOnly: isReadOnly) }
+    }
+
+    /// Makes a read-only node writable for a job that has to write to it, or gives it back the options that it had.
+    /// - Parameter definition: nil makes it writable.
+    /// - Returns: its definition as it was; nil when it was writable already.
+    package func makeWritable(_ name: String, restoring definition: BlockdevOptions? = nil) async throws(BlockError) -> BlockdevOptions? {
+        guard let node = state.nodes[name]?.node, let old = node.definition else { return nil }
+        if definition == nil, !node.isReadOnly { return nil }
+        var new = definition ?? old
+        if definition == nil { new.readOnly = false }
+        let wanted = new
+        try await reopen { queue throws(BlockError) in try queue.fill(name, wanted) }
+        return old
     }
 
     private func reopen(_ fill: (ReopenQueue) throws(BlockError) -> Void) async throws(BlockError) {

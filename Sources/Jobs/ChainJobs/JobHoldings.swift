@@ -1,0 +1,72 @@
+import BlockGraph
+import JobCore
+import StorageSchema
+import StrataBase
+
+/// What a job holds in the graph, so that it is given back together, whatever becomes of the job.
+///
+/// On the graph's context only.
+final class JobHoldings: @unchecked Sendable {  // unchecked: see above
+    private let graph: BlockGraph
+    private let job: Job
+    private var backends: [BlockBackend] = []
+    private var blockers: [OperationBlocker.ID] = []
+    /// Nodes that get their options back when the job is over.
+    private var reopened: [(name: String, definition: BlockdevOptions)] = []
+
+    init(_ graph: BlockGraph, _ job: Job) {
+        self.graph = graph
+        self.job = job
+    }
+
+    /// Attaches a backend in the job's name.
+    func attach(to node: BlockNode, _ grant: PermissionGrant, in change: GraphChange) -> BlockBackend {
+        let backend = change.makeBackend(named: job.holderName, on: node, grant)
+        backends.append(backend)
+        return backend
+    }
+
+    /// Keeps users from doing things to a node as long as the job lives.
+    func block(_ name: String, in change: GraphChange) {
+        let blocker = OperationBlocker.job(reason: job.blockReason)
+        blockers.append(blocker.id)
+        change.addBlocker(blocker, to: name)
+    }
+
+    /// Makes a node writable for the time of the job, if it is not.
+    func makeWritable(_ name: String) async throws(BlockError) {
+        if let old = try await graph.makeWritable(name) { reopened.append((name, old)) }
+    }
+
+    /// Detaches the backends as part of a change that makes something else of the graph.
+    func detachAll(in change: GraphChange) { for backend in backends { change.detach(backend) } }
+
+    /// Gives everything back.
+    /// - Parameter kept: a node that stays writable, because somebody writes to it from now on.
+    func release(keepingWritable kept: String? = nil) async {
+        for backend in backends { await graph.release(backend) }
+        backends = []
+        let (blockers, reopened) = (blockers, reopened)
+        (self.blockers, self.reopened) = ([], [])
+        do throws(BlockError) {
+            try await graph.change { change in for id in blockers { change.removeBlocker(id) } }
+        } catch { preconditionFailure("taking blockers away is never refused: \(error)") }
+        for (name, definition) in reopened where name != kept {
+            // Somebody may need the node writable by now, or it is gone.
+            do throws(BlockError) { _ = try await graph.makeWritable(name, restoring: definition) } catch {
+                Trace.jobKeepsWritable(job: job.id, node: name, reason: error.description)
+            }
+        }
+    }
+
+    /// Runs what makes the job; if it fails everything is given back.
+    func making<Result: Sendable>(_ body: () async throws(BlockError) -> Result) async throws(BlockError) -> Result {
+        do throws(BlockError) { return try await body() } catch {
+            // The change that has failed has attached nothing.
+            backends = []
+            blockers = []
+            await release()
+            throw error
+        }
+    }
+}

@@ -1,0 +1,41 @@
+import BlockGraph
+import ChainJobs
+import JobCore
+import QAPIRuntime
+package import StorageSchema
+import StrataBase
+
+extension StorageService {
+    /// Starts writing what images of a chain have into one below them.
+    package func blockCommit(_ arguments: BlockCommitArguments) async throws {
+        try checkNotShuttingDown()
+        guard await graph.node(named: arguments.device) != nil else {
+            throw QMPError("Device '\(arguments.device)' not found", class: .deviceNotFound)
+        }
+        let range = try await graph.change { change throws(BlockError) in try CommitRange(arguments, change) }
+        var settings = JobSettings(id: arguments.jobId ?? "", type: .commit)
+        settings.finalizesAutomatically = arguments.autoFinalize ?? true
+        settings.dismissesAutomatically = arguments.autoDismiss ?? true
+        settings.speed = arguments.speed ?? 0
+        settings.context = await graph.context(ofNodeNamed: arguments.device)
+        let graph = graph
+        if range.isActive {
+            var options = MirrorJob.Options(source: range.top, target: range.base)
+            options.sync = .top
+            options.isCommit = true
+            options.onSourceError = arguments.onError ?? .report
+            options.onTargetError = arguments.onError ?? .report
+            options.filterNodeName = arguments.filterNodeName
+            let final = options
+            try await jobs.start(settings) { job async throws(BlockError) in try await MirrorJob.make(final, job, in: graph) }
+        } else {
+            var options = CommitJob.Options(top: range.top, base: range.base)
+            options.backingFile = arguments.backingFile
+            options.masksProtocol = arguments.backingMaskProtocol ?? false
+            options.onError = arguments.onError ?? .report
+            options.filterNodeName = arguments.filterNodeName
+            let final = options
+            try await jobs.start(settings) { job async throws(BlockError) in try await CommitJob.make(final, job, in: graph) }
+        }
+    }
+}
