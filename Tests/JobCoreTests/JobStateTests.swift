@@ -160,7 +160,7 @@ struct JobStateTests {
         #expect(await fixture.registry.blockJobInfos.isEmpty)
         #expect(await fixture.registry.infos.map(\.id) == ["j"])
         work.set(.fail, job)
-        await job.waitUntilConcluded()
+        await fixture.wait(for: "j concluded")
         #expect(fixture.told == ["j created", "j running", "j aborting", "j concluded"])
         #expect(await fixture.registry.infos.first?.error == "the puppet was told to fail")
         try await fixture.stop()

@@ -58,7 +58,7 @@ package final class CommitJob: JobDriver {
         try await graph.change { change async throws(BlockError) -> CommitJob in
             let chain = try find(options, change)
             let end = chain.count - 1
-            let filter = try change.insertFilter(named: options.filterNodeName, below: [("backing", [.filtered, .primary], options.top)], isReadOnly: true) { CommitFilter($0[0]) }
+            let filter = try change.insertFilter(named: options.filterNodeName, children: [("backing", [.filtered, .primary], options.top)], isReadOnly: true) { CommitFilter($0[0]) }
             _ = holdings.attach(to: filter, .none, in: change)
             let top = holdings.attach(to: chain[0], .none, in: change)
             // What the images in between show for themselves makes no sense while the base changes.

@@ -27,7 +27,7 @@ extension MirrorJob {
             var driver: MirrorFilter?
             let isCommit = options.isCommit
             let filter = try change.insertFilter(
-                named: options.filterNodeName, below: [("backing", [.filtered, .primary], source.name), ("target", .data, target.name)]
+                named: options.filterNodeName, children: [("backing", [.filtered, .primary], source.name), ("target", .data, target.name)]
             ) { children in
                 let made = MirrorFilter(children[0], children[1], isCommit: isCommit)
                 driver = made

@@ -47,20 +47,21 @@ extension GraphChange {
     /// The filter goes when nobody uses it: the job keeps a backend on it.
     /// - Parameters:
     ///   - name: nil for a made-up one.
-    ///   - below: the filter's children, the filtered one first.
+    ///   - members: the filter's children, the filtered one first.
     ///   - isReadOnly: nobody writes through it, whatever lies below.
     ///   - make: gets the edges to them.
     /// - Throws: `.alreadyExists`, `.invalidArgument` for the name.
     package func insertFilter(
-        named name: String?, below: [(name: String, role: ChildRole, target: String)], isReadOnly: Bool = false, _ make: ([BlockChild]) -> any BlockDriver
+        named name: String?, children members: [(name: String, role: ChildRole, target: String)], isReadOnly: Bool = false, _ make: ([BlockChild]) -> any BlockDriver
     ) throws(BlockError) -> BlockNode {
-        guard let filtered = below.first else { preconditionFailure("a filter has something to filter") }
+        guard let filtered = members.first else { preconditionFailure("a filter has something to filter") }
         let chosen = try chooseName(name)
         let users = Set(try record(filtered.target).parents)
         var children: [BlockChild] = []
-        for (name, role, target) in below { children.append(BlockChild(name: name, role: role, node: try record(target).node)) }
+        for (name, role, target) in members { children.append(BlockChild(name: name, role: role, node: try record(target).node)) }
         var options = NodeOptions()
-        options.isReadOnly = try isReadOnly || record(filtered.target).options.isReadOnly
+        let below = try record(filtered.target)
+        options.isReadOnly = isReadOnly || below.options.isReadOnly
         let node = BlockNode(name: chosen, driver: make(children), options: options)
         insert(node, children)
         try replace(filtered.target, with: chosen, edges: users)

@@ -101,10 +101,16 @@ final class ReopenQueue {
 
     private func addChild(_ name: String, of node: BlockNode, _ value: JSONValue?, _ options: NodeOptions, _ keeps: Bool) throws(BlockError) {
         let edge = change.state.child(named: name, of: node.name)
+        if keeps {
+            // The children are those that it has by now, whatever the definition said when it was opened.
+            if let edge { try follow(edge, node, options) }
+            for member in members(of: name, node) { try follow(member, node, options) }
+            return
+        }
         switch value {
         case nil:
             // What an image names by itself would be opened in its place: the user has to say which of the two is meant.
-            if name == "backing", !keeps, edge != nil || (node.driver as? any Reopening)?.namesBackingFile == true {
+            if name == "backing", edge != nil || (node.driver as? any Reopening)?.namesBackingFile == true {
                 throw BlockError(.invalidArgument, "backing is missing for '\(node.name)'")
             }
             if let edge { try follow(edge, node, options) }
@@ -118,11 +124,7 @@ final class ReopenQueue {
             try lead(name, of: node, to: target, edge)
         case .array(let values):
             let members = members(of: name, node)
-            // Nobody comes or goes by being listed. Children that have come since are followed where the list is the one from then.
-            if keeps {
-                for member in members { try follow(member, node, options) }
-                return
-            }
+            // Nobody comes or goes by being listed.
             guard members.count == values.count else { throw OptionComparison.refusal(name) }
             for (member, value) in zip(members, values) { try addChild(member.child.name, of: node, value, options, keeps) }
         default: try redefine(name, of: node, value ?? .null, edge, options)
