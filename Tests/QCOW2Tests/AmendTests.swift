@@ -67,7 +67,7 @@ struct AmendTests {
         let (ours, theirs, base) = (scratch.file("ours.qcow2"), scratch.file("theirs.qcow2"), scratch.file("base.raw"))
         try run("qemu-img", ["create", "-q", "-f", "raw", base, "5M"])
         try run("qemu-io", ["-f", "raw", "-c", "write -P 9 0 5M", base])
-        let options = ["compat=1.1", "compat=0.10", "cluster_size=4k", "cluster_size=512", "cluster_size=2M", "refcount_bits=64", "lazy_refcounts=on", "cluster_size=16k"]
+        let options = ["compat=1.1", "compat=0.10", "cluster_size=4k", "cluster_size=512", "cluster_size=8k", "refcount_bits=64", "lazy_refcounts=on", "cluster_size=16k"]
         for path in [ours, theirs] { try Self.make(path, options[Int(seed)], seed % 2 == 0 ? base : nil) }
         if seed >= 6 { for path in [ours, theirs] { try run("qemu-img", ["snapshot", "-c", "s", path]) } }
         for _ in 0..<7 {
