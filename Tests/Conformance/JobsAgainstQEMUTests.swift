@@ -24,7 +24,8 @@ struct JobsAgainstQEMUTests {
         let (theirs, ours) = (outcomes[0], outcomes[1])
         #expect(ours.told == theirs.told)
         #expect(ours.answers.count == theirs.answers.count)
-        for (our, their) in zip(ours.answers, theirs.answers) { #expect(our == their) }
+        // Our refusals go on with who holds what, and what to do.
+        for (our, their) in zip(ours.answers, theirs.answers) where !our.hasPrefix("\(their). ") { #expect(our == their) }
         for image in images {
             let name = "\(image).qcow2"
             #expect(try backing(of: name, in: ours.folder) == backing(of: name, in: theirs.folder), "\(image)")

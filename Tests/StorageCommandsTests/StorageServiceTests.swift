@@ -72,7 +72,6 @@ struct StorageServiceTests {
     @Test(
         "what is not supported is refused by name rather than ignored",
         arguments: [
-            ("block-export-add", ["type": "nbd", "id": "e", "node-name": "disk", "bitmaps": ["b"]], "bitmaps"),
             ("block_resize", ["node-name": "disk", "size": -1], "size"),
             ("block_resize", ["node-name": "disk", "size": 512], "does not support resize"),
         ] as [(String, JSONValue, String)])

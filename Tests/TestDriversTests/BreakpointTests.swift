@@ -73,4 +73,24 @@ struct BreakpointTests {
         await graph.release(backend)
         try await graph.closeAll()
     }
+
+    @Test("`strata io` sets, waits for, resumes and removes breakpoints as qemu-io does")
+    func tool() throws {
+        let folder = try TemporaryFolder()
+        let scripts = [
+            ["break write_aio A", "aio_write 0 4k", "wait_break A", "write 8k 4k", "resume A", "aio_flush"], ["break nowhere A"], ["resume A"],
+            ["remove_break A"], ["break write_aio A", "remove_break A", "write 0 4k"],
+        ]
+        for image in ["blkdebug::disk", "disk"] {
+            for script in scripts where image != "disk" || script.count == 1 {
+                try folder.write([UInt8](repeating: 0, count: 65536), to: "disk")
+                let commands = script.flatMap { ["-c", $0] }
+                func lines(_ program: [String]) throws -> [String] {
+                    let finished = try run(program[0], program.dropFirst() + ["-f", "raw"] + commands + [image], in: folder.url, atMost: .seconds(30))
+                    return (finished.text + finished.errorText).split(separator: "\n").map(String.init).filter { !$0.contains("ops/sec") && !$0.contains("ops;") }
+                }
+                #expect(try lines([Strata.binary, "io"]) == lines(["qemu-io"]), "\(image): \(script)")
+            }
+        }
+    }
 }

@@ -26,11 +26,13 @@ final class BlkdebugBreakpoints: Sendable {
         state.update { $0.armed.append((point, tag)) }
     }
 
-    func remove(tag: String) {
+    func remove(tag: String) -> Bool {
         state.update { state in
+            let before = state.armed.count + state.met.count + state.suspended.count
             state.armed.removeAll { $0.tag == tag }
             state.met.removeAll { $0.tag == tag }
             state.suspended.removeAll { $0.tag == tag }
+            return state.armed.count + state.met.count + state.suspended.count < before
         }
     }
 
@@ -40,6 +42,7 @@ final class BlkdebugBreakpoints: Sendable {
             state.suspended.remove(at: index)
             return true
         }
+        if isFound { StandardStreams.print("blkdebug: Resuming request '\(tag)'\n") }
         if !isFound { throw BlockError(.notFound, "No request is suspended under the tag '\(tag)'") }
     }
 
@@ -61,6 +64,9 @@ final class BlkdebugBreakpoints: Sendable {
     /// Holds the request up if it has met a breakpoint.
     func pause() async {
         guard isInUse.load(ordering: .relaxed), let task = TaskIdentity.current else { return }
+        // Told before others can know, as QEMU does: scripts compare what is printed, in its order.
+        guard let tag = state.withLock({ state in state.met.first { $0.task == task }?.tag }) else { return }
+        StandardStreams.print("blkdebug: Suspended request '\(tag)'\n")
         let number: Int? = state.update { state in
             guard let index = state.met.firstIndex(where: { $0.task == task }) else { return nil }
             state.nextNumber += 1
@@ -74,7 +80,7 @@ final class BlkdebugBreakpoints: Sendable {
 
 extension BlkdebugDriver: RequestSuspending {
     package func setBreakpoint(at point: BlkdebugEvent, tag: String) { breakpoints.set(at: point, tag: tag) }
-    package func removeBreakpoint(tag: String) { breakpoints.remove(tag: tag) }
+    package func removeBreakpoint(tag: String) -> Bool { breakpoints.remove(tag: tag) }
     package func resumeRequest(tag: String) throws(BlockError) { try breakpoints.resume(tag: tag) }
     package func isSuspended(tag: String) -> Bool { breakpoints.isSuspended(tag: tag) }
     package func waitUntilSuspended(tag: String) async { await breakpoints.waitUntilSuspended(tag: tag) }

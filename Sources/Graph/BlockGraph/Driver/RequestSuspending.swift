@@ -8,7 +8,9 @@ package protocol RequestSuspending: BlockDriver {
     /// The next request that passes `point` is held up, under a name. Once.
     func setBreakpoint(at point: BlkdebugEvent, tag: String)
     /// Removes breakpoints of that name that nobody has met, and lets all requests go that are held up under it.
-    func removeBreakpoint(tag: String)
+    /// - Returns: whether there were any.
+    @discardableResult
+    func removeBreakpoint(tag: String) -> Bool
     /// Lets the request go that has been held up longest under the name.
     /// - Throws: `.notFound` when there is none.
     func resumeRequest(tag: String) throws(BlockError)
