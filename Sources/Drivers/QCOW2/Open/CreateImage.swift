@@ -102,7 +102,8 @@ struct CreationPlan {
 
         // The refcounts count their own blocks and table: a few rounds reach the fixed point.
         let l1Entries = geometry.l1Entries(forVirtualSize: options.size)
-        let l1Clusters = max(1, geometry.clusters(l1Entries * 8))
+        // A disk of no bytes has no table: a cluster that is counted and that nothing names would be lost when the disk grows.
+        let l1Clusters = geometry.clusters(l1Entries * 8)
         var table = 1
         var blocks = 1
         while true {

@@ -2,6 +2,7 @@ import BlockGraph
 import IOCore
 import StorageSchema
 import StrataBase
+import ToolSupport
 
 // Requests that stop at a chosen point and go on when told: with a blkdebug node below the image.
 
