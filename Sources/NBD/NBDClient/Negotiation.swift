@@ -25,6 +25,8 @@ enum Negotiation {
     static func run<Handshake: ClientNegotiation>(
         _ handshake: Handshake, over plain: ConnectedSocket, _ security: ClientSecurity?, context: IOContext
     ) async throws(BlockError) -> Result<Handshake.Outcome> {
+        // TLS reads until there is nothing more: on a socket that blocks it would wait for what nobody sends.
+        plain.setNonBlocking(true)
         var socket = plain
         var handshake = handshake
         var received = ReceiveBuffer(byteCount: 2 * (ClientHandshake.replyPayloadByteCount + 4096))
