@@ -116,7 +116,7 @@ struct ImageCreation {
 
 extension BlockdevCreateOptionsQcow2 {
     /// The options of `-o` as QAPI has them.
-    fileprivate init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
+    init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
         func choice<Choice: RawRepresentable<String>>(_ text: String?, _ name: String) throws(BlockError) -> Choice? {
             guard let text else { return nil }
             guard let value = Choice(rawValue: text) else {

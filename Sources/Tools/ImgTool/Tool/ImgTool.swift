@@ -3,8 +3,8 @@ package import ToolSupport
 
 /// The commands, in the order in which `--help` lists them.
 private let commands: [any ImgCommand.Type] = [
-    BenchCommand.self, CheckCommand.self, CommitCommand.self, CompareCommand.self, ConvertCommand.self, CreateCommand.self, DDCommand.self, InfoCommand.self,
-    MapCommand.self, RebaseCommand.self, ResizeCommand.self, SnapshotCommand.self,
+    AmendCommand.self, BenchCommand.self, CheckCommand.self, CommitCommand.self, CompareCommand.self, ConvertCommand.self, CreateCommand.self, DDCommand.self, GraphCommand.self, InfoCommand.self,
+    MapCommand.self, MeasureCommand.self, RebaseCommand.self, ResizeCommand.self, SnapshotCommand.self,
 ]
 
 /// The tool `img`: finds the command and hands over the rest of the line.

@@ -1,0 +1,127 @@
+import BlockGraph
+import IOCore
+import QAPIRuntime
+import QCOW2
+import StorageSchema
+import StrataBase
+import Synchronization
+import ToolSupport
+
+/// `measure`: how much room a new image would take.
+enum MeasureCommand: ImgCommand {
+    enum Key: OptionKey { case help, sourceFormat, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object }
+
+    static let declaration = CommandDeclaration<Key>(
+        "measure", summary: "Calculate file size required for a new image",
+        usage: [
+            "[-f FMT | --image-opts] [-O TARGET_FMT] [-o OPTIONS] [-l SNAPSHOT] [-U]", "[--output human|json] [--object OBJDEF] (--size SIZE | FILENAME)",
+        ],
+        options: [
+            .init(.targetFormat, "O", "target-format", value: "FMT", help: "the new image's format (default: raw)"),
+            .init(.options, "o", nil, value: "OPTIONS", help: "options of the new image's format"),
+            .init(.size, "s", "size", value: "SIZE", help: "measure an empty image of this size"),
+            .init(.sourceFormat, "f", "format", value: "FMT", help: "the format of FILENAME; found out when not given"),
+            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .init(.snapshot, "l", "snapshot", value: "SNAPSHOT", help: "measure this snapshot: an ID, a name,", "or snapshot.id=ID,snapshot.name=NAME"),
+            .init(.output, nil, "output", value: "human|json", help: "output for people (the default) or for programs"),
+            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
+            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+        ],
+        operands: [.init("FILENAME", help: "measure what a conversion of this image would take")])
+
+    static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        var output = OutputFormat.human
+        var size: Int?
+        var snapshot: SnapshotChoice.Wish?
+        for option in arguments.occurrences {
+            let value = option.value ?? ""
+            switch option.key {
+            case .output: output = try context.outputFormat(value)
+            case .size: size = try NumberArgument.parse(value, "image size", in: 0...Int.max)
+            case .snapshot: snapshot = try SnapshotChoice.Wish(value)
+            case .options: guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
+            case .help, .sourceFormat, .imageOptions, .targetFormat, .forceShare, .object: break
+            }
+        }
+        let objects = try UserObjects.make(arguments.all(.object))
+        guard arguments.operands.count <= 1 else { throw ToolFailure("At most one filename argument is allowed.") }
+        let name = arguments.operands.first
+        if name == nil, arguments.contains(.sourceFormat) || arguments.contains(.imageOptions) || snapshot != nil {
+            throw ToolFailure("--image-opts, -f, and -l require a filename argument.")
+        }
+        if name == nil, size == nil { throw ToolFailure("Either --size N or one filename must be specified.") }
+        if name != nil, size != nil { throw ToolFailure("--size N cannot be used together with a filename.") }
+
+        let session = ImageSession(context: context.ioContext, objects: objects)
+        var source: OpenImage?
+        if let name {
+            let format = arguments.last(.sourceFormat)
+            if arguments.contains(.imageOptions), format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+            var settings = ImageSettings()
+            settings.forceShare = arguments.contains(.forceShare)
+            let image = try await session.open(name, isOptions: arguments.contains(.imageOptions), format: format, settings)
+            if let snapshot { try await SnapshotChoice.load(snapshot, of: image, in: session) }
+            source = image
+        }
+        let measure = try await measure(source, size: size ?? 0, arguments)
+        // Nothing was written.
+        do throws(BlockError) { try await session.close() } catch {}
+        guard StandardStreams.print(output == .json ? measure.json : measure.text) else { throw ToolFailure("Could not write to standard output") }
+        return 0
+    }
+
+    private static func measure(_ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>) async throws(ToolFailure) -> ImageMeasure {
+        let format = try CreateRequest.format(named: arguments.last(.targetFormat) ?? "raw")
+        let list = OptionList(parsing: arguments.all(.options).joined(separator: ","))
+        let request: CreateRequest
+        do throws(ToolFailure) {
+            // The options of the file below make no image larger.
+            if let wrong = list.elements.first(where: { element in !format.options.contains { $0.name == element.key || "no\($0.name)" == element.key } }) {
+                throw ToolFailure("Invalid parameter '\(wrong.key)'")
+            }
+            request = try CreateRequest(filename: "", format: format, options: list)
+        } catch {
+            var failure = error
+            failure.advice.append("\(StandardStreams.programName.withLock { $0 }): Invalid options for file format '\(format.name)'")
+            throw failure
+        }
+        do throws(BlockError) {
+            switch format.name {
+            case "qcow2":
+                let options = try BlockdevCreateOptionsQcow2(request, byteCount: source?.backend.length ?? size)
+                var kept: [MeasuredBitmap]?
+                if let source { kept = try await bitmaps(of: source.node) }
+                return try await QCOW2Driver.measure(options, source: source?.backend, bitmaps: kept)
+            case "raw":
+                let length = source?.backend.length ?? size
+                guard length <= Int.max - ConvertSource.sectorSize else { throw BlockError(.tooLarge, "The image size is too large") }
+                let whole = length.roundedUp(to: ConvertSource.sectorSize)
+                return ImageMeasure(required: whole, fullyAllocated: whole)
+            default: throw BlockError(.unsupported, "Block driver '\(format.name)' does not support size measurement")
+            }
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+    }
+
+    /// Nil for an image that cannot keep any.
+    private static func bitmaps(of node: BlockNode) async throws(BlockError) -> [MeasuredBitmap]? {
+        let description = try await node.imageDescribing?.describeImage()
+        guard node.formatName == "qcow2", description?.specific?.json["data"]?["compat"] != "0.10" else { return nil }
+        return node.bitmaps.named.filter(\.isPersistent).map { MeasuredBitmap(granularity: $0.granularity, nameByteCount: ($0.name ?? "").utf8.count) }
+    }
+}
+
+extension ImageMeasure {
+    fileprivate var text: String {
+        "required size: \(required)\nfully allocated size: \(fullyAllocated)\n" + (bitmaps.map { "bitmaps size: \($0)\n" } ?? "")
+    }
+
+    fileprivate var json: String {
+        var object = JSONObject()
+        object["bitmaps"] = bitmaps.map(JSONValue.integer)
+        object["required"] = .integer(required)
+        object["fully-allocated"] = .integer(fullyAllocated)
+        return JSONValue.object(object).text(pretty: true) + "\n"
+    }
+}
