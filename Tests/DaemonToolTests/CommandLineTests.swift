@@ -19,7 +19,7 @@ struct CommandLineTests {
             (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=0,addr.ipv6=off"], "Parameter 'ipv6' of inet addresses is not supported yet"),
             (["--chardev", "socket,path=s"], "chardev: no id specified"),
             (["--chardev", "vc,id=c"], "'vc' is not a valid char driver name"),
-            (["--chardev", "socket,id=c,path=s,server=on,telnet=on"], "Parameter 'telnet' is not supported"),
+            (["--chardev", "socket,id=c,path=s,server=on,tn3270=on"], "Parameter 'tn3270' is not supported"),
             (["--chardev", "socket,id=c,path=s,server=maybe"], "Parameter 'server' expects 'on' or 'off'"),
             (["--chardev", "socket,id=c,path=s,wait=off"], "'wait' option is incompatible with socket in client connect mode"),
             (["--chardev", "socket,id=c,host=localhost,server=on,wait=off"], "no port given"),
