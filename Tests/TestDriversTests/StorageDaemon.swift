@@ -19,22 +19,11 @@ final class StorageDaemon {
             "--nbd-server", "addr.type=unix,addr.path=\(folder.path("nbd.sock"))", "--chardev", "socket,id=qmp,path=\(monitorPath),server=on,wait=off",
             "--monitor", "chardev=qmp",
         ]
-        let process =
+        (process, monitor) =
             switch maker {
-            case .qemu: try ChildProcess("qemu-storage-daemon", words, in: folder.url)
-            case .ours: try ChildProcess(Strata.binary, ["daemon"] + words, in: folder.url)
+            case .qemu: try Daemon.start(["qemu-storage-daemon"] + words, replacing: [monitorPath, folder.path("nbd.sock")], monitor: monitorPath, attempts: 4, in: folder)
+            case .ours: try Daemon.start([Strata.binary, "daemon"] + words, replacing: [monitorPath, folder.path("nbd.sock")], monitor: monitorPath, attempts: 1, in: folder)
             }
-        self.process = process
-        var client: QMPLineClient?
-        _ = waitUntil {
-            if FileManager.default.fileExists(atPath: monitorPath) { client = try? QMPLineClient(path: monitorPath) }
-            return client != nil || !process.isRunning
-        }
-        guard let client else {
-            process.send(SIGKILL)
-            throw HarnessError("the daemon did not open its monitor: \(try process.wait())")
-        }
-        monitor = client
     }
 
     deinit { process.send(SIGKILL) }

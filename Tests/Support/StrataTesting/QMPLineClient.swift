@@ -14,11 +14,12 @@ package final class QMPLineClient {
     /// Events that came while something else was awaited, oldest first.
     package private(set) var events: [JSON] = []
 
-    /// Connects and reads the greeting. With `negotiate`, command mode is entered too.
-    package init(path: String, negotiate: Bool = true) throws {
-        guard let socket = UnixSocket(path: path) else { throw HarnessError("nobody listens at \(path)") }
+    /// Connects and reads the greeting, which has to come within `greetingLimit`. With `negotiate`, command mode is entered too.
+    package init(path: String, greetingLimit: Duration = .seconds(60), negotiate: Bool = true) throws {
+        guard let socket = UnixSocket(path: path, limit: greetingLimit) else { throw HarnessError("nobody listens at \(path)") }
         self.socket = socket
         greeting = try readLine()
+        socket.setLimit(.seconds(60))
         if negotiate { try execute("qmp_capabilities") }
     }
 

@@ -23,10 +23,15 @@ package final class UnixSocket: Sendable {
             close(descriptor)
             return nil
         }
+        self.descriptor = descriptor
+        setLimit(limit)
+    }
+
+    /// How long one read or write may take, in whole seconds.
+    package func setLimit(_ limit: Duration) {
         var patience = timeval(tv_sec: Int(limit / .seconds(1)), tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
-        self.descriptor = descriptor
     }
 
     deinit { close(descriptor) }
