@@ -30,6 +30,11 @@ struct Conversion {
             guard images.count == 1 else { throw ToolFailure("No support for concatenating multiple snapshot") }
             try await SnapshotChoice.load(snapshot, of: images[0], in: session)
         }
+        var bitmaps: BitmapCopy?
+        if plan.copiesBitmaps {
+            guard images.count == 1 else { throw ToolFailure("Copying bitmaps only possible with single source") }
+            bitmaps = try BitmapCopy(of: images[0].node, skipsBroken: plan.skipsBrokenBitmaps)
+        }
         let source: ConvertSource
         do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
 
@@ -48,6 +53,17 @@ struct Conversion {
         let progress = ProgressReporter(plan.progress, isQuiet: plan.isQuiet)
         do throws(BlockError) {
             try await copy(source, to: target, targetHasBacking: hasBacking, progress)
+        } catch {
+            progress.end(succeeded: false)
+            do { try await session.close() } catch {}
+            throw ToolFailure(nil, error)
+        }
+        do throws(ToolFailure) { try await bitmaps?.copy(to: target.node, in: session.graph) } catch {
+            progress.end(succeeded: false)
+            do { try await session.close() } catch {}
+            throw error
+        }
+        do throws(BlockError) {
             try await session.close(target)
             for image in images { try await session.close(image) }
         } catch {
@@ -82,6 +98,9 @@ struct Conversion {
         if let backingFormat = plan.backingFormat {
             guard format.supportsBacking else { throw ToolFailure("Backing file format not supported for file format '\(format.name)'") }
             request.set("backing_fmt", to: .text(backingFormat))
+        }
+        if plan.copiesBitmaps, format.name != CreateFormat.qcow2.name || ["0.10", "v2"].contains(request.text("compat")) {
+            throw ToolFailure("Format driver '\(format.name)' does not support bitmaps")
         }
         let hasBacking = request.text("backing_file") != nil
         if hasBacking {

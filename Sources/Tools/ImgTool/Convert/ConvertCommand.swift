@@ -35,7 +35,7 @@ enum ConvertCommand: ImgCommand {
             .init(.noCreate, "n", "no-create", help: "write into an existing target"),
             .init(.targetIsZero, nil, "target-is-zero", help: "the existing target reads as zero everywhere"),
             .init(.sparseSize, "S", "sparse-size", value: "SPARSE_SIZE", help: "leave out runs of zeroes of this many bytes (default: 4k);", "0 allocates everything"),
-            .init(.bitmaps, nil, "bitmaps", help: "copy bitmaps too (not supported yet)"),
+            .init(.bitmaps, nil, "bitmaps", help: "copy the bitmaps that the source keeps too"),
             .init(.skipBrokenBitmaps, nil, "skip-broken-bitmaps", help: "leave out bitmaps that are damaged"),
             .init(.forceShare, "U", "force-share", help: "open the sources even if another process writes to them"),
             .init(.rate, "r", "rate", value: "RATE", help: "bytes per second at most"),

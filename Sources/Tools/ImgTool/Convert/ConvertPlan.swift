@@ -29,6 +29,8 @@ struct ConvertPlan: Sendable {
     /// Nil for the present state.
     var snapshot: SnapshotChoice.Wish?
     var salvage: Salvage?
+    var copiesBitmaps = false
+    var skipsBrokenBitmaps = false
 
     init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
         var formatIsGiven = false
@@ -61,7 +63,9 @@ struct ConvertPlan: Sendable {
             case .outOfOrder: isUnordered = true
             case .compress: compresses = true
             case .snapshot: snapshot = try SnapshotChoice.Wish(value)
-            case .progress, .bitmaps, .skipBrokenBitmaps, .salvage, .copyOffload, .object, .help: break
+            case .bitmaps: copiesBitmaps = true
+            case .skipBrokenBitmaps: skipsBrokenBitmaps = true
+            case .progress, .salvage, .copyOffload, .object, .help: break
             }
         }
         progress = try .init(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
@@ -82,19 +86,11 @@ struct ConvertPlan: Sendable {
         } else if !targetOptions.isEmpty {
             throw ToolFailure("-o has no effect when skipping image creation")
         }
-        for (key, name) in Self.unsupported where arguments.contains(key) {
-            throw ToolFailure("\(name) is not supported by this version")
-        }
         guard arguments.operands.count >= 2, let last = arguments.operands.last else { throw ToolFailure("Must specify image file name") }
         sources = arguments.operands.dropLast()
         if arguments.contains(.salvage) { salvage = Salvage(isQuiet: isQuiet) }
         target = last
     }
-
-    /// What later versions bring: refused rather than ignored.
-    private static let unsupported: [(key: ConvertCommand.Key, name: String)] = [
-        (.bitmaps, "Copying bitmaps (--bitmaps)"),
-    ]
 
     private static func sparseSize(_ text: String) throws(ToolFailure) -> Int {
         let subject = "buffer size for sparse output"

@@ -3,7 +3,7 @@ package import ToolSupport
 
 /// The commands, in the order in which `--help` lists them.
 private let commands: [any ImgCommand.Type] = [
-    AmendCommand.self, BenchCommand.self, CheckCommand.self, CommitCommand.self, CompareCommand.self, ConvertCommand.self, CreateCommand.self, DDCommand.self, GraphCommand.self, InfoCommand.self,
+    AmendCommand.self, BenchCommand.self, BitmapCommand.self, CheckCommand.self, CommitCommand.self, CompareCommand.self, ConvertCommand.self, CreateCommand.self, DDCommand.self, GraphCommand.self, InfoCommand.self,
     MapCommand.self, MeasureCommand.self, RebaseCommand.self, ResizeCommand.self, SnapshotCommand.self,
 ]
 

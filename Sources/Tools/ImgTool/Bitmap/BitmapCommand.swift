@@ -1,0 +1,97 @@
+import BlockGraph
+import IOCore
+import StrataBase
+import ToolSupport
+
+/// `bitmap`: changes the bitmaps that an image keeps.
+enum BitmapCommand: ImgCommand {
+    enum Key: OptionKey {
+        case help, format, imageOptions, add, remove, clear, enable, disable, merge, granularity, sourceFile, sourceFormat, object
+    }
+
+    static let declaration = CommandDeclaration<Key>(
+        "bitmap", summary: "Perform modifications of the persistent bitmap in the image",
+        usage: [
+            "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...", "[-f FMT | --image-opts] [-b SRC_FILENAME [-F SOURCE_FMT]] [-g SIZE[KMGTPE]]",
+            "[--object OBJDEF] FILENAME BITMAP",
+        ],
+        options: [
+            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
+            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .init(.add, nil, "add", help: "make BITMAP, which records writes from then on"),
+            .init(.granularity, "g", "granularity", value: "SIZE[KMGTPE]", help: "with --add: bytes for each bit"),
+            .init(.remove, nil, "remove", help: "remove BITMAP"),
+            .init(.clear, nil, "clear", help: "forget what BITMAP has recorded"),
+            .init(.enable, nil, "enable", help: "record writes in BITMAP from now on"),
+            .init(.disable, nil, "disable", help: "record no more writes in BITMAP"),
+            .init(.merge, nil, "merge", value: "SOURCE", help: "add what the bitmap SOURCE has recorded"),
+            .init(.sourceFile, "b", "source-file", value: "SRC_FILENAME", help: "with --merge: the image that has SOURCE, if it is another one"),
+            .init(.sourceFormat, "F", "source-format", value: "SRC_FMT", help: "the format of SRC_FILENAME; found out when not given"),
+            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+        ],
+        operands: [.init("FILENAME", help: "the image"), .init("BITMAP", help: "the bitmap")])
+
+    static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        var actions: [BitmapAction] = []
+        var granularity: Int?
+        for option in arguments.occurrences {
+            switch option.key {
+            case .add: actions.append(.add)
+            case .remove: actions.append(.remove)
+            case .clear: actions.append(.clear)
+            case .enable: actions.append(.enable)
+            case .disable: actions.append(.disable)
+            case .merge: actions.append(.merge(option.value ?? ""))
+            case .granularity: granularity = try NumberArgument.parse(option.value ?? "", "granularity", in: 1...Int.max)
+            case .help, .format, .imageOptions, .sourceFile, .sourceFormat, .object: break
+            }
+        }
+        let objects = try UserObjects.make(arguments.all(.object))
+        if actions.isEmpty { throw ToolFailure("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge") }
+        if granularity != nil, !actions.contains(.add) { throw ToolFailure("granularity only supported with --add") }
+        let sourceFile = arguments.last(.sourceFile)
+        if sourceFile != nil, !actions.contains(where: { if case .merge = $0 { true } else { false } }) {
+            throw ToolFailure("Merge bitmap source file only supported with --merge")
+        }
+        if sourceFile == nil, arguments.contains(.sourceFormat) { throw ToolFailure("-F only supported with -b") }
+        guard arguments.operands.count == 2 else { throw ToolFailure("Expecting filename and bitmap name") }
+        let isOptions = arguments.contains(.imageOptions)
+        let format = arguments.last(.format)
+        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+
+        let session = ImageSession(context: context.ioContext, objects: objects)
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        let image = try await session.open(arguments.operands[0], isOptions: isOptions, format: format, settings)
+        if let warning = image.probingWarning { StandardStreams.printError(warning) }
+        do throws(ToolFailure) {
+            var source: OpenImage?
+            if let sourceFile { source = try await session.open(sourceFile, format: arguments.last(.sourceFormat), ImageSettings()) }
+            let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
+            try await bitmap.run(actions)
+            do throws(BlockError) { try await session.close() } catch { throw ToolFailure(nil, error) }
+        } catch {
+            do { try await session.close() } catch {}
+            throw error
+        }
+        return 0
+    }
+}
+
+/// One thing to be done with a bitmap.
+enum BitmapAction: Hashable, Sendable {
+    case add, remove, clear, enable, disable
+    case merge(String)
+
+    /// As messages call it.
+    var name: String {
+        switch self {
+        case .add: "add"
+        case .remove: "remove"
+        case .clear: "clear"
+        case .enable: "enable"
+        case .disable: "disable"
+        case .merge: "merge"
+        }
+    }
+}
