@@ -44,6 +44,7 @@ struct DurabilityTests {
         daemon.process.send(SIGKILL)
         let finished = try daemon.process.wait()
         #expect(finished.ending == .signalled(SIGKILL))
+        try OpenFiles.waitUntilUnlocked(folder.path("disk.qcow2"))
 
         try QEMU.mustFindClean("disk.qcow2", in: folder, allowingLeaks: true)
         let ours = try Strata.img("check", "-f", "qcow2", "disk.qcow2", in: folder)

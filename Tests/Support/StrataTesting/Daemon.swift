@@ -63,11 +63,19 @@ package final class Daemon {
     package func uri(_ export: String) -> String { "nbd+unix:///\(export)?socket=\(nbdPath)" }
 
     /// Opens an image as file and format nodes and exports the format node, all under `name`.
-    package func serve(_ image: String, format: String = "qcow2", as name: String = "disk", writable: Bool = true, backing: JSON? = nil) throws {
+    /// - Parameter discard: what both nodes do about discards: `ignore` or `unmap`.
+    package func serve(
+        _ image: String, format: String = "qcow2", as name: String = "disk", writable: Bool = true, discard: String = "ignore", backing: JSON? = nil
+    ) throws {
         try monitor.execute(
-            "blockdev-add", ["driver": "file", "node-name": .string("\(name)-file"), "filename": .string(image), "read-only": .bool(!writable)])
+            "blockdev-add",
+            [
+                "driver": "file", "node-name": .string("\(name)-file"), "filename": .string(image), "read-only": .bool(!writable),
+                "discard": .string(discard),
+            ])
         var node: [String: JSON] = [
             "driver": .string(format), "node-name": .string(name), "file": .string("\(name)-file"), "read-only": .bool(!writable),
+            "discard": .string(discard),
         ]
         node["backing"] = backing
         try monitor.execute("blockdev-add", .object(node))

@@ -57,4 +57,10 @@ package struct OpenFiles: Equatable, Sendable, CustomStringConvertible {
         }
         return bytes
     }
+
+    /// Waits until nobody holds a lock on a file any more. A process that was killed has been reaped a little before the kernel closes what its
+    /// requests in flight still used.
+    package static func waitUntilUnlocked(_ path: String) throws {
+        guard try waitUntil({ try lockedBytes(of: path).isEmpty }) else { throw HarnessError("\(path) is still locked: \(try lockedBytes(of: path))") }
+    }
 }
