@@ -3,6 +3,7 @@ import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 
@@ -67,7 +68,7 @@ private final class PropertyRun: Sendable {
         defer { faults.forget() }
         do {
             let graph = BlockGraph(context: bench.context, drivers: bench.graph.drivers)
-            let editor = Editor(graph, faults, contexts, SplitMix(state: seed &* 0x2545_F491_4F6C_DD1D), say: { [self] in say($0) })
+            let editor = Editor(graph, faults, contexts, SeededGenerator(seed: seed &* 0x2545_F491_4F6C_DD1D), say: { [self] in say($0) })
             let backend = try await bench.run { _ in
                 try await editor.begin(size: Self.size)
                 return try await graph.makeBackend(named: "load", on: "disk", PermissionGrant(used: [.consistentRead, .write], shared: .all))
@@ -115,7 +116,7 @@ private final class Worker: @unchecked Sendable {  // unchecked: one thread at a
     private let backend: BlockBackend
     private let base: Int
     private var model: [UInt8]
-    private var random: SplitMix
+    private var random: SeededGenerator
     private let buffer: IOBuffer
     private var left = 12
     var isDone: Bool { left == 0 }
@@ -124,7 +125,7 @@ private final class Worker: @unchecked Sendable {  // unchecked: one thread at a
         self.backend = backend
         self.base = base
         model = [UInt8](repeating: 0, count: byteCount)
-        random = SplitMix(state: seed)
+        random = SeededGenerator(seed: seed)
         buffer = IOBuffer(byteCount: byteCount)
     }
 
@@ -160,7 +161,7 @@ private final class Worker: @unchecked Sendable {  // unchecked: one thread at a
 private final class Editor: @unchecked Sendable {  // unchecked: only ever used on the graph's context
     private let graph: BlockGraph
     private let faults: Faults
-    private var random: SplitMix
+    private var random: SeededGenerator
     private let say: (String) -> Void
     private var nextName = 0
     private var size = 0
@@ -171,7 +172,7 @@ private final class Editor: @unchecked Sendable {  // unchecked: only ever used 
 
     private let contexts: [IOContext]
 
-    init(_ graph: BlockGraph, _ faults: Faults, _ contexts: [IOContext], _ random: SplitMix, say: @escaping (String) -> Void) {
+    init(_ graph: BlockGraph, _ faults: Faults, _ contexts: [IOContext], _ random: SeededGenerator, say: @escaping (String) -> Void) {
         (self.graph, self.faults, self.contexts, self.random, self.say) = (graph, faults, contexts, random, say)
     }
 

@@ -4,13 +4,14 @@ import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 
 @Suite("requests through a graph")
 struct RequestTests {
     /// Random reads, writes, zeroes and discards, compared with an array of bytes.
-    static func exercise(_ backend: BlockBackend, _ model: inout [UInt8], base: Int, random: inout SplitMix, rounds: Int) async throws -> Bool {
+    static func exercise(_ backend: BlockBackend, _ model: inout [UInt8], base: Int, random: inout SeededGenerator, rounds: Int) async throws -> Bool {
         let size = model.count
         for _ in 0..<rounds {
             let offset = Int.random(in: 0..<size, using: &random)
@@ -56,7 +57,7 @@ struct RequestTests {
                 try await graph.add(rawOptions(over: "disk", name: "top"))
                 let backend = try await graph.makeBackend(named: "test", on: "top", writing)
                 try await backend.writeZeroes(GuestRange(GuestOffset(0), byteCount: backend.length))
-                var random = SplitMix(state: seed)
+                var random = SeededGenerator(seed: seed)
                 var model = [UInt8](repeating: 0, count: backend.length)
                 let same = try await Self.exercise(backend, &model, base: 0, random: &random, rounds: 400)
                 await graph.release(backend)
@@ -174,7 +175,7 @@ struct RequestTests {
                 group.addTask {
                     defer { finished.one() }
                     return try await bench.run(on: context) { _ in
-                        var random = SplitMix(state: seed &* 31 &+ UInt64(index))
+                        var random = SeededGenerator(seed: seed &* 31 &+ UInt64(index))
                         var model = [UInt8](repeating: 0, count: part)
                         return try await Self.exercise(backend, &model, base: index * part, random: &random, rounds: 600)
                     }
@@ -182,7 +183,7 @@ struct RequestTests {
             }
             group.addTask {
                 try await bench.run { graph in
-                    var random = SplitMix(state: ~seed)
+                    var random = SeededGenerator(seed: ~seed)
                     var changes = 0
                     while finished.count < 3 {
                         switch Int.random(in: 0..<4, using: &random) {

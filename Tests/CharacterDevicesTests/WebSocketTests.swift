@@ -1,16 +1,8 @@
 import StrataBase
+import StrataTesting
 import Testing
 
 @testable import CharacterDevices
-
-/// Numbers that a seed repeats.
-struct Dice: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return state ^ state >> 29
-    }
-}
 
 @Suite("websockets")
 struct WebSocketTests {
@@ -49,7 +41,7 @@ struct WebSocketTests {
 
     @Test("frames of all lengths arrive whole, in whatever pieces their bytes come", arguments: 1...10)
     func pieces(seed: UInt64) {
-        var dice = Dice(state: seed)
+        var dice = SeededGenerator(seed: seed)
         var (wire, sent, pings): ([UInt8], [UInt8], Int) = ([], [], 0)
         for _ in 0..<30 {
             let count = [0, 1, 125, 126, 300, 65535, 65536, 70000].randomElement(using: &dice) ?? 0
@@ -81,7 +73,7 @@ struct WebSocketTests {
 
     @Test("random bytes end the conversation or are waited for, and never more memory is asked for than came", arguments: 1...20)
     func hostile(seed: UInt64) {
-        var dice = Dice(state: seed)
+        var dice = SeededGenerator(seed: seed)
         for _ in 0..<200 {
             var frames = WebSocketFrames()
             let bytes = (0..<Int.random(in: 0...400, using: &dice)).map { _ in UInt8.random(in: 0...255, using: &dice) }
@@ -114,7 +106,7 @@ struct TelnetTests {
             ([97], [97]), ([255, 255], [255]), ([255, 241], []), ([255, 243], []), ([255, 251, 1], []), ([255, 254, 255], []), ([0], [0]),
             ([255, 250, 24, 0, 86, 255, 255, 84, 255, 240], []), ([240, 250], [240, 250]),
         ]
-        var dice = Dice(state: seed)
+        var dice = SeededGenerator(seed: seed)
         var (wire, data): ([UInt8], [UInt8]) = ([], [])
         for _ in 0..<300 {
             let part = parts[Int.random(in: 0..<parts.count, using: &dice)]

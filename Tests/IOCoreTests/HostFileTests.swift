@@ -1,6 +1,7 @@
 import Foundation
 import IOCore
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("host files")
@@ -84,7 +85,7 @@ struct HostFileTests {
 
     @Test("gathered views behave like the bytes they view", arguments: 0..<20 as Range<UInt64>)
     func vectors(seed: UInt64) {
-        var random = SplitMix(state: seed)
+        var random = SeededGenerator(seed: seed)
         let memory = IOBuffer(byteCount: 8192)
         var model: [UInt8] = []
         var parts: [IOVector] = []
@@ -107,17 +108,5 @@ struct HostFileTests {
             #expect(slice.isZero == model[start..<start + count].allSatisfy { $0 == 0 })
         }
         withExtendedLifetime((memory, list)) {}
-    }
-}
-
-/// A small seeded generator: the same numbers on every machine.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 import Testing
 
 /// Commands that change a chain: commit and rebase.
@@ -73,7 +74,7 @@ struct ChainCommandTests {
 
     @Test("random contents: a commit leaves in the base, and a rebase in the image, what the guest has seen", arguments: 1...6)
     func randomContents(seed: UInt64) throws {
-        var random = SplitMix(seed)
+        var random = SeededGenerator(seed: seed)
         var script = CommandScript()
         let options = ["cluster_size=4k", "cluster_size=64k", "cluster_size=512", "compat=0.10,cluster_size=16k", "cluster_size=2M"]
         func writes() -> [String] {

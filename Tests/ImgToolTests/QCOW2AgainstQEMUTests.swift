@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 import Testing
 
 /// qcow2 images that we make must be fine to QEMU and the reverse.
@@ -106,7 +107,7 @@ struct QCOW2AgainstQEMUTests {
         let pair = try ToolPair()
         defer { pair.remove() }
         let words = options.split(separator: " ").map(String.init)
-        var random = SplitMix(UInt64(options.utf8.reduce(7) { $0 &* 31 &+ Int($1) }.magnitude))
+        var random = SeededGenerator(seed: UInt64(options.utf8.reduce(7) { $0 &* 31 &+ Int($1) }.magnitude))
         let source = pair.ours.appendingPathComponent("source.raw")
         try Self.writeSparseRandomFile(source, byteCount: 20 << 20 | 512, &random)
 
@@ -126,7 +127,7 @@ struct QCOW2AgainstQEMUTests {
     }
 
     /// Runs of random bytes, of zeroes and of nothing at all.
-    private static func writeSparseRandomFile(_ url: URL, byteCount: Int, _ random: inout SplitMix) throws {
+    private static func writeSparseRandomFile(_ url: URL, byteCount: Int, _ random: inout SeededGenerator) throws {
         try Data().write(to: url)
         let file = try FileHandle(forWritingTo: url)
         try file.truncate(atOffset: UInt64(byteCount))

@@ -4,6 +4,7 @@ import IOCore
 import JobCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 
@@ -185,7 +186,7 @@ struct JobPacingTests {
                     rounds.add()
                 }
             }
-            var random = SystemlessNumbers(seed: UInt64(seed))
+            var random = SeededGenerator(seed: UInt64(seed))
             for _ in 0..<50 {
                 let names: Set<String>? = [["source"], ["target"], ["source", "target"], nil][Int.random(in: 0..<4, using: &random)]
                 let drain = await graph.beginDrain(of: names)

@@ -1,6 +1,7 @@
 import JobCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("jobs that belong together")
@@ -85,7 +86,7 @@ struct JobTransactionTests {
     /// Whatever is asked at whatever moment: every job is told of in an order that the table allows, ends, and is undone or in force as a whole.
     @Test("random verbs at random moments leave transactions whole", arguments: 0..<100)
     func random(seed: Int) async throws {
-        var random = SystemlessNumbers(seed: UInt64(seed))
+        var random = SeededGenerator(seed: UInt64(seed))
         let fixture = try JobFixture()
         let transaction = JobTransaction()
         let count = Int.random(in: 1...3, using: &random)
@@ -141,18 +142,5 @@ struct JobTransactionTests {
             for (one, next) in zip(statuses, statuses.dropFirst()) { #expect(JobStateMachine.successors(of: one).contains(next), "seed \(seed)") }
         }
         try await fixture.stop()
-    }
-}
-
-/// The same numbers for the same seed (SplitMix64).
-struct SystemlessNumbers: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
     }
 }

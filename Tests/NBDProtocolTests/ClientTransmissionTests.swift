@@ -1,5 +1,6 @@
 import NBDProtocol
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("NBD replies, client side")

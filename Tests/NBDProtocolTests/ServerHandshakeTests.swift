@@ -1,4 +1,5 @@
 import NBDProtocol
+import StrataTesting
 import Testing
 
 @Suite("NBD handshake, server side")

@@ -2,6 +2,7 @@ import BlockGraph
 import Foundation
 import IOCore
 import StrataBase
+import StrataTesting
 import Testing
 
 /// The bytes are right on every way through the server.

@@ -4,6 +4,7 @@ import IOCore
 import NBDServer
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 

@@ -2,6 +2,7 @@ import BlockGraph
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 
 /// A disk in memory whose behaviour depends on the name of its node. Takes the place of `null-co` in a test's list of drivers.
@@ -92,27 +93,7 @@ extension TestServer {
     }
 }
 
-/// SplitMix64: small, seeded, the same on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-    init(seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: count)
-        bytes.withUnsafeMutableBytes { target in
-            var index = 0
-            while index + 8 <= count {
-                target.storeBytes(of: next(), toByteOffset: index, as: UInt64.self)
-                index += 8
-            }
-        }
-        return bytes
-    }
+extension SeededGenerator {
+    init(seed: Int) { self.init(seed: UInt64(truncatingIfNeeded: seed)) }
+    mutating func bytes(_ count: Int) -> [UInt8] { randomBytes(count, using: &self) }
 }

@@ -1,4 +1,5 @@
 import QAPIRuntime
+import StrataTesting
 import Testing
 
 @Suite("JSON text")
@@ -125,7 +126,7 @@ struct JSONTests {
 
     @Test("every way of cutting a stream gives the same values and errors", arguments: [1, 2, 3, 4])
     func cuts(seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let stream =
             Array(#" {"a":[1,2.5e3,"\u00e9é"]} tru] 'x' {"b":01} nonsense [true,false,null]{} -5 "#.utf8) + [0xff] + Array("[]\n12 ".utf8)
         var whole: [Result<JSONValue, JSONError>] = []
@@ -167,19 +168,5 @@ struct JSONTests {
                   empty:
 
                 """)
-    }
-}
-
-/// SplitMix64: the same numbers for the same seed on every machine.
-struct SeededRandom: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
     }
 }

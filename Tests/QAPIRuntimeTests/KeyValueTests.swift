@@ -1,4 +1,5 @@
 import QAPIRuntime
+import StrataTesting
 import Testing
 
 @Suite("Dotted key=value text")
@@ -68,7 +69,7 @@ struct KeyValueTests {
 
     @Test("random text never traps", arguments: [21, 22])
     func fuzz(seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let alphabet = Array("abc019..,,==-_ é")
         for _ in 0..<20_000 {
             let text = String(

@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 

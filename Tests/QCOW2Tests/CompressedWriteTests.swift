@@ -3,6 +3,7 @@ import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("compressed writes")

@@ -4,6 +4,7 @@ import IOCore
 import QCOW2
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 

@@ -1,5 +1,6 @@
 import BlockGraph
 import StrataBase
+import StrataTesting
 
 /// The disk as a guest sees it, as a plain byte array, with random operations that change both it and a real image.
 struct DiskModel: Sendable {

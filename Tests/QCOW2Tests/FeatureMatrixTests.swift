@@ -2,6 +2,7 @@ import BlockGraph
 import Foundation
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 /// Extended L2 entries and external data files, with QEMU's tools as the other side.

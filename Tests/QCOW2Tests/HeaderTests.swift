@@ -1,4 +1,5 @@
 import StrataBase
+import StrataTesting
 import Testing
 
 @testable import QCOW2

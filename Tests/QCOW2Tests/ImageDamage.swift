@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 
 /// Random damage to the metadata of an image in a file.
 enum ImageDamage {

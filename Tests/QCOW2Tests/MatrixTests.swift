@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import StrataBase
+import StrataTesting
 import Testing
 
 /// Cluster sizes, versions and backing depths, each with QEMU's tools as the other side.

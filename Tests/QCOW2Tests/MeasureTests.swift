@@ -3,6 +3,7 @@ import Foundation
 import QCOW2
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("measuring qcow2 images")

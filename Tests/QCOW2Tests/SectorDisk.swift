@@ -1,5 +1,6 @@
 import IOCore
 import StrataBase
+import StrataTesting
 
 /// The contents of sectors by number: equal contents have equal numbers, zeroes have 0. States of a disk are then arrays of small numbers.
 final class SectorContents {

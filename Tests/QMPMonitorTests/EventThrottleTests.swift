@@ -2,6 +2,7 @@ import IOCore
 import QAPIRuntime
 import QMPMonitor
 import StorageSchema
+import StrataTesting
 import Synchronization
 import Testing
 
@@ -111,7 +112,7 @@ struct EventThrottleTests {
 
     @Test("whatever the arrivals are: never two within a period, and the last one always gets through", arguments: 1...20)
     func randomArrivals(seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let throttle = Throttle(EventThrottle(rules: ["E": EventRateRule(period: 100, keyMember: "k")]))
         var (now, sent, last): (Int64, [String: [Int64]], [String: JSONValue]) = (0, [:], [:])
         var lastSent: [String: JSONValue] = [:]

@@ -1,6 +1,7 @@
 import QAPIRuntime
 import QMPMonitor
 import StorageSchema
+import StrataTesting
 import Testing
 
 // The expected answers were observed on qemu-storage-daemon 10.0.2.
@@ -171,7 +172,7 @@ struct QMPSessionTests {
 
     @Test("100,000 random and mutated messages neither stop a session nor make it useless", arguments: [1, 2])
     func fuzz(seed: UInt64) async {
-        var random = SeededRandom(seed: seed)
+        var random = SeededGenerator(seed: seed)
         var conversation = await Conversation.negotiated()
         let samples = [
             #"{"execute":"query-version","id":[1,{"a":"\u00e9"}]}"#,

@@ -10,10 +10,10 @@ let ioDeclaration = CommandDeclaration<IOKey>(
     "io", summary: "Disk image exerciser", usage: ["[OPTIONS]... [-c COMMAND]... [FILE]"],
     options: [
         .init(.version, "V", "version", help: "display version info and exit"),
-        .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+        .object(.object),
         .init(.imageOptions, nil, "image-opts", help: "FILE is a list of options instead of a file name", "(not together with --format)"),
         .init(.command, "c", "cmd", value: "COMMAND", help: "carry out this command; may be repeated (-c help lists them)"),
-        .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
+        .format(.format),
         .init(.readOnly, "r", "read-only", help: "open for reading only"),
         .init(.snapshot, "s", "snapshot", help: "writes go to a temporary overlay"),
         .init(.noCache, "n", "nocache", help: "bypass the host's page cache (-t none)"),

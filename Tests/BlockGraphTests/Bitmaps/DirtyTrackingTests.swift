@@ -3,6 +3,7 @@ import BlockGraph
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 
@@ -77,7 +78,7 @@ struct DirtyTrackingTests {
             let coarse = try await graph.addBitmap(named: nil, to: "disk", granularity: 65536)
             let off = try await graph.addBitmap(named: "off", to: "disk", isEnabled: false)
             var model = try HierarchicalBitmap(byteCount: Self.size, granularity: 512)
-            var random = SplitMix(state: 3)
+            var random = SeededGenerator(seed: 3)
             let buffer = IOBuffer(zeroed: 65536)
             var failures = 0
             for round in 0..<400 {
@@ -235,7 +236,7 @@ struct DirtyTrackingTests {
                 group.addTask {
                     defer { writersLeft.count.subtract(1, ordering: .releasing) }
                     try await bench.run(on: thread) { _ in
-                        var random = SplitMix(state: UInt64(index))
+                        var random = SeededGenerator(seed: UInt64(index))
                         let buffer = IOBuffer(zeroed: 512)
                         defer { withExtendedLifetime(buffer) {} }
                         for _ in 0..<3000 {

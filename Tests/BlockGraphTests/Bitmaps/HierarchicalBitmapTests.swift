@@ -1,5 +1,6 @@
 import BlockGraph
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("hierarchical bitmaps")
@@ -33,7 +34,7 @@ struct HierarchicalBitmapTests {
         }
     }
 
-    private func compare(_ bitmap: HierarchicalBitmap, _ model: Model, _ random: inout SplitMix) -> Bool {
+    private func compare(_ bitmap: HierarchicalBitmap, _ model: Model, _ random: inout SeededGenerator) -> Bool {
         guard bitmap.dirtyCount == model.dirty.count(where: { $0 }), bitmap.isEmpty == !model.dirty.contains(true) else { return false }
         for index in 0..<bitmap.wordCount {
             for bit in 0..<64 where index * 64 + bit < model.dirty.count {
@@ -75,7 +76,7 @@ struct HierarchicalBitmapTests {
 
     @Test("every operation does what an array of Bools does, for many sizes and granularities", arguments: 0..<60 as Range<UInt64>)
     func model(seed: UInt64) throws {
-        var random = SplitMix(state: seed)
+        var random = SeededGenerator(seed: seed)
         let granularity = 512 << Int.random(in: 0..<6, using: &random)
         // Up to some chunks of 32768 bits; mostly not whole granules.
         var size = Int.random(in: 1...(1 << Int.random(in: 1...17, using: &random)), using: &random) * granularity - Int.random(in: 0..<granularity, using: &random)
@@ -134,7 +135,7 @@ struct HierarchicalBitmapTests {
     func sparse() throws {
         let size = 1 << 50
         var bitmap = try HierarchicalBitmap(byteCount: size, granularity: 65536)
-        var random = SplitMix(state: 7)
+        var random = SeededGenerator(seed: 7)
         let marks = Set((0..<1000).map { _ in Int.random(in: 0..<size / 65536, using: &random) * 65536 }).sorted()
         for mark in marks { bitmap.set(range(mark, 1)) }
         let elapsed = ContinuousClock().measure {

@@ -1,6 +1,8 @@
+import StrataTesting
+
 /// A random sequence of commands on a handful of images. Most make sense; some have wrong options or images that do not exist.
 struct RandomScript {
-    private var random: SplitMix
+    private var random: SeededGenerator
     private(set) var commands: [[String]] = []
     /// Names that commands choose from; what they hold, if anything, the script decides as it goes.
     private var formats: [String: String] = [:]
@@ -10,7 +12,7 @@ struct RandomScript {
 
     /// - Parameter length: commands, besides those that make the first images.
     init(seed: UInt64, length: Int) {
-        random = SplitMix(seed)
+        random = SeededGenerator(seed: seed)
         for index in 0..<3 { create("i\(index)") }
         for _ in 0..<length { addCommand() }
     }

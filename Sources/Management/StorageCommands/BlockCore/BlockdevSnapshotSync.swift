@@ -44,8 +44,7 @@ extension StorageService {
 private struct OverlayFile {
     let graph: BlockGraph
 
-    /// Makes an empty qcow2 image of the node's size that names the node's file as its backing file. A file that had to be made for this is gone
-    /// again when that fails.
+    /// Makes an empty qcow2 image of the node's size that names the node's file as its backing file.
     /// - Returns: whether the file had to be made.
     func create(_ path: String, over node: BlockNode) async throws(BlockError) -> Bool {
         let backing = try await backingName(of: node)
@@ -53,30 +52,9 @@ private struct OverlayFile {
             throw BlockError(.unsupported, "A node of driver '\(node.formatName)' cannot be named as a backing file")
         }
         let options = BlockdevCreateOptionsQcow2(file: .reference(""), size: node.length, backingFile: backing, backingFmt: format)
-        let isNew = try HostFile.create(path)
-        do throws(BlockError) {
-            let file = try await graph.add(.hostFile(path))
-            do throws(BlockError) {
-                let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: [])
-                let backend = try await graph.makeBackend(named: "the new overlay '\(path)'", on: file.name, grant)
-                do throws(BlockError) {
-                    try await backend.resize(to: 0)
-                    try await QCOW2Driver.create(options, in: backend)
-                } catch {
-                    await graph.release(backend)
-                    throw error
-                }
-                await graph.release(backend)
-            } catch {
-                try await graph.remove(nodeNamed: file.name)
-                throw error
-            }
-            try await graph.remove(nodeNamed: file.name)
-        } catch {
-            if isNew { try HostFile.remove(path) }
-            throw error
+        return try await graph.withNewFile(path, holder: "the new overlay '\(path)'") { backend async throws(BlockError) in
+            try await QCOW2Driver.create(options, in: backend)
         }
-        return isNew
     }
 
     /// What to write into the overlay so that it is found again with the same data below: where the images of the chain do not say by themselves how

@@ -43,26 +43,12 @@ private final class CreateJob: JobDriver {
         }
     }
 
-    /// A file that had to be made for this is gone again when that fails.
     private func makeFile(_ options: BlockdevCreateOptionsFile, _ job: Job) async throws(BlockError) {
         if options.preallocation == .metadata { throw BlockError(.invalidArgument, "Unsupported preallocation mode: metadata") }
         let hint = options.extentSizeHint ?? HostFile.usualExtentHint
         guard hint <= Int(UInt32.max) else { throw BlockError(.invalidArgument, "Extent size hint is too large") }
-        let isNew = try HostFile.create(options.filename, extentHint: hint)
-        do throws(BlockError) {
-            let file = try await graph.add(.hostFile(options.filename))
-            let outcome: Result<Void, BlockError>
-            do throws(BlockError) {
-                outcome = .success(
-                    try await withFile(file.name, job) { backend async throws(BlockError) in
-                        try await backend.resize(to: options.size.roundedUp(to: 512), preallocation: options.preallocation ?? .off)
-                    })
-            } catch { outcome = .failure(error) }
-            try await graph.remove(nodeNamed: file.name)
-            try outcome.get()
-        } catch {
-            if isNew { try HostFile.remove(options.filename) }
-            throw error
+        _ = try await graph.withNewFile(options.filename, extentHint: hint, holder: job.holderName) { backend async throws(BlockError) in
+            try await backend.resize(to: options.size.roundedUp(to: 512), preallocation: options.preallocation ?? .off)
         }
     }
 
@@ -70,31 +56,10 @@ private final class CreateJob: JobDriver {
         guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
         if options.dataFile != nil { throw BlockError(.unsupported, "blockdev-create does not make images with an external data file; 'strata img create' does") }
         try QCOW2Driver.checkCreation(options)
+        func make(in backend: BlockBackend) async throws(BlockError) { try await QCOW2Driver.create(options, in: backend) }
         switch options.file {
-        case .reference(let name):
-            try await withFile(name, job) { backend async throws(BlockError) in try await QCOW2Driver.create(options, in: backend) }
-        case .definition(let definition):
-            let file = try await graph.add(definition)
-            let outcome: Result<Void, BlockError>
-            do throws(BlockError) {
-                outcome = .success(
-                    try await withFile(file.name, job) { backend async throws(BlockError) in try await QCOW2Driver.create(options, in: backend) })
-            } catch { outcome = .failure(error) }
-            try await graph.remove(nodeNamed: file.name)
-            try outcome.get()
+        case .reference(let name): try await graph.withEmptied(nodeNamed: name, holder: job.holderName, make)
+        case .definition(let definition): try await graph.withEmptied(definition, holder: job.holderName, make)
         }
-    }
-
-    /// Runs `body` on a node that nobody else uses, emptied first.
-    private func withFile(_ name: String, _ job: Job, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
-        let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: [])
-        let backend = try await graph.makeBackend(named: job.holderName, on: name, grant)
-        let outcome: Result<Void, BlockError>
-        do throws(BlockError) {
-            try await backend.resize(to: 0)
-            outcome = .success(try await body(backend))
-        } catch { outcome = .failure(error) }
-        await graph.release(backend)
-        try outcome.get()
     }
 }

@@ -39,7 +39,7 @@ final class IOSession {
         if open != nil { throw .reported("file open already, try 'help close'") }
         do throws(BlockError) {
             let image = try await request.open(text, in: images)
-            if !request.isReadOnly, let warning = image.probingWarning { StandardStreams.printError(warning) }
+            image.warnOfGuess()
             open = (Disk(image, isWriteThrough: !request.cache.writeback), request)
         } catch {
             let subject = text.map { request.isOptions ? "" : " device \($0)" } ?? ""

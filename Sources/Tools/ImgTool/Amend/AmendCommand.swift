@@ -5,20 +5,20 @@ import ToolSupport
 
 /// `amend`: changes what an image says about itself.
 enum AmendCommand: ImgCommand {
-    enum Key: OptionKey { case help, quiet, progress, format, imageOptions, cache, force, options, object }
+    enum Key: ImageOptionKey, ProgressOptionKey { case help, quiet, progress, format, imageOptions, cache, force, options, object }
 
     static let declaration = CommandDeclaration<Key>(
         "amend", summary: "Update format-specific options of the image",
         usage: ["[-f FMT | --image-opts] [-t CACHE] [--force] [-p] [-q]", "[--object OBJDEF] -o OPTIONS FILENAME"],
         options: [
-            .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
+            .quiet(.quiet),
             .progress(.progress),
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
-            .init(.cache, "t", "cache", value: "CACHE", help: "cache mode (default: writeback)"),
+            .format(.format),
+            .imageOptions(.imageOptions),
+            .cache(.cache),
             .init(.force, nil, "force", help: "allow what may make data inaccessible"),
             .init(.options, "o", nil, value: "OPTIONS", help: "what to change; '-o help' lists what can be changed"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
@@ -27,15 +27,12 @@ enum AmendCommand: ImgCommand {
         for text in texts where !OptionList.isWellFormed(text) { throw ToolFailure("Invalid option list: \(text)") }
         if texts.isEmpty { throw context.usageFailure("Must specify options (-o)") }
         let list = OptionList(parsing: texts.joined(separator: ","))
-        let format = arguments.last(.format)
-        if let format, list.asksForHelp {
+        if let format = arguments.last(.format), list.asksForHelp {
             return StandardStreams.print(try AmendOptions.help(format: format)) ? 0 : 1
         }
         guard arguments.operands.count == 1, let name = arguments.operands.first else { throw ToolFailure("Expecting one image file name") }
-        let isOptions = arguments.contains(.imageOptions)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-        let isQuiet = arguments.contains(.quiet)
-        let style = try ProgressReporter.Style(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
+        let named = try arguments.image(name)
+        let style = try arguments.progressStyle()
         let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
@@ -43,10 +40,11 @@ enum AmendCommand: ImgCommand {
         settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
 
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
-        if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        let progress = ProgressReporter(style, isQuiet: isQuiet)
-        do throws(ToolFailure) {
+        let image = try await session.open(named, settings)
+        let progress = ProgressReporter(style)
+        Interruption.leaves("amending '\(name)' is incomplete: amend it again")
+        defer { Interruption.leavesNothing() }
+        try await session.closing(progress) { () async throws(ToolFailure) in
             guard let amending = image.node.driver as? any Amending else {
                 throw ToolFailure("Format driver '\(image.node.formatName)' does not support option amendment")
             }
@@ -58,13 +56,7 @@ enum AmendCommand: ImgCommand {
                     try await amending.amend(amendment) { progress.report($0, of: $1) }
                 } catch { throw ToolFailure(nil, error) }
             }
-            do throws(BlockError) { try await session.close(image) } catch { throw ToolFailure(nil, error) }
-        } catch {
-            progress.end(succeeded: false)
-            do { try await session.close() } catch {}
-            throw error
         }
-        progress.end(succeeded: true)
         return 0
     }
 }

@@ -5,7 +5,7 @@ import ToolSupport
 
 /// `bench`: how many requests an image takes in how long.
 enum BenchCommand: ImgCommand {
-    enum Key: OptionKey {
+    enum Key: ImageOptionKey {
         case help, quiet, format, imageOptions, cache, count, depth, bufferSize, offset, stepSize, aio, native, write, pattern, flushInterval
         case noDrain, forceShare, object
     }
@@ -18,9 +18,9 @@ enum BenchCommand: ImgCommand {
         ],
         options: [
             .init(.quiet, "q", "quiet", help: "do not warn"),
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
-            .init(.cache, "t", "cache", value: "CACHE", help: "cache mode (default: writeback)"),
+            .format(.format),
+            .imageOptions(.imageOptions),
+            .cache(.cache),
             .init(.count, "c", "count", value: "COUNT", help: "requests in all (default: 75000)"),
             .init(.bufferSize, "s", "buffer-size", value: "BUFFER_SIZE", help: "bytes of each request (default: 4k)"),
             .init(.depth, "d", "depth", value: "DEPTH", help: "requests under way at once (default: 64)"),
@@ -32,8 +32,8 @@ enum BenchCommand: ImgCommand {
             .init(.pattern, nil, "pattern", value: "PATTERN", help: "the byte to write (default: 0)"),
             .init(.flushInterval, nil, "flush-interval", value: "FLUSH_INTERVAL", help: "flush after so many writes"),
             .init(.noDrain, nil, "no-drain", help: "flush while writes are under way"),
-            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .forceShare(.forceShare),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
@@ -52,17 +52,13 @@ enum BenchCommand: ImgCommand {
             throw context.usageFailure("Expecting one image file name")
         }
         let plan = try BenchPlan(arguments)
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let named = try arguments.image(name)
         let objects = try UserObjects.make(arguments.all(.object))
 
-        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext, objects: objects)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
-        if plan.isWrite, !arguments.contains(.quiet), let warning = image.probingWarning { StandardStreams.printError(warning) }
+        let session = ImageSession(context: context.ioContext, objects: objects)
+        let image = try await session.open(named, settings)
         StandardStreams.print(plan.announcement)
-        let run = BenchRun(plan, on: image.backend, writeFlags: image.writeFlags, context: ioContext)
+        let run = BenchRun(plan, on: image.backend, writeFlags: image.writeFlags, context: context.ioContext)
         let start = ContinuousClock.now
         do throws(BlockError) {
             try await run.run()

@@ -5,7 +5,7 @@ import ToolSupport
 
 /// `bitmap`: changes the bitmaps that an image keeps.
 enum BitmapCommand: ImgCommand {
-    enum Key: OptionKey {
+    enum Key: ImageOptionKey {
         case help, format, imageOptions, add, remove, clear, enable, disable, merge, granularity, sourceFile, sourceFormat, object
     }
 
@@ -16,8 +16,8 @@ enum BitmapCommand: ImgCommand {
             "[--object OBJDEF] FILENAME BITMAP",
         ],
         options: [
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .format(.format),
+            .imageOptions(.imageOptions),
             .init(.add, nil, "add", help: "make BITMAP, which records writes from then on"),
             .init(.granularity, "g", "granularity", value: "SIZE[KMGTPE]", help: "with --add: bytes for each bit"),
             .init(.remove, nil, "remove", help: "remove BITMAP"),
@@ -27,7 +27,7 @@ enum BitmapCommand: ImgCommand {
             .init(.merge, nil, "merge", value: "SOURCE", help: "add what the bitmap SOURCE has recorded"),
             .init(.sourceFile, "b", "source-file", value: "SRC_FILENAME", help: "with --merge: the image that has SOURCE, if it is another one"),
             .init(.sourceFormat, "F", "source-format", value: "SRC_FMT", help: "the format of SRC_FILENAME; found out when not given"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image"), .init("BITMAP", help: "the bitmap")])
 
@@ -55,24 +55,17 @@ enum BitmapCommand: ImgCommand {
         }
         if sourceFile == nil, arguments.contains(.sourceFormat) { throw ToolFailure("-F only supported with -b") }
         guard arguments.operands.count == 2 else { throw ToolFailure("Expecting filename and bitmap name") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let named = try arguments.image(arguments.operands[0])
 
         let session = ImageSession(context: context.ioContext, objects: objects)
         var settings = ImageSettings()
         settings.isReadOnly = false
-        let image = try await session.open(arguments.operands[0], isOptions: isOptions, format: format, settings)
-        if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        do throws(ToolFailure) {
+        let image = try await session.open(named, settings)
+        try await session.closing { () async throws(ToolFailure) in
             var source: OpenImage?
-            if let sourceFile { source = try await session.open(sourceFile, format: arguments.last(.sourceFormat), ImageSettings()) }
+            if let sourceFile { source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), ImageSettings()) }
             let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
             try await bitmap.run(actions)
-            do throws(BlockError) { try await session.close() } catch { throw ToolFailure(nil, error) }
-        } catch {
-            do { try await session.close() } catch {}
-            throw error
         }
         return 0
     }

@@ -6,20 +6,20 @@ import ToolSupport
 
 /// `check`: whether an image's metadata is consistent.
 enum CheckCommand: ImgCommand {
-    enum Key: OptionKey { case help, quiet, format, imageOptions, cache, forceShare, output, repair, object }
+    enum Key: ImageOptionKey { case help, quiet, format, imageOptions, cache, forceShare, output, repair, object }
 
     static let declaration = CommandDeclaration<Key>(
         "check", summary: "Check basic image integrity",
-        usage: ["[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-U]", "[--output human|json] [--object OBJDEF] FILENAME"],
+        usage: ["[-f FMT | --image-opts] [-T CACHE] [-r leaks|all] [-U]", "[--output human|json] [--object OBJDEF] FILENAME"],
         options: [
             .init(.quiet, "q", "quiet", help: "say only what is wrong"),
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
-            .init(.cache, "T", "cache", value: "CACHE_MODE", help: "cache mode (default: writeback)"),
-            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
-            .init(.output, nil, "output", value: "human|json", help: "output for people (the default) or for programs"),
+            .format(.format),
+            .imageOptions(.imageOptions),
+            .cache(.cache, "T"),
+            .forceShare(.forceShare),
+            .output(.output),
             .init(.repair, "r", "repair", value: "leaks|all", help: "repair what is found; opens the image for writing"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
@@ -35,12 +35,8 @@ enum CheckCommand: ImgCommand {
         case "all"?: repair = [.leaks, .errors]
         case let word?: throw context.usageFailure("--repair (-r) expects 'leaks' or 'all' not '\(word)'")
         }
-        guard arguments.operands.count == 1, let name = arguments.operands.first else {
-            throw context.usageFailure("Expecting one image file name")
-        }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let name = try context.oneImageName(arguments.operands)
+        let named = try arguments.image(name)
         let objects = try UserObjects.make(arguments.all(.object))
 
         var settings = ImageSettings()
@@ -48,14 +44,10 @@ enum CheckCommand: ImgCommand {
         settings.isReadOnly = repair.isEmpty
         settings.forceShare = arguments.contains(.forceShare)
         settings.resizes = !repair.isEmpty
-        if let word = arguments.last(.cache) {
-            guard let mode = CacheMode(word) else { throw ToolFailure("Invalid source cache option: \(word)") }
-            settings.cache = mode
-        }
+        settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
         let isQuiet = arguments.contains(.quiet)
-        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext, objects: objects)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        let session = ImageSession(context: context.ioContext, objects: objects)
+        let image = try await session.open(named, settings)
         let summary: CheckSummary
         do throws(BlockError) {
             summary = try await check(image, named: name, repair: repair, isQuiet: isQuiet || output == .json)

@@ -4,7 +4,7 @@ import ToolSupport
 
 /// `compare`: whether two images have the same contents.
 enum CompareCommand: ImgCommand {
-    enum Key: OptionKey { case help, quiet, progress, firstFormat, secondFormat, imageOptions, strict, cache, forceShare, object }
+    enum Key: ProgressOptionKey { case help, quiet, progress, firstFormat, secondFormat, imageOptions, strict, cache, forceShare, object }
 
     static let declaration = CommandDeclaration<Key>(
         "compare", summary: "Check if two images have the same contents",
@@ -16,9 +16,9 @@ enum CompareCommand: ImgCommand {
             .init(.secondFormat, "F", "b-format", value: "FMT", help: "the format of FILENAME2; found out when not given"),
             .init(.imageOptions, nil, "image-opts", help: "the names are lists of options (not together with formats)"),
             .init(.strict, "s", "strict", help: "sizes and what is allocated have to be the same too"),
-            .init(.cache, "T", "cache", value: "CACHE_MODE", help: "cache mode (default: writeback)"),
+            .cache(.cache, "T"),
             .init(.forceShare, "U", "force-share", help: "open the images even if another process writes to them"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME1, FILENAME2", help: "the images")])
 
@@ -39,11 +39,11 @@ enum CompareCommand: ImgCommand {
             var settings = ImageSettings()
             settings.forceShare = arguments.contains(.forceShare)
             settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
-            progress = ProgressReporter(try .init(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet), isQuiet: isQuiet)
+            progress = ProgressReporter(try arguments.progressStyle())
             session = ImageSession(context: context.ioContext, objects: objects)
             var opened: [PaddedImage] = []
             for (name, format) in zip(arguments.operands, formats) {
-                opened.append(PaddedImage(try await session.open(name, isOptions: isOptions, format: format, settings)))
+                opened.append(PaddedImage(try await session.open(ImageArgument(name, isOptions: isOptions, format: format), settings)))
             }
             images = opened
         } catch {

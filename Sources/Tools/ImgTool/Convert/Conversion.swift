@@ -24,7 +24,7 @@ struct Conversion {
             var settings = ImageSettings()
             settings.cache = plan.sourceCache
             settings.forceShare = plan.forceShare
-            images.append(try await session.open(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat, settings))
+            images.append(try await session.open(ImageArgument(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat), settings))
         }
         if let snapshot = plan.snapshot {
             guard images.count == 1 else { throw ToolFailure("No support for concatenating multiple snapshot") }
@@ -38,40 +38,23 @@ struct Conversion {
         let source: ConvertSource
         do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
 
-        ProcessSignals.setLastWords(HalfMade.text(plan.target))
-        defer { ProcessSignals.setLastWords(nil) }
+        Interruption.leaves("'\(plan.target)' is incomplete")
+        defer { Interruption.leavesNothing() }
         let hasBacking = try await makeTarget(length: source.length)
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.cache = plan.targetCache
         settings.unmaps = true
         let target = try await session.open(
-            plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat, settings)
+            ImageArgument(plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat), settings)
         if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
         guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
-        let progress = ProgressReporter(plan.progress, isQuiet: plan.isQuiet)
-        do throws(BlockError) {
-            try await copy(source, to: target, targetHasBacking: hasBacking, progress)
-        } catch {
-            progress.end(succeeded: false)
-            do { try await session.close() } catch {}
-            throw ToolFailure(nil, error)
+        let progress = ProgressReporter(plan.progress)
+        try await session.closing(progress) { () async throws(ToolFailure) in
+            do throws(BlockError) { try await copy(source, to: target, targetHasBacking: hasBacking, progress) } catch { throw ToolFailure(nil, error) }
+            try await bitmaps?.copy(to: target.node, in: session.graph)
         }
-        do throws(ToolFailure) { try await bitmaps?.copy(to: target.node, in: session.graph) } catch {
-            progress.end(succeeded: false)
-            do { try await session.close() } catch {}
-            throw error
-        }
-        do throws(BlockError) {
-            try await session.close(target)
-            for image in images { try await session.close(image) }
-        } catch {
-            progress.end(succeeded: false)
-            do { try await session.close() } catch {}
-            throw ToolFailure(nil, error)
-        }
-        progress.end(succeeded: true)
     }
 
     private static let cannotCompress = ToolFailure("Compression not supported for this file format")

@@ -5,7 +5,7 @@ import ToolSupport
 
 /// `convert`: copies images into a new one, in another format if need be.
 enum ConvertCommand: ImgCommand {
-    enum Key: OptionKey {
+    enum Key: ProgressOptionKey {
         case help, quiet, progress, sourceFormat, sourceImageOptions, snapshot, sourceCache, targetFormat, targetImageOptions, targetOptions
         case compress, targetCache, backing, backingFormat, noCreate, targetIsZero, sparseSize, bitmaps, skipBrokenBitmaps, forceShare, rate
         case parallel, copyOffload, salvage, outOfOrder, object
@@ -18,7 +18,7 @@ enum ConvertCommand: ImgCommand {
             "[-B BACKING_FILENAME -F BACKING_FMT] [-S SPARSE_SIZE] [-m NUM] [-W] [-C] [-r RATE]", "[-c] [-q] [-p] SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",
         ],
         options: [
-            .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
+            .quiet(.quiet),
             .progress(.progress),
             .init(.sourceFormat, "f", "source-format", value: "SRC_FMT", help: "the sources' format; found out when not given"),
             .init(.sourceImageOptions, nil, "source-image-opts", help: "each SRC_FILENAME is a list of options instead of a file name"),
@@ -43,7 +43,7 @@ enum ConvertCommand: ImgCommand {
             .init(.copyOffload, "C", "copy-range-offloading", help: "let the file system copy where it can"),
             .init(.salvage, nil, "salvage", help: "go on after read errors: what cannot be read becomes zeroes"),
             .init(.outOfOrder, "W", "oob-writes", help: "write in any order, which can be faster"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [
             .init("SRC_FILENAME", help: "an image to read; several are put one behind the other"), .init("TGT_FILENAME", help: "the image to write"),
@@ -56,8 +56,7 @@ enum ConvertCommand: ImgCommand {
         }
         let plan = try ConvertPlan(arguments)
         let objects = try UserObjects.make(arguments.all(.object))
-        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        try await Conversion(plan, on: ioContext, objects: objects).run()
+        try await Conversion(plan, on: context.ioContext, objects: objects).run()
         return 0
     }
 }

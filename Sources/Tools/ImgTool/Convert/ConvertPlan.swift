@@ -18,8 +18,7 @@ struct ConvertPlan: Sendable {
     var backingFormat: String?
     var createsTarget = true
     var targetIsZero = false
-    var progress = ProgressReporter.Style.none
-    var isQuiet = false
+    var progress = ProgressReporter.Style.whenItTakesLong
     var copy = CopySettings()
     var compresses = false
     /// Whether the data may be written in any order.
@@ -38,20 +37,17 @@ struct ConvertPlan: Sendable {
         for option in arguments.occurrences {
             let value = option.value ?? ""
             switch option.key {
-            case .quiet: isQuiet = true
             case .sourceFormat: sourceFormat = value
             case .sourceImageOptions: sourcesAreOptions = true
             case .sourceCache:
-                guard let mode = CacheMode(value) else { throw ToolFailure("Invalid source cache option: \(value)") }
-                sourceCache = mode
+                sourceCache = try CacheMode(argument: value, "source cache option") ?? sourceCache
             case .targetFormat: (targetFormat, formatIsGiven) = (value, true)
             case .targetImageOptions: targetIsOptions = true
             case .targetOptions:
                 guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
                 targetOptions.append(value)
             case .targetCache:
-                guard let mode = CacheMode(value) else { throw ToolFailure("Invalid cache option: \(value)") }
-                targetCache = mode
+                targetCache = try CacheMode(argument: value, "cache option") ?? targetCache
             case .backing: backing = value
             case .backingFormat: backingFormat = value
             case .noCreate: createsTarget = false
@@ -65,10 +61,10 @@ struct ConvertPlan: Sendable {
             case .snapshot: snapshot = try SnapshotChoice.Wish(value)
             case .bitmaps: copiesBitmaps = true
             case .skipBrokenBitmaps: skipsBrokenBitmaps = true
-            case .progress, .salvage, .copyOffload, .object, .help: break
+            case .quiet, .progress, .salvage, .copyOffload, .object, .help: break
             }
         }
-        progress = try .init(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
+        progress = try arguments.progressStyle()
         if sourcesAreOptions && sourceFormat != nil || targetIsOptions && formatIsGiven {
             throw ToolFailure("--image-opts and --format are mutually exclusive")
         }
@@ -88,7 +84,7 @@ struct ConvertPlan: Sendable {
         }
         guard arguments.operands.count >= 2, let last = arguments.operands.last else { throw ToolFailure("Must specify image file name") }
         sources = arguments.operands.dropLast()
-        if arguments.contains(.salvage) { salvage = Salvage(isQuiet: isQuiet) }
+        if arguments.contains(.salvage) { salvage = Salvage(isQuiet: arguments.contains(.quiet)) }
         target = last
     }
 

@@ -12,13 +12,13 @@ enum CreateCommand: ImgCommand {
             "[-f FMT] [-o FMT_OPTS] [-b BACKING_FILENAME -F BACKING_FMT] [-u]", "[-q] [--object OBJDEF] FILENAME [SIZE[bkKMGTPE]]",
         ],
         options: [
-            .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
+            .quiet(.quiet),
             .init(.format, "f", "format", value: "FMT", help: "format of the new image (default: raw)"),
             .init(.options, "o", "options", value: "FMT_OPTS", help: "options of the format; '-o help' lists them"),
             .init(.backing, "b", "backing", value: "BACKING_FILENAME", help: "put the new image on top of this one"),
             .init(.backingFormat, "F", "backing-format", value: "BACKING_FMT", help: "the format of BACKING_FILENAME"),
             .init(.trustsBacking, "u", "backing-unsafe", help: "do not look at BACKING_FILENAME, which need not exist"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [
             .init("FILENAME", help: "the image; an existing file is replaced"),
@@ -42,8 +42,9 @@ enum CreateCommand: ImgCommand {
         if arguments.operands.count > 2 { throw context.usageFailure("Unexpected argument: \(arguments.operands[2])") }
         let objects = try UserObjects.make(arguments.all(.object))
 
-        guard let ioContext = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-        let session = ImageSession(context: ioContext, objects: objects)
+        let session = ImageSession(context: context.ioContext, objects: objects)
+        Interruption.leaves("'\(wish.filename)' is incomplete")
+        defer { Interruption.leavesNothing() }
         do throws(ToolFailure) {
             let request = try await CreateRequest(wish, in: session)
             if !arguments.contains(.quiet) { StandardStreams.print(request.announcement) }

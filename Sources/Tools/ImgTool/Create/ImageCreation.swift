@@ -42,27 +42,11 @@ struct ImageCreation {
         let path = reference.options["filename"]?.string ?? name
         let isNew = try HostFile.create(path)
         do throws(BlockError) {
-            let file = try await open(reference)
-            do throws(BlockError) {
-                try await file.backend.resize(to: 0)
-                try await body(file.backend)
-            } catch {
-                do { try await session.close(file) } catch {}
-                throw error
-            }
-            try await session.close(file)
+            try await session.withEmptied(reference, cache: cache, body)
         } catch {
             if isNew { try HostFile.remove(path) }
             throw error
         }
-    }
-
-    private func open(_ reference: ImageReference) async throws(BlockError) -> OpenImage {
-        var settings = ImageSettings()
-        settings.isReadOnly = false
-        settings.resizes = true
-        settings.cache = cache
-        return try await session.open(reference, settings)
     }
 
     private static func wholeSectors(_ size: Int) throws(BlockError) -> Int {
@@ -92,25 +76,18 @@ struct ImageCreation {
     }
 
     private func fill(_ reference: ImageReference, _ plan: Plan, _ dataFile: BlockBackend? = nil) async throws(BlockError) {
-        let file = try await open(reference)
-        do throws(BlockError) {
-            try await file.backend.resize(to: 0)
+        try await session.withEmptied(reference, cache: cache) { file async throws(BlockError) in
             switch plan {
             case .plain(let byteCount, let preallocation, let format):
                 do throws(BlockError) {
-                    try await file.backend.resize(to: byteCount, preallocation: preallocation)
+                    try await file.resize(to: byteCount, preallocation: preallocation)
                 } catch where error.code == .tooLarge {
                     throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
                 }
             case .qcow2(let options, let name):
-                try await QCOW2Driver.create(options, in: file.backend, dataFile: dataFile, dataFileName: name)
+                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: name)
             }
-        } catch {
-            // What went wrong first is what the user needs to know.
-            do { try await session.close(file) } catch {}
-            throw error
         }
-        try await session.close(file)
     }
 }
 

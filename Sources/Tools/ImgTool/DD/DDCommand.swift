@@ -5,7 +5,7 @@ import ToolSupport
 
 /// `dd`: copies part of an image into a new one.
 enum DDCommand: ImgCommand {
-    enum Key: OptionKey { case help, format, imageOptions, outputFormat, forceShare, object }
+    enum Key: ImageOptionKey { case help, format, imageOptions, outputFormat, forceShare, object }
 
     static let declaration = CommandDeclaration<Key>(
         "dd", summary: "Copy input to output with optional format conversion",
@@ -15,7 +15,7 @@ enum DDCommand: ImgCommand {
             .init(.imageOptions, nil, "image-opts", help: "INPUT is a list of options instead of a file name", "(not together with --format)"),
             .init(.outputFormat, "O", "output-format", value: "OUTPUT_FMT", help: "the format of OUTPUT (default: raw)"),
             .init(.forceShare, "U", "force-share", help: "open INPUT even if another process writes to it"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [
             .init("bs=BLOCK_SIZE", help: "what count and skip count, in bytes (default: 512)"),
@@ -27,25 +27,19 @@ enum DDCommand: ImgCommand {
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
         let wish = try DDOperands(arguments.operands)
         guard let input = wish.input, let output = wish.output else { throw ToolFailure("Must specify both input and output files") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let named = try arguments.image(input)
         let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
         var settings = ImageSettings()
         settings.forceShare = arguments.contains(.forceShare)
-        let source = PaddedImage(try await session.open(input, isOptions: isOptions, format: format, settings))
+        let source = PaddedImage(try await session.open(named, settings))
         let range = wish.range(inImageOf: source.length)
         if range == nil { StandardStreams.printError("\(context.name): \(input): cannot skip to specified offset\n") }
 
-        ProcessSignals.setLastWords(HalfMade.text(output))
-        defer { ProcessSignals.setLastWords(nil) }
+        Interruption.leaves("'\(output)' is incomplete")
+        defer { Interruption.leavesNothing() }
         let target = try await makeOutput(output, arguments.last(.outputFormat) ?? "raw", byteCount: range?.count ?? 0, in: session)
-        do throws(ToolFailure) {
+        try await session.closing { () async throws(ToolFailure) in
             if let range { try await copy(range, of: source, to: target) }
-            do throws(BlockError) { try await session.close(target) } catch { throw ToolFailure(nil, error) }
-        } catch {
-            do { try await session.close() } catch {}
-            throw error
         }
         return 0
     }
@@ -61,7 +55,7 @@ enum DDCommand: ImgCommand {
         }
         var settings = ImageSettings()
         settings.isReadOnly = false
-        return try await session.open(name, format: format.name, settings)
+        return try await session.open(ImageArgument(name, format: format.name), settings)
     }
 
     /// Bytes that one request moves.

@@ -5,31 +5,29 @@ import ToolSupport
 
 /// `graph`: draws the nodes that an image is made of.
 enum GraphCommand: ImgCommand {
-    enum Key: OptionKey { case help, format, imageOptions, output, forceShare, object }
+    enum Key: ImageOptionKey { case help, format, imageOptions, output, forceShare, object }
 
     static let declaration = CommandDeclaration<Key>(
         "graph", summary: "Draw an image's backing chain and what lies below it",
         usage: ["[-f FMT | --image-opts] [--output text|dot|svg] [-U]", "[--object OBJDEF] FILENAME"],
         options: [
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .format(.format),
+            .imageOptions(.imageOptions),
             .init(.output, nil, "output", value: "text|dot|svg", help: "lines of text (the default), Graphviz's language, or a picture"),
             .init(.forceShare, "U", "force-share", help: "open the images even if another process writes to them"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
         let output = arguments.last(.output) ?? "text"
         guard ["text", "dot", "svg"].contains(output) else { throw context.usageFailure("--output expects 'text', 'dot' or 'svg' not '\(output)'") }
-        guard arguments.operands.count == 1, let name = arguments.operands.first else { throw context.usageFailure("Expecting one image file name") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let name = try context.oneImageName(arguments.operands)
+        let named = try arguments.image(name)
         let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
         var settings = ImageSettings()
         settings.forceShare = arguments.contains(.forceShare)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        let image = try await session.open(named, settings)
         let drawing = GraphDrawing(image.node)
         let text = output == "dot" ? drawing.dot : output == "svg" ? drawing.svg : drawing.text
         // Nothing was written.

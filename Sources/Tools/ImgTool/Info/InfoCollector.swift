@@ -20,31 +20,31 @@ struct InfoCollector {
     }
 
     /// - Parameter follows: whether to go on to the backing file, its backing file, and so on.
-    func chain(from name: String, isOptions: Bool, format: String?, follows: Bool) async throws(ToolFailure) -> [ImageInfo] {
+    func chain(from image: ImageArgument, follows: Bool) async throws(ToolFailure) -> [ImageInfo] {
         var chain: [ImageInfo] = []
         var seen: Set<String> = []
-        var next: (name: String, isOptions: Bool, format: String?)? = (name, isOptions, format)
-        while let (name, isOptions, format) = next {
-            guard seen.insert(name).inserted, chain.count < Self.maximumChainLength else {
-                throw ToolFailure("Backing file '\(name)' creates an infinite loop.")
+        var next: ImageArgument? = image
+        while let image = next {
+            guard seen.insert(image.text).inserted, chain.count < Self.maximumChainLength else {
+                throw ToolFailure("Backing file '\(image.text)' creates an infinite loop.")
             }
-            let info = try await describe(name, isOptions: isOptions, format: format)
+            let info = try await describe(image)
             chain.append(info)
-            next = follows ? info.backing.map { ($0.fullName ?? $0.name, false, $0.format) } : nil
+            next = follows ? info.backing.map { ImageArgument($0.fullName ?? $0.name, format: $0.format) } : nil
         }
         return chain
     }
 
-    private func describe(_ name: String, isOptions: Bool, format: String?) async throws(ToolFailure) -> ImageInfo {
+    private func describe(_ named: ImageArgument) async throws(ToolFailure) -> ImageInfo {
         guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
         let session = ImageSession(context: context, objects: objects)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
+        let image = try await session.open(named, settings)
         do throws(BlockError) {
             let info = try await Self.info(of: image.node, shownAs: image.displayName)
             try await session.close(image)
             return info
         } catch {
-            throw ToolFailure("Could not open '\(name)'", error)
+            throw ToolFailure("Could not open '\(named.text)'", error)
         }
     }
 

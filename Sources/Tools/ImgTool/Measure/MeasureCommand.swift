@@ -9,7 +9,7 @@ import ToolSupport
 
 /// `measure`: how much room a new image would take.
 enum MeasureCommand: ImgCommand {
-    enum Key: OptionKey { case help, sourceFormat, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object }
+    enum Key: ImageOptionKey { case help, format, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object }
 
     static let declaration = CommandDeclaration<Key>(
         "measure", summary: "Calculate file size required for a new image",
@@ -20,12 +20,12 @@ enum MeasureCommand: ImgCommand {
             .init(.targetFormat, "O", "target-format", value: "FMT", help: "the new image's format (default: raw)"),
             .init(.options, "o", nil, value: "OPTIONS", help: "options of the new image's format"),
             .init(.size, "s", "size", value: "SIZE", help: "measure an empty image of this size"),
-            .init(.sourceFormat, "f", "format", value: "FMT", help: "the format of FILENAME; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .init(.format, "f", "format", value: "FMT", help: "the format of FILENAME; found out when not given"),
+            .imageOptions(.imageOptions),
             .init(.snapshot, "l", "snapshot", value: "SNAPSHOT", help: "measure this snapshot: an ID, a name,", "or snapshot.id=ID,snapshot.name=NAME"),
-            .init(.output, nil, "output", value: "human|json", help: "output for people (the default) or for programs"),
-            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .output(.output),
+            .forceShare(.forceShare),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "measure what a conversion of this image would take")])
 
@@ -40,13 +40,13 @@ enum MeasureCommand: ImgCommand {
             case .size: size = try NumberArgument.parse(value, "image size", in: 0...Int.max)
             case .snapshot: snapshot = try SnapshotChoice.Wish(value)
             case .options: guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
-            case .help, .sourceFormat, .imageOptions, .targetFormat, .forceShare, .object: break
+            case .help, .format, .imageOptions, .targetFormat, .forceShare, .object: break
             }
         }
         let objects = try UserObjects.make(arguments.all(.object))
         guard arguments.operands.count <= 1 else { throw ToolFailure("At most one filename argument is allowed.") }
         let name = arguments.operands.first
-        if name == nil, arguments.contains(.sourceFormat) || arguments.contains(.imageOptions) || snapshot != nil {
+        if name == nil, arguments.contains(.format) || arguments.contains(.imageOptions) || snapshot != nil {
             throw ToolFailure("--image-opts, -f, and -l require a filename argument.")
         }
         if name == nil, size == nil { throw ToolFailure("Either --size N or one filename must be specified.") }
@@ -55,11 +55,10 @@ enum MeasureCommand: ImgCommand {
         let session = ImageSession(context: context.ioContext, objects: objects)
         var source: OpenImage?
         if let name {
-            let format = arguments.last(.sourceFormat)
-            if arguments.contains(.imageOptions), format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+            let named = try arguments.image(name)
             var settings = ImageSettings()
             settings.forceShare = arguments.contains(.forceShare)
-            let image = try await session.open(name, isOptions: arguments.contains(.imageOptions), format: format, settings)
+            let image = try await session.open(named, settings)
             if let snapshot { try await SnapshotChoice.load(snapshot, of: image, in: session) }
             source = image
         }

@@ -5,7 +5,7 @@ import ToolSupport
 
 /// `rebase`: puts an image on another backing file, or on none.
 enum RebaseCommand: ImgCommand {
-    enum Key: OptionKey {
+    enum Key: ImageOptionKey, ProgressOptionKey {
         case help, quiet, progress, format, imageOptions, cache, backing, backingFormat, backingCache, unsafe, compress, forceShare, object
     }
 
@@ -16,10 +16,10 @@ enum RebaseCommand: ImgCommand {
             "[--object OBJDEF] [-c] FILENAME",
         ],
         options: [
-            .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
+            .quiet(.quiet),
             .progress(.progress),
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+            .format(.format),
+            .imageOptions(.imageOptions),
             .init(.cache, "t", "cache", value: "CACHE", help: "cache mode of FILENAME (default: writeback)"),
             .init(.backing, "b", "backing", value: "BACKING_FILENAME", help: "the new backing file, relative to FILENAME;", "an empty name for none"),
             .init(.backingFormat, "F", "backing-format", value: "BACKING_FMT", help: "the format of BACKING_FILENAME"),
@@ -27,20 +27,17 @@ enum RebaseCommand: ImgCommand {
             .init(.unsafe, "u", "backing-unsafe", help: "change only the name; look at no backing file"),
             .init(.compress, "c", "compress", help: "store compressed what is copied from the old backing file"),
             .init(.forceShare, "U", "force-share", help: "open the backing files even if another process writes to them"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
-        guard arguments.operands.count == 1, let name = arguments.operands.first else { throw context.usageFailure("Expecting one image file name") }
+        let name = try context.oneImageName(arguments.operands)
         let isUnsafe = arguments.contains(.unsafe)
         let backing = arguments.last(.backing)
         if !isUnsafe && backing == nil { throw context.usageFailure("Must specify backing file (-b) or use unsafe mode (-u)") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-        let isQuiet = arguments.contains(.quiet)
-        let style = try ProgressReporter.Style(isWanted: arguments.contains(.progress), value: arguments.last(.progress), isQuiet: isQuiet)
+        let named = try arguments.image(name)
+        let style = try arguments.progressStyle()
         let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
@@ -51,20 +48,15 @@ enum RebaseCommand: ImgCommand {
         backingSettings.forceShare = arguments.contains(.forceShare)
 
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
-        if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        let progress = ProgressReporter(style, isQuiet: isQuiet)
-        do throws(ToolFailure) {
+        let image = try await session.open(named, settings)
+        let progress = ProgressReporter(style)
+        Interruption.leaves("'\(name)' still has its old backing file: rebase it again")
+        defer { Interruption.leavesNothing() }
+        try await session.closing(progress) { () async throws(ToolFailure) in
             var rebase = Rebase(image, onto: backing ?? "", format: arguments.last(.backingFormat), in: session, progress)
             rebase.compresses = arguments.contains(.compress)
             try await rebase.run(isUnsafe: isUnsafe, backingSettings)
-            do throws(BlockError) { try await session.close() } catch { throw ToolFailure(nil, error) }
-        } catch {
-            progress.end(succeeded: false)
-            do { try await session.close() } catch {}
-            throw error
         }
-        progress.end(succeeded: true)
         return 0
     }
 }

@@ -6,19 +6,19 @@ import ToolSupport
 
 /// `resize`: makes an image larger or smaller.
 enum ResizeCommand: ImgCommand {
-    enum Key: OptionKey { case help, quiet, format, imageOptions, shrink, preallocation, object }
+    enum Key: ImageOptionKey { case help, quiet, format, imageOptions, shrink, preallocation, object }
 
     static let declaration: CommandDeclaration<Key> = {
         var declaration = CommandDeclaration<Key>(
             "resize", summary: "Resize the image to the new size",
             usage: ["[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]", "[--object OBJECTDEF] [-q] FILENAME [+-]SIZE[bkKMGTPE]"],
             options: [
-                .init(.quiet, "q", "quiet", help: "say nothing unless something goes wrong"),
-                .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-                .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
+                .quiet(.quiet),
+                .format(.format),
+                .imageOptions(.imageOptions),
                 .init(.shrink, nil, "shrink", help: "the image may become smaller, what lies beyond its end is lost"),
                 .init(.preallocation, nil, "preallocation", value: "PREALLOC", help: "how the new part is allocated: off, metadata, falloc or full"),
-                .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+                .object(.object),
             ],
             operands: [
                 .init("FILENAME", help: "the image"),
@@ -34,9 +34,7 @@ enum ResizeCommand: ImgCommand {
         guard let preallocation = PreallocMode(rawValue: word) else { throw ToolFailure("Invalid preallocation mode '\(word)'") }
         guard arguments.operands.count >= 2 else { throw context.usageFailure("Expecting image file name and size") }
         guard arguments.operands.count == 2 else { throw context.usageFailure("Extra argument(s) in command line") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let named = try arguments.image(arguments.operands[0])
         let objects = try UserObjects.make(arguments.all(.object))
         let size = try SizeChange(arguments.operands[1])
 
@@ -44,23 +42,17 @@ enum ResizeCommand: ImgCommand {
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.resizes = true
-        let image = try await session.open(arguments.operands[0], isOptions: isOptions, format: format, settings)
-        if let warning = image.probingWarning { StandardStreams.printError(warning) }
-        do throws(ToolFailure) {
+        let image = try await session.open(named, settings)
+        Interruption.leaves("resizing '\(named.text)' is incomplete: resize it again")
+        defer { Interruption.leavesNothing() }
+        try await session.closing { () async throws(ToolFailure) in
             let current = image.backend.length.roundedUp(to: ConvertSource.sectorSize)
             guard let total = size.applied(to: current), total > 0 else { throw ToolFailure("New image size must be positive") }
             if total <= current, preallocation != .off { throw ToolFailure("Preallocation can only be used for growing images") }
             if total < current, !arguments.contains(.shrink) {
                 throw ToolFailure("Use the --shrink option to perform a shrink operation.", advice: ["\(context.name): warning: \(shrinkWarning)"])
             }
-            do throws(BlockError) {
-                try await image.backend.resize(to: total, preallocation: preallocation)
-                try await session.close(image)
-            } catch { throw ToolFailure(nil, error) }
-        } catch {
-            // What went wrong first is what the user needs to know.
-            do { try await session.close() } catch {}
-            throw error
+            do throws(BlockError) { try await image.backend.resize(to: total, preallocation: preallocation) } catch { throw ToolFailure(nil, error) }
         }
         if !isQuiet { StandardStreams.print("Image resized.\n") }
         return 0

@@ -6,21 +6,21 @@ import ToolSupport
 
 /// `snapshot`: lists, makes, applies and deletes the snapshots inside an image.
 enum SnapshotCommand: ImgCommand {
-    enum Key: OptionKey { case help, quiet, format, imageOptions, forceShare, list, create, apply, delete, object }
+    enum Key: ImageOptionKey { case help, quiet, format, imageOptions, forceShare, list, create, apply, delete, object }
 
     static let declaration = CommandDeclaration<Key>(
         "snapshot", summary: "List or manipulate snapshots within image",
         usage: ["[-f FMT | --image-opts] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT]", "[-U] [-q] [--object OBJDEF] FILENAME"],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing but what was asked for"),
-            .init(.format, "f", "format", value: "FMT", help: "the image's format; found out when not given"),
-            .init(.imageOptions, nil, "image-opts", help: "FILENAME is a list of options instead of a file name", "(not together with --format)"),
-            .init(.forceShare, "U", "force-share", help: "open the image even if another process writes to it"),
+            .format(.format),
+            .imageOptions(.imageOptions),
+            .forceShare(.forceShare),
             .init(.list, "l", "list", help: "list the snapshots (the default)"),
             .init(.create, "c", "create", value: "SNAPSHOT", help: "make a snapshot of this name"),
             .init(.apply, "a", "apply", value: "SNAPSHOT", help: "the disk becomes what it was at this snapshot (an ID or a name)"),
             .init(.delete, "d", "delete", value: "SNAPSHOT", help: "delete the first snapshot of this name"),
-            .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
+            .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])
 
@@ -41,25 +41,16 @@ enum SnapshotCommand: ImgCommand {
             if chosen != nil { throw context.usageFailure("Cannot mix '-l', '-a', '-c', '-d'") }
             chosen = action
         }
-        guard arguments.operands.count == 1, let name = arguments.operands.first else { throw context.usageFailure("Expecting one image file name") }
-        let isOptions = arguments.contains(.imageOptions)
-        let format = arguments.last(.format)
-        if isOptions && format != nil { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+        let name = try context.oneImageName(arguments.operands)
+        let named = try arguments.image(name)
         let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
         let action = chosen ?? .list
         var settings = ImageSettings()
         if case .list = action { settings.isReadOnly = true } else { settings.isReadOnly = false }
         settings.unmaps = !settings.isReadOnly
         settings.forceShare = arguments.contains(.forceShare)
-        let image = try await session.open(name, isOptions: isOptions, format: format, settings)
-        if !settings.isReadOnly, let warning = image.probingWarning { StandardStreams.printError(warning) }
-        do throws(ToolFailure) {
-            try await run(action, on: image, in: session)
-            do throws(BlockError) { try await session.close() } catch { throw ToolFailure(nil, error) }
-        } catch {
-            do { try await session.close() } catch {}
-            throw error
-        }
+        let image = try await session.open(named, settings)
+        try await session.closing { () async throws(ToolFailure) in try await run(action, on: image, in: session) }
         return 0
     }
 

@@ -76,7 +76,7 @@ final class ServeRun {
             let image =
                 plan.isSnapshot && !plan.settings.isReadOnly
                 ? try await TemporaryOverlay.open(over: reference, plan.settings, in: session) : try await session.open(reference, plan.settings)
-            if !plan.settings.isReadOnly, let warning = image.probingWarning { StandardStreams.printError(warning) }
+            image.warnOfGuess()
             await session.graph.release(image.backend)
             try await loadSnapshot(of: image.node.name, in: session.graph)
             return try await withoutBeginning(of: image.node, in: session.graph)

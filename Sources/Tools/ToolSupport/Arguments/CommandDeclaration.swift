@@ -53,13 +53,6 @@ package struct OptionDeclaration<Key: OptionKey>: Sendable {
     }
 
     package var takesValue: Bool { value != nil }
-
-    /// `-p`, `--progress` and `--progress=json`, which every command has that may take long.
-    package static func progress(_ key: Key) -> OptionDeclaration {
-        var option = OptionDeclaration(key, "p", "progress", help: "show how far the work is;", "--progress=json prints one JSON object on each line")
-        option.hasOptionalValue = true
-        return option
-    }
 }
 
 /// An argument that is not an option, for the help text.

@@ -1,35 +1,51 @@
 import BlockGraph
+import IOCore
 import StrataBase
 
-// How tools open what their users name, and report it when that fails.
+// How tools open what their users name, report it when that fails, and close it.
 
 extension ImageSession {
-    /// Opens an image named on the command line.
-    /// - Parameters:
-    ///   - isOptions: whether the text is options (`--image-opts`) rather than a name.
-    ///   - format: what `-f` says.
+    /// Opens an image named on the command line, and warns if it is to be written to and its format is a guess.
     /// - Throws: `Could not open 'NAME': CAUSE`.
-    package func open(
-        _ text: String, isOptions: Bool = false, format: String? = nil, _ settings: ImageSettings
-    ) async throws(ToolFailure) -> OpenImage {
+    package func open(_ image: ImageArgument, _ settings: ImageSettings) async throws(ToolFailure) -> OpenImage {
         do throws(BlockError) {
-            let reference = isOptions ? try ImageReference(imageOptions: text) : try ImageReference(named: text, format: format)
-            return try await open(reference, settings)
+            let reference = image.isOptions ? try ImageReference(imageOptions: image.text) : try ImageReference(named: image.text, format: image.format)
+            let opened = try await open(reference, settings)
+            opened.warnOfGuess()
+            return opened
         } catch {
-            throw ToolFailure("Could not open '\(text)'", error)
+            throw ToolFailure("Could not open '\(image.text)'", error)
         }
+    }
+
+    /// Does the work of a command and then closes everything, whatever comes of it.
+    /// - Throws: what the work throws, or else what keeps the last metadata from being written.
+    package func closing<R>(_ progress: ProgressReporter? = nil, _ work: () async throws(ToolFailure) -> R) async throws(ToolFailure) -> R {
+        let result: R
+        do throws(ToolFailure) {
+            result = try await work()
+            do throws(BlockError) { try await close() } catch { throw ToolFailure(nil, error) }
+        } catch {
+            // What went wrong first is what the user needs to know.
+            do { try await close() } catch {}
+            progress?.end(succeeded: false)
+            throw error
+        }
+        progress?.end(succeeded: true)
+        return result
     }
 }
 
 extension OpenImage {
     /// What a tool says before it writes to an image whose format it has guessed to be raw.
-    package var probingWarning: String? {
-        guard wasProbed, node.formatName == "raw" else { return nil }
-        return """
+    package func warnOfGuess() {
+        guard wasProbed, node.formatName == "raw", !node.isReadOnly else { return }
+        StandardStreams.printError(
+            """
             WARNING: Image format was not specified for '\(reference.text)' and probing guessed raw.
                      Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
                      Specify the 'raw' format explicitly to remove the restrictions.
 
-            """
+            """)
     }
 }

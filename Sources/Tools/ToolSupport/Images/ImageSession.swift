@@ -55,6 +55,24 @@ package final class ImageSession: Sendable {
         try await graph.remove(nodeNamed: image.node.name)
     }
 
+    /// Lends out a file that is to become an image, emptied first, and closes it.
+    package func withEmptied(_ reference: ImageReference, cache: CacheMode = .writeback, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        var settings = ImageSettings()
+        settings.isReadOnly = false
+        settings.resizes = true
+        settings.cache = cache
+        let file = try await open(reference, settings)
+        do throws(BlockError) {
+            try await file.backend.resize(to: 0)
+            try await body(file.backend)
+        } catch {
+            // What went wrong first is what the user needs to know.
+            do { try await close(file) } catch {}
+            throw error
+        }
+        try await close(file)
+    }
+
     /// Closes everything.
     package func close() async throws(BlockError) { try await graph.closeAll() }
 

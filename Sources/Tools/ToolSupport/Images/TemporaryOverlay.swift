@@ -18,7 +18,9 @@ package enum TemporaryOverlay {
         let path = try HostFile.createTemporary(in: HostEnvironment["TMPDIR"] ?? "/var/tmp", prefix: "strata-overlay-")
         let image: OpenImage
         do throws(BlockError) {
-            try await format(path, byteCount: size, in: session)
+            try await session.withEmptied(ImageReference(named: path, format: "file")) { file async throws(BlockError) in
+                try await QCOW2Driver.create(BlockdevCreateOptionsQcow2(file: .reference(""), size: size), in: file)
+            }
             var overlay = reference
             overlay.options = JSONObject()
             overlay.options["driver"] = "qcow2"
@@ -42,19 +44,5 @@ package enum TemporaryOverlay {
         let size = image.node.length.roundedUp(to: 512)
         try await session.close(image)
         return size
-    }
-
-    private static func format(_ path: String, byteCount: Int, in session: ImageSession) async throws(BlockError) {
-        var settings = ImageSettings()
-        settings.isReadOnly = false
-        settings.resizes = true
-        let file = try await session.open(ImageReference(named: path, format: "file"), settings)
-        do throws(BlockError) {
-            try await QCOW2Driver.create(BlockdevCreateOptionsQcow2(file: .reference(""), size: byteCount), in: file.backend)
-        } catch {
-            do { try await session.close(file) } catch {}
-            throw error
-        }
-        try await session.close(file)
     }
 }

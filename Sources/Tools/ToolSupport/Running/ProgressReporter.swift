@@ -7,18 +7,14 @@ import Synchronization
 /// second.
 package final class ProgressReporter: Sendable {
     package enum Style: Sendable, Hashable {
-        case none
+        /// `-q` goes before all.
+        case silent
+        /// Nobody has asked: only a person at a terminal who has to wait sees anything.
+        case whenItTakesLong
+        /// `-p`.
         case line
+        /// `--progress=json`.
         case json
-
-        /// - Parameters:
-        ///   - isWanted: whether `-p` or `--progress` is given.
-        ///   - value: what follows `--progress=`.
-        ///   - isQuiet: `-q` goes before all.
-        package init(isWanted: Bool, value: String?, isQuiet: Bool) throws(ToolFailure) {
-            if let value, value != "json", value != "line" { throw ToolFailure("--progress expects 'line' or 'json' not '\(value)'") }
-            self = isQuiet || !isWanted ? .none : value == "json" ? .json : .line
-        }
     }
 
     private struct State {
@@ -29,25 +25,26 @@ package final class ProgressReporter: Sendable {
     }
 
     private let style: Style
-    /// Without `-p`: whether there is somebody who would like to see that it takes long.
-    private let mayWatch: Bool
+    private let isForWaitingPerson: Bool
     private let start = ContinuousClock.now
     private let state = Mutex(State())
     /// When a person begins to wonder.
     private static let patience = Duration.seconds(1)
 
-    package init(_ style: Style, isQuiet: Bool = false) {
+    package init(_ style: Style) {
         self.style = style
-        mayWatch = style == .none && !isQuiet && Terminal.isInteractive
+        isForWaitingPerson = style == .whenItTakesLong && Terminal.isInteractive
         ProcessSignals.noteProgressQuestions()
-        if style != .none { report(0, of: 1) }
+        if isAskedFor { report(0, of: 1) }
     }
+
+    private var isAskedFor: Bool { style == .line || style == .json }
 
     /// Prints when the percentage has moved by at least one hundredth of the whole. Any thread.
     package func report(_ done: Int, of total: Int) {
         let hundredths = total <= 0 ? 10000 : Int(Double(done) / Double(total) * 10000)
         if ProcessSignals.takeProgressQuestion() { StandardStreams.printError("    (\(Self.percent(hundredths))/100%)\n") }
-        let isShown = style != .none || (mayWatch && ContinuousClock.now - start > Self.patience)
+        let isShown = isAskedFor || (isForWaitingPerson && ContinuousClock.now - start > Self.patience)
         guard isShown else { return }
         let isDue = state.withLock { state in
             guard state.printed < 0 || hundredths >= state.printed + 100 || (hundredths == 10000 && state.printed != 10000) else { return false }
@@ -61,7 +58,7 @@ package final class ProgressReporter: Sendable {
     /// Ends the line.
     package func end(succeeded: Bool) {
         let (hasLine, printed) = state.withLock { ($0.hasLine, $0.printed) }
-        guard style != .none || hasLine else { return }
+        guard isAskedFor || hasLine else { return }
         // The line may be repeated, as qemu-img does, an object not.
         if succeeded, style != .json || printed != 10000 { print(10000) }
         if style != .json { StandardStreams.print("\n") }
@@ -70,7 +67,7 @@ package final class ProgressReporter: Sendable {
     private func print(_ hundredths: Int) {
         switch style {
         case .json: StandardStreams.print("{\"progress\": \(Self.percent(hundredths))}\n")
-        case .line, .none: StandardStreams.print("    (\(Self.percent(hundredths))/100%)\r")
+        case .line, .whenItTakesLong, .silent: StandardStreams.print("    (\(Self.percent(hundredths))/100%)\r")
         }
     }
 
