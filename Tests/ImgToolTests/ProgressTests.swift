@@ -1,62 +1,115 @@
 import Foundation
+import StrataTesting
 import Testing
 
 @Suite("what commands say while they work", .serialized)
 struct ProgressTests {
-    /// A slow conversion, its output so far one line that says that it has begun.
-    private func withConversion(_ flags: [String], _ body: (Process, _ output: FileHandle, _ errors: FileHandle) throws -> Void) throws {
+    /// A slow conversion that has begun: its output so far is one line.
+    private func withConversion(_ flags: [String], _ body: (ChildProcess) throws -> Void) throws {
         let pair = try ToolPair()
         defer { pair.remove() }
         try pair.prepare([["create", "-q", "a.raw", "4M"], ["io", "-f", "raw", "-c", "write -P 7 0 4M", "a.raw"]])
-        let process = Process()
-        process.executableURL = pair.program
-        process.arguments = ["convert", "-f", "raw", "-r", "4M", "-m", "1"] + flags + ["a.raw", "o.raw"]
-        process.currentDirectoryURL = pair.ours
-        let (output, errors) = (Pipe(), Pipe())
-        (process.standardOutput, process.standardError) = (output, errors)
-        try process.run()
-        defer {
-            if process.isRunning { process.terminate() }
-            process.waitUntilExit()
-        }
-        try body(process, output.fileHandleForReading, errors.fileHandleForReading)
+        let process = try ChildProcess(pair.program.path, ["convert", "-f", "raw", "-r", "4M", "-m", "1"] + flags + ["a.raw", "o.raw"], in: pair.ours)
+        #expect(try waitUntil { try !process.outputSoFar().output.isEmpty })
+        try body(process)
+        try process.wait()
     }
 
     @Test("SIGUSR1 asks how far it is, and the work goes on")
     func question() throws {
-        try withConversion(["-p"]) { process, output, errors in
-            _ = output.availableData
-            kill(process.processIdentifier, SIGUSR1)
-            let answer = String(decoding: errors.availableData, as: UTF8.self)
-            #expect(answer.wholeMatch(of: #/    \([0-9.]+/100%\)\n/#) != nil, "\(answer)")
-            _ = output.readDataToEndOfFile()
-            process.waitUntilExit()
-            #expect(process.terminationStatus == 0 && process.terminationReason == .exit)
+        try withConversion(["-p"]) { process in
+            process.send(SIGUSR1)
+            let finished = try process.wait()
+            #expect(finished.errorText.wholeMatch(of: #/    \([0-9.]+/100%\)\n/#) != nil && finished.succeeded, "\(finished)")
         }
     }
 
     @Test("an interrupted conversion says that its target is incomplete", arguments: [SIGINT, SIGTERM])
     func interruption(signal: Int32) throws {
-        try withConversion(["-p"]) { process, output, errors in
-            _ = output.availableData
-            kill(process.processIdentifier, signal)
-            let words = String(decoding: errors.readDataToEndOfFile(), as: UTF8.self)
-            process.waitUntilExit()
-            #expect(words.contains("qemu-img: interrupted: 'o.raw' is incomplete\n"), "\(words)")
-            #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == signal)
+        try withConversion(["-p"]) { process in
+            process.send(signal)
+            let finished = try process.wait()
+            #expect(finished.errorText.contains("qemu-img: interrupted: 'o.raw' is incomplete\n") && finished.ending == .signalled(signal), "\(finished)")
         }
     }
 
     @Test("--progress=json prints objects that grow to 100")
     func json() throws {
-        try withConversion(["--progress=json"]) { process, output, _ in
-            let lines = String(decoding: output.readDataToEndOfFile(), as: UTF8.self).split(separator: "\n")
-            process.waitUntilExit()
-            #expect(process.terminationStatus == 0)
-            let values = try lines.map { line in
+        try withConversion(["--progress=json"]) { process in
+            let finished = try process.wait()
+            let values = try finished.text.split(separator: "\n").map { line in
                 try #require((try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Double])?["progress"])
             }
-            #expect(values == values.sorted() && values.first == 0 && values.last == 100 && values.count > 3, "\(values)")
+            #expect(values == values.sorted() && values.first == 0 && values.last == 100 && values.count > 3 && finished.succeeded, "\(values)")
+        }
+    }
+
+    /// Commands that read `b.qcow2` slowly, or make much, with what they leave when they are interrupted; nil for those that write nothing.
+    private static let slow = [
+        ("convert SLOW o.raw", "'o.raw' is incomplete"), ("dd SLOW of=o.raw", "'o.raw' is incomplete"), ("commit SLOW", "still has all of its data: commit it again"),
+        ("rebase -b other.qcow2 -F qcow2 SLOW", "still has its old backing file: rebase it again"), ("compare SLOW o.qcow2", nil), ("measure -O qcow2 SLOW", nil),
+        ("check SLOW", nil), ("map SLOW", nil),
+    ] as [(String, String?)]
+
+    /// The words of such a command: its image is read from a device that takes some seconds for it.
+    private func words(_ command: String) -> [String] {
+        let image = "driver=qcow2,file.driver=throttle,file.throttle-group=t,file.file.driver=file,file.file.filename=b.qcow2"
+        let compared = "driver=qcow2,file.filename=o.qcow2"
+        return command.split(separator: " ").flatMap { word -> [String] in
+            switch word {
+            case "SLOW": ["--object", "throttle-group,id=t,x-iops-total=20,x-bps-total=300000", "--image-opts", command.hasPrefix("dd") ? "if=\(image)" : image]
+            case "o.qcow2": [compared]
+            default: [String(word)]
+            }
+        }
+    }
+
+    private func withSlowImages(_ body: (ToolPair) throws -> Void) throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare([
+            ["create", "-q", "-f", "qcow2", "a.qcow2", "4M"], ["create", "-q", "-f", "qcow2", "other.qcow2", "4M"],
+            ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "-b", "a.qcow2", "-F", "qcow2", "b.qcow2"], ["io", "-c", "write -P 7 0 1M", "-c", "write -P 8 2M 1M", "b.qcow2"],
+            ["convert", "-O", "qcow2", "b.qcow2", "o.qcow2"],
+        ])
+        try body(pair)
+    }
+
+    @Test("SIGUSR1 is a question to every command that may take long, and ends none", arguments: slow.map(\.0))
+    func questions(command: String) throws {
+        try withSlowImages { pair in
+            let process = try ChildProcess(pair.program.path, words(command), in: pair.ours)
+            #expect(
+                try waitUntil {
+                    // Its handler has to be there: an early one is asked again.
+                    if SignalSet.catches(SIGUSR1, process.identifier) { process.send(SIGUSR1) }
+                    return try !process.outputSoFar().errors.isEmpty || !process.isRunning
+                })
+            process.send(SIGKILL)
+            let errors = try process.wait().errorText
+            #expect(errors.firstMatch(of: #/^    \([0-9.]+/100%\)\n/#) != nil, "\(errors)")
+        }
+    }
+
+    @Test("an interrupted command says what it leaves, and one that writes nothing says nothing", arguments: slow)
+    func interruptions(command: String, consequence: String?) throws {
+        try withSlowImages { pair in
+            let process = try ChildProcess(pair.program.path, words(command), in: pair.ours)
+            #expect(try waitUntil { consequence == nil ? SignalSet.catches(SIGUSR1, process.identifier) : SignalSet.catches(SIGINT, process.identifier) })
+            process.send(SIGINT)
+            let finished = try process.wait()
+            #expect(finished.ending == .signalled(SIGINT), "\(finished)")
+            #expect(finished.errorText.isEmpty == (consequence == nil) && finished.errorText.hasSuffix(consequence.map { "\($0)\n" } ?? ""), "\(finished)")
+        }
+    }
+
+    @Test("a person at a terminal sees that a command takes long", arguments: slow.map(\.0).filter { !$0.hasPrefix("map") })
+    func terminal(command: String) throws {
+        try withSlowImages { pair in
+            let script = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path
+            let finished = try run(
+                Strata.python, [script, pair.root.path, "[[\"/100%)\", {\"signal\": 15}]]", pair.program.path] + words(command), in: pair.ours)
+            #expect(!finished.errorText.contains("waited for"), "\(finished)")
         }
     }
 
@@ -65,5 +118,15 @@ struct ProgressTests {
         let pair = try ToolPair()
         defer { pair.remove() }
         #expect(try pair.runOurs(["convert", "--progress=xml", "a", "b"]).errors == "qemu-img: --progress expects 'line' or 'json' not 'xml'\n")
+    }
+}
+
+/// What a process does about signals, as the kernel tells it.
+enum SignalSet {
+    static func catches(_ signal: Int32, _ process: pid_t) -> Bool {
+        guard let status = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8),
+            let line = status.split(separator: "\n").first(where: { $0.hasPrefix("SigCgt:") }), let mask = UInt64(line.dropFirst(7).trimmingCharacters(in: .whitespaces), radix: 16)
+        else { return false }
+        return mask & (1 << UInt64(signal - 1)) != 0
     }
 }

@@ -1,12 +1,18 @@
 #include "process_calls.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct start {
@@ -132,6 +138,53 @@ void strata_set_last_words(const char *text) {
         sigaction(ends[i], &action, NULL);
         unblock(ends[i]);
     }
+}
+
+int strata_fork_limited(uint64_t memory) {
+    pid_t parent = getpid();
+    pid_t child = fork();
+    if (child < 0) return -errno;
+    if (child > 0) return child;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // The parent may have gone before.
+    if (getppid() != parent) _exit(1);
+    // An end for want of memory is foreseen: nobody needs a report of where it was.
+    static const int crashes[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) signal(crashes[i], SIG_DFL);
+    struct rlimit none = {0, 0}, limit = {memory, memory};
+    setrlimit(RLIMIT_CORE, &none);
+    if (memory && setrlimit(RLIMIT_DATA, &limit) < 0) return -errno;
+    return 0;
+}
+
+static int64_t milliseconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int strata_wait_limited(int child, int64_t milliseconds, int *status) {
+    int fd = pidfd_open(child, 0);
+    if (fd < 0) return -errno;
+    int64_t deadline = milliseconds < 0 ? -1 : milliseconds_now() + milliseconds;
+    int late = 0;
+    for (;;) {
+        int64_t rest = deadline < 0 ? -1 : deadline - milliseconds_now();
+        if (deadline >= 0 && rest <= 0) {
+            late = 1;
+            kill(child, SIGKILL);
+            break;
+        }
+        struct pollfd event = {.fd = fd, .events = POLLIN};
+        // A signal ends the wait; a limit beyond what poll takes is waited for in parts.
+        int ready = poll(&event, 1, rest < 0 ? 1000 : rest < 1000 ? (int)rest : 1000);
+        if (strata_take_user_signal()) kill(child, SIGUSR1);
+        if (ready > 0) break;
+    }
+    close(fd);
+    while (waitpid(child, status, 0) < 0)
+        if (errno != EINTR) return -errno;
+    return late;
 }
 
 int strata_daemonize(void) {

@@ -59,7 +59,7 @@ extension BlockCopier {
     /// Lets the kernel copy, and remembers when it does not.
     private func copyRange(_ range: Range<Int>) async throws(CopyFailure) -> Bool {
         do throws(BlockError) {
-            if try await source.copyRange(range, to: target, flags: settings.writeFlags) == .done { return true }
+            if try await source.copyRange(range, to: target, flags: rangeFlags) == .done { return true }
         } catch {
             throw CopyFailure(error.during("error while copying at byte \(range.lowerBound)"), range, isRead: false)
         }

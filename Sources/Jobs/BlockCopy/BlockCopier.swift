@@ -15,6 +15,8 @@ package final class BlockCopier: Sendable {
     /// Bytes that are written together: everything that goes to the target begins at multiples of it.
     let unit: Int
     let dataFlags: RequestFlags
+    /// What copies by the kernel carry.
+    let rangeFlags: RequestFlags
     let scan: ZeroScan
     let runs: RunMap?
     let work: any CopyWork
@@ -39,6 +41,7 @@ package final class BlockCopier: Sendable {
         unit = settings.compressionUnit ?? settings.wholeUnit
         copiesRanges = Atomic(settings.usesCopyRange && settings.compressionUnit == nil)
         dataFlags = settings.compressionUnit == nil ? settings.writeFlags : settings.writeFlags.union(.compressed)
+        rangeFlags = settings.sharesOnly ? settings.writeFlags.union(.sharedOnly) : settings.writeFlags
         // Leaving out part of a cluster saves nothing: the target would have to fill it up.
         scan = ZeroScan(unit: settings.sparseUnit == 0 ? 0 : settings.compressionUnit ?? max(settings.sparseUnit, clusterSize ?? 0))
         runs = settings.sourceIsStable ? RunMap(source) : nil

@@ -22,6 +22,8 @@ package struct CopySettings: Sendable {
     package var wholeUnit = 1
     /// Whether to let the kernel copy where source and target lie in host files. Given up after the first refusal.
     package var usesCopyRange = false
+    /// Whether the kernel may do no more than have the target share the source's blocks: then zeroes in the data are still found where it cannot.
+    package var sharesOnly = false
     /// Whether workers discard at the source what they have copied.
     package var discardsSource = false
     /// What writes carry.

@@ -51,4 +51,12 @@ extension HostFile {
         guard unsafe stat(path, &status) == 0 else { return nil }
         return "\(status.st_dev):\(status.st_ino)"
     }
+
+    /// Bytes that the file of that name takes on disk; nil when there is none.
+    package static func allocatedSize(ofFileNamed path: String) -> Int? {
+        var status = stat()
+        // SAFETY: as above.
+        guard unsafe stat(path, &status) == 0 else { return nil }
+        return Int(status.st_blocks) * 512
+    }
 }

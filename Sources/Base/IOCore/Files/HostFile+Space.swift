@@ -93,15 +93,20 @@ extension HostFile {
     ///
     /// Sharing is asked for by itself first (FICLONERANGE): it costs the same for any length and is all or nothing. copy_file_range shares too on some
     /// file systems, but in pieces, and on others it copies what could be shared.
+    /// - Parameter sharedOnly: copy nothing that cannot be shared.
     /// - Returns: bytes copied, possibly fewer, 0 where the source has ended; nil when these two files cannot be copied this way.
-    package func copyRange(from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, byteCount: Int) async throws(BlockError) -> Int? {
+    package func copyRange(
+        from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, byteCount: Int, sharedOnly: Bool = false
+    ) async throws(BlockError) -> Int? {
         let sharesBlocks =
             isRegularFile && source.isRegularFile && !refusesClones.load(ordering: .relaxed)
             && (sourceOffset.rawValue | offset.rawValue | byteCount).isAligned(to: Self.smallestBlock)
-        let (cloned, result) = await BlockingPool.run { [descriptor, from = source.descriptor] in
+        if sharedOnly, !sharesBlocks { return nil }
+        let (cloned, result) = await BlockingPool.run { [descriptor, from = source.descriptor] () -> (Int32, Int) in
             let (start, end) = (Int64(sourceOffset.rawValue), Int64(offset.rawValue))
             let cloned = sharesBlocks ? strata_clone_range(from, start, descriptor, end, Int64(byteCount)) : -EINVAL
-            return cloned == 0 ? (0, byteCount) : (cloned, strata_copy_file_range(from, start, descriptor, end, byteCount))
+            if cloned == 0 { return (0, byteCount) }
+            return (cloned, sharedOnly ? -Int(EOPNOTSUPP) : strata_copy_file_range(from, start, descriptor, end, byteCount))
         }
         switch cloned {
         case -EOPNOTSUPP, -ENOTTY, -ENOSYS: refusesClones.store(true, ordering: .relaxed)

@@ -15,7 +15,8 @@ extension FileDriver: CopyRanging {
         var done = 0
         while done < source.byteCount {
             let rest = source.slice(at: done, byteCount: source.byteCount - done)
-            let count = try await file.copyRange(from: rest.file, at: rest.offset, to: (offset + done).asHost, byteCount: rest.byteCount)
+            let count = try await file.copyRange(from: rest.file, at: rest.offset, to: (offset + done).asHost, byteCount: rest.byteCount,
+                sharedOnly: flags.contains(.sharedOnly))
             // No progress: the source's file ends inside the last unit of its node.
             guard let count, count > 0 else { return .unsupported }
             done += count

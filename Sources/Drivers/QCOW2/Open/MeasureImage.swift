@@ -25,7 +25,8 @@ extension QCOW2Driver {
     ///   - bitmaps: the source's persistent bitmaps; nil for a source that cannot have any.
     /// - Throws: for options that `create` would refuse, and when the source cannot say what it holds.
     package static func measure(
-        _ options: BlockdevCreateOptionsQcow2, source: BlockBackend? = nil, bitmaps: [MeasuredBitmap]? = nil
+        _ options: BlockdevCreateOptionsQcow2, source: BlockBackend? = nil, bitmaps: [MeasuredBitmap]? = nil,
+        progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
     ) async throws(BlockError) -> ImageMeasure {
         var options = options
         let wanted = source?.length ?? options.size
@@ -38,7 +39,7 @@ extension QCOW2Driver {
         let tables = geometry.tableBytes(forDisk: size)
         var data = source == nil ? 0 : size
         // Over a backing file nobody knows what would be copied.
-        if let source, options.backingFile == nil { data = try await allocatedBytes(of: source, clusterSize: geometry.clusterSize) }
+        if let source, options.backingFile == nil { data = try await allocatedBytes(of: source, clusterSize: geometry.clusterSize, progress) }
         if let mode = options.preallocation, mode == .full || mode == .falloc { data = size }
         return ImageMeasure(
             required: tables + data, fullyAllocated: tables + size,
@@ -56,7 +57,7 @@ extension QCOW2Driver {
     }
 
     /// Bytes in clusters of which some part is data.
-    private static func allocatedBytes(of source: BlockBackend, clusterSize: Int) async throws(BlockError) -> Int {
+    private static func allocatedBytes(of source: BlockBackend, clusterSize: Int, _ progress: (Int, Int) -> Void) async throws(BlockError) -> Int {
         var total = 0
         var position = 0
         let length = source.length
@@ -68,6 +69,7 @@ extension QCOW2Driver {
                 total += end - position.roundedDown(to: clusterSize)
             }
             position = end
+            progress(position, length)
         }
         return total
     }

@@ -17,4 +17,6 @@
     @inlinable package static var prefetch: RequestFlags { RequestFlags(rawValue: 1 << 5) }
     /// The synchronous path has been tried already and answered no: go straight to the engine.
     @inlinable package static var alreadyTried: RequestFlags { RequestFlags(rawValue: 1 << 6) }
+    /// A copy only if the file system lets both places share the blocks: otherwise it is `.unsupported`.
+    @inlinable package static var sharedOnly: RequestFlags { RequestFlags(rawValue: 1 << 7) }
 }

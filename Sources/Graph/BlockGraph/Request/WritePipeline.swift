@@ -104,7 +104,7 @@ enum WritePipeline {
     static func copy(
         _ node: BlockNode, _ driver: any CopyRanging, _ source: HostFileSpan, at offset: GuestOffset, flags: RequestFlags
     ) async throws(BlockError) -> Support {
-        let passed = flags.intersection(supportedFlags(node))
+        let passed = flags.intersection(supportedFlags(node).union(.sharedOnly))
         let outcome = try await serialized(node, GuestRange(offset, byteCount: source.byteCount)) { () async throws(BlockError) in
             try await driver.copyRange(from: source, to: offset, flags: passed)
         }

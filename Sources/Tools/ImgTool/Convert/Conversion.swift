@@ -115,6 +115,8 @@ struct Conversion {
         settings.writeFlags = target.writeFlags
         if plan.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize
+        // Clusters would be set apart for a copy that then may not be had.
+        if clusterSize != nil, settings.sharesOnly { settings.usesCopyRange = false }
         let threads = CopyThreads(context, for: settings.workers > 1 ? source.length : 0)
         defer { threads.stop() }
         // Threads that wait for each other's turn do not overlap. What it costs: the clusters of the target lie in the order of the source only

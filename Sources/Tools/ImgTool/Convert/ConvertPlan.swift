@@ -76,6 +76,9 @@ struct ConvertPlan: Sendable {
             if sparseIsGiven { throw ToolFailure("Cannot enable copy offloading when -S is used") }
             if arguments.contains(.salvage) { throw ToolFailure("Cannot use copy offloading in salvaging mode") }
         }
+        // Sharing blocks costs nothing. Only -C has the kernel copy, because then nobody looks for zeroes in the data.
+        copy.usesCopyRange = !compresses && !sparseIsGiven && !arguments.contains(.salvage)
+        copy.sharesOnly = !arguments.contains(.copyOffload)
         if createsTarget {
             if targetIsOptions { throw ToolFailure("--target-image-opts requires use of -n flag") }
             if targetIsZero { throw ToolFailure("--target-is-zero requires use of -n flag") }

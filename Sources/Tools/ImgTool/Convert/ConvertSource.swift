@@ -78,6 +78,12 @@ struct ConvertSource: CopySource {
         }
     }
 
+    func copyRange(_ range: Range<Int>, to target: BlockChild, flags: RequestFlags) async throws(BlockError) -> Support {
+        let part = part(at: range.lowerBound)
+        let inside = GuestRange(GuestOffset(range.lowerBound - part.start), byteCount: range.count)
+        return try await part.backend.root.copyRange(inside, to: target, at: GuestOffset(range.lowerBound), flags: flags)
+    }
+
     private func part(at position: Int) -> Part {
         var low = 0
         var high = parts.count - 1

@@ -45,15 +45,18 @@ enum CreateCommand: ImgCommand {
         let session = ImageSession(context: context.ioContext, objects: objects)
         Interruption.leaves("'\(wish.filename)' is incomplete")
         defer { Interruption.leavesNothing() }
+        let progress = ProgressReporter(arguments.contains(.quiet) ? .silent : .whenItTakesLong)
         do throws(ToolFailure) {
             let request = try await CreateRequest(wish, in: session)
             if !arguments.contains(.quiet) { StandardStreams.print(request.announcement) }
-            do throws(BlockError) { try await ImageCreation(session: session).create(request) } catch { throw ToolFailure(nil, error) }
+            do throws(BlockError) { try await ImageCreation(session: session, progress: progress).create(request) } catch { throw ToolFailure(nil, error) }
         } catch {
             var failure = error
+            progress.end(succeeded: false)
             failure.message = "\(wish.filename): \(failure.message)"
             throw failure
         }
+        progress.end(succeeded: true)
         return 0
     }
 }

@@ -11,6 +11,8 @@ struct ImageCreation {
     let session: ImageSession
     /// Cache mode of the new file.
     var cache = CacheMode.writeback
+    /// Told how much of a preallocated file is there.
+    var progress: ProgressReporter?
 
     /// Makes the image that `request` describes, replacing a file of that name. Everything that can be checked is checked before that.
     /// - Throws: what is wrong, without the file's name in front. A file that had to be made for this is gone again.
@@ -24,14 +26,22 @@ struct ImageCreation {
         let plan = try Plan(request, byteCount: byteCount)
         let isNew = try HostFile.create(path, extentHint: request.number("extent_size_hint") ?? HostFile.usualExtentHint)
         do throws(BlockError) {
-            guard case .qcow2(let options, let dataFile?) = plan else { return try await fill(reference, plan) }
-            try await withNewDataFile(dataFile) { data throws(BlockError) in
-                try await fill(reference, .qcow2(options, dataFile: dataFile), data)
+            try await watching(path, byteCount) { () async throws(BlockError) in
+                guard case .qcow2(let options, let dataFile?) = plan else { return try await fill(reference, plan) }
+                try await withNewDataFile(dataFile) { data throws(BlockError) in
+                    try await fill(reference, .qcow2(options, dataFile: dataFile), data)
+                }
             }
         } catch {
             if isNew { try HostFile.remove(path) }
             throw error
         }
+    }
+
+    /// What is preallocated shows in the room that the file takes.
+    private func watching(_ path: String, _ byteCount: Int, _ body: () async throws(BlockError) -> Void) async throws(BlockError) {
+        guard let progress else { return try await body() }
+        try await progress.watching(on: session.graph.context, { (HostFile.allocatedSize(ofFileNamed: path) ?? 0, byteCount) }, body)
     }
 
     /// Makes the file for guest data, replacing what was there, and lends it out.

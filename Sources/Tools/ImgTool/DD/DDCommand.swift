@@ -38,8 +38,9 @@ enum DDCommand: ImgCommand {
         Interruption.leaves("'\(output)' is incomplete")
         defer { Interruption.leavesNothing() }
         let target = try await makeOutput(output, arguments.last(.outputFormat) ?? "raw", byteCount: range?.count ?? 0, in: session)
-        try await session.closing { () async throws(ToolFailure) in
-            if let range { try await copy(range, of: source, to: target) }
+        let progress = ProgressReporter(.whenItTakesLong)
+        try await session.closing(progress) { () async throws(ToolFailure) in
+            if let range { try await copy(range, of: source, to: target, progress) }
         }
         return 0
     }
@@ -62,7 +63,7 @@ enum DDCommand: ImgCommand {
     private static let pieceSize = 1 << 20
 
     /// Copies what is not zero: the target is new, and reads as zero.
-    private static func copy(_ range: Range<Int>, of source: PaddedImage, to target: OpenImage) async throws(ToolFailure) {
+    private static func copy(_ range: Range<Int>, of source: PaddedImage, to target: OpenImage, _ progress: ProgressReporter) async throws(ToolFailure) {
         let buffer = IOBuffer(byteCount: min(pieceSize, max(range.count, 1)))
         defer { withExtendedLifetime(buffer) {} }
         var position = range.lowerBound
@@ -81,6 +82,7 @@ enum DDCommand: ImgCommand {
                 try await target.backend.write(piece, at: GuestOffset(position - range.lowerBound), flags: target.writeFlags)
             } catch { throw ToolFailure("error while writing to output image file", error) }
             position += piece.byteCount
+            progress.report(position - range.lowerBound, of: range.count)
         }
     }
 }

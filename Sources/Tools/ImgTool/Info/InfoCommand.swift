@@ -5,11 +5,11 @@ import ToolSupport
 
 /// `info`: what an image says about itself. Opens nothing but the image, unless the whole chain is asked for.
 enum InfoCommand: ImgCommand {
-    enum Key: ImageOptionKey { case help, format, imageOptions, backingChain, forceShare, object, output }
+    enum Key: ImageOptionKey, LimitsOptionKey { case help, format, imageOptions, backingChain, forceShare, object, output, limitsMemory, limitsTime }
 
     static let declaration = CommandDeclaration<Key>(
         "info", summary: "Display information about image",
-        usage: ["[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF]", "[--output human|json] FILENAME"],
+        usage: ["[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF]", "[--output human|json] [--limits-memory SIZE] [--limits-time SECONDS] FILENAME"],
         options: [
             .format(.format),
             .imageOptions(.imageOptions),
@@ -17,6 +17,8 @@ enum InfoCommand: ImgCommand {
             .forceShare(.forceShare),
             .output(.output),
             .object(.object),
+            .limitsMemory,
+            .limitsTime,
         ],
         operands: [.init("FILENAME", help: "the image")])
 

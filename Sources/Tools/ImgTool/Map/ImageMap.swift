@@ -21,7 +21,8 @@ struct ImageMap {
     /// Lines that are collected before they are written.
     private static let chunkSize = 64 << 10
 
-    func print(_ output: OutputFormat) async throws(BlockError) {
+    /// - Parameter progress: only answers questions: the map itself shows how far it is.
+    func print(_ output: OutputFormat, _ progress: ProgressReporter) async throws(BlockError) {
         var names = NodeDescriptions()
         var text = output == .human ? MapEntry.header : "["
         func flush() throws(BlockError) {
@@ -48,6 +49,7 @@ struct ImageMap {
                     current = next
                 }
                 position += extent.byteCount
+                progress.report(position - start, of: end - start)
             }
             try add(current, isLast: true)
         } catch {

@@ -39,7 +39,7 @@ enum MapCommand: ImgCommand {
         settings.forceShare = arguments.contains(.forceShare)
         let image = try await session.open(named, settings)
         try await session.closing { () async throws(ToolFailure) in
-            do throws(BlockError) { try await ImageMap(PaddedImage(image), from: start, byteCount: limit).print(output) } catch { throw ToolFailure(nil, error) }
+            do throws(BlockError) { try await ImageMap(PaddedImage(image), from: start, byteCount: limit).print(output, ProgressReporter(.silent)) } catch { throw ToolFailure(nil, error) }
         }
         return 0
     }

@@ -9,12 +9,15 @@ import ToolSupport
 
 /// `measure`: how much room a new image would take.
 enum MeasureCommand: ImgCommand {
-    enum Key: ImageOptionKey { case help, format, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object }
+    enum Key: ImageOptionKey, LimitsOptionKey {
+        case help, format, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object, limitsMemory, limitsTime
+    }
 
     static let declaration = CommandDeclaration<Key>(
         "measure", summary: "Calculate file size required for a new image",
         usage: [
-            "[-f FMT | --image-opts] [-O TARGET_FMT] [-o OPTIONS] [-l SNAPSHOT] [-U]", "[--output human|json] [--object OBJDEF] (--size SIZE | FILENAME)",
+            "[-f FMT | --image-opts] [-O TARGET_FMT] [-o OPTIONS] [-l SNAPSHOT] [-U]", "[--output human|json] [--object OBJDEF]",
+            "[--limits-memory SIZE] [--limits-time SECONDS] (--size SIZE | FILENAME)",
         ],
         options: [
             .init(.targetFormat, "O", "target-format", value: "FMT", help: "the new image's format (default: raw)"),
@@ -26,6 +29,8 @@ enum MeasureCommand: ImgCommand {
             .output(.output),
             .forceShare(.forceShare),
             .object(.object),
+            .limitsMemory,
+            .limitsTime,
         ],
         operands: [.init("FILENAME", help: "measure what a conversion of this image would take")])
 
@@ -40,7 +45,7 @@ enum MeasureCommand: ImgCommand {
             case .size: size = try NumberArgument.parse(value, "image size", in: 0...Int.max)
             case .snapshot: snapshot = try SnapshotChoice.Wish(value)
             case .options: guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
-            case .help, .format, .imageOptions, .targetFormat, .forceShare, .object: break
+            case .help, .format, .imageOptions, .targetFormat, .forceShare, .object, .limitsMemory, .limitsTime: break
             }
         }
         let objects = try UserObjects.make(arguments.all(.object))
@@ -62,14 +67,15 @@ enum MeasureCommand: ImgCommand {
             if let snapshot { try await SnapshotChoice.load(snapshot, of: image, in: session) }
             source = image
         }
-        let measure = try await measure(source, size: size ?? 0, arguments)
-        // Nothing was written.
-        do throws(BlockError) { try await session.close() } catch {}
-        guard StandardStreams.print(output == .json ? measure.json : measure.text) else { throw ToolFailure("Could not write to standard output") }
+        let progress = ProgressReporter(output == .json ? .silent : .whenItTakesLong)
+        let result = try await session.closing(progress) { () async throws(ToolFailure) -> ImageMeasure in
+            try await measure(source, size: size ?? 0, arguments, progress)
+        }
+        guard StandardStreams.print(output == .json ? result.json : result.text) else { throw ToolFailure("Could not write to standard output") }
         return 0
     }
 
-    private static func measure(_ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>) async throws(ToolFailure) -> ImageMeasure {
+    private static func measure(_ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>, _ progress: ProgressReporter) async throws(ToolFailure) -> ImageMeasure {
         let format = try CreateRequest.format(named: arguments.last(.targetFormat) ?? "raw")
         let list = OptionList(parsing: arguments.all(.options).joined(separator: ","))
         let request: CreateRequest
@@ -90,7 +96,7 @@ enum MeasureCommand: ImgCommand {
                 let options = try BlockdevCreateOptionsQcow2(request, byteCount: source?.backend.length ?? size)
                 var kept: [MeasuredBitmap]?
                 if let source { kept = try await bitmaps(of: source.node) }
-                return try await QCOW2Driver.measure(options, source: source?.backend, bitmaps: kept)
+                return try await QCOW2Driver.measure(options, source: source?.backend, bitmaps: kept) { progress.report($0, of: $1) }
             case "raw":
                 let length = source?.backend.length ?? size
                 guard length <= Int.max - ConvertSource.sectorSize else { throw BlockError(.tooLarge, "The image size is too large") }

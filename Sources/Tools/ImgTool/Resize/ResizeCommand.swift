@@ -45,14 +45,22 @@ enum ResizeCommand: ImgCommand {
         let image = try await session.open(named, settings)
         Interruption.leaves("resizing '\(named.text)' is incomplete: resize it again")
         defer { Interruption.leavesNothing() }
-        try await session.closing { () async throws(ToolFailure) in
+        let progress = ProgressReporter(isQuiet ? .silent : .whenItTakesLong)
+        try await session.closing(progress) { () async throws(ToolFailure) in
             let current = image.backend.length.roundedUp(to: ConvertSource.sectorSize)
             guard let total = size.applied(to: current), total > 0 else { throw ToolFailure("New image size must be positive") }
             if total <= current, preallocation != .off { throw ToolFailure("Preallocation can only be used for growing images") }
             if total < current, !arguments.contains(.shrink) {
                 throw ToolFailure("Use the --shrink option to perform a shrink operation.", advice: ["\(context.name): warning: \(shrinkWarning)"])
             }
-            do throws(BlockError) { try await image.backend.resize(to: total, preallocation: preallocation) } catch { throw ToolFailure(nil, error) }
+            let file = image.node.filename ?? ""
+            let taken = HostFile.allocatedSize(ofFileNamed: file) ?? 0
+            do throws(BlockError) {
+                // What is preallocated shows in the room that the file takes.
+                try await progress.watching(on: context.ioContext, { ((HostFile.allocatedSize(ofFileNamed: file) ?? 0) - taken, total - current) }) {
+                    () async throws(BlockError) in try await image.backend.resize(to: total, preallocation: preallocation)
+                }
+            } catch { throw ToolFailure(nil, error) }
         }
         if !isQuiet { StandardStreams.print("Image resized.\n") }
         return 0

@@ -6,6 +6,9 @@ protocol ImgCommand: SendableMetatype {
     associatedtype Key: OptionKey
     static var declaration: CommandDeclaration<Key> { get }
 
+    /// What the command may take.
+    static func limits(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> ResourceLimits
+
     /// Does the work on the main thread's I/O context.
     /// - Returns: the process's exit status.
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32
@@ -14,6 +17,7 @@ protocol ImgCommand: SendableMetatype {
 extension ImgCommand {
     static var name: String { declaration.name }
     static var summary: String { declaration.summary }
+    static func limits(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> ResourceLimits { ResourceLimits() }
 
     /// Splits the command line, answers `--help`, runs, and prints what went wrong.
     static func main(_ invocation: ToolInvocation, _ arguments: [String]) -> Int32 {
@@ -23,7 +27,12 @@ extension ImgCommand {
             if parsed.contains(.help) {
                 return StandardStreams.print(declaration.helpText(program: context.program)) ? 0 : 1
             }
+            if let status = try limits(parsed).enter() { return status }
             return try ToolRun.onMainContext { () async throws(ToolFailure) in try await run(parsed, context) }
         }
     }
+}
+
+extension ImgCommand where Key: LimitsOptionKey {
+    static func limits(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> ResourceLimits { try ResourceLimits(arguments) }
 }
