@@ -12,6 +12,28 @@ struct CatalogTests {
         #expect(inTable.subtracting(inCatalog).sorted() == [])
     }
 
+    @Test("a node knows every ability that its driver declares", arguments: ConformanceCase.all.filter { $0.alignment == 512 })
+    func abilities(current: ConformanceCase) async throws {
+        try await ConformanceBench.run(current) { _, backend in
+            let driver = backend.node.driver
+            #expect((driver.asFlushing != nil) == (driver is any Flushing))
+            #expect((driver.asZeroWriting != nil) == (driver is any ZeroWriting))
+            #expect((driver.asDiscarding != nil) == (driver is any Discarding))
+            #expect((driver.asResizing != nil) == (driver is any Resizing))
+            #expect((driver.asStatusReporting != nil) == (driver is any StatusReporting))
+            #expect((driver.asHostFileBacked != nil) == (driver is any HostFileBacked))
+            #expect((driver.asFaultObserving != nil) == (driver is any FaultObserving))
+            #expect((driver.asDraining != nil) == (driver is any Draining))
+            #expect((driver.asCopyRanging != nil) == (driver is any CopyRanging))
+            #expect((driver.asCompressedWriting != nil) == (driver is any CompressedWriting))
+            #expect((driver.asChecking != nil) == (driver is any Checking))
+            #expect((driver.asSnapshotting != nil) == (driver is any Snapshotting))
+            #expect((driver.asImageDescribing != nil) == (driver is any ImageDescribing))
+            #expect((driver.asBitmapPersisting != nil) == (driver is any BitmapPersisting))
+            #expect((driver.asChildChanging != nil) == (driver is any ChildChanging))
+        }
+    }
+
     @Test("limits that a node declares make sense", arguments: ConformanceCase.all)
     func limits(current: ConformanceCase) async throws {
         try await ConformanceBench.run(current) { _, backend in

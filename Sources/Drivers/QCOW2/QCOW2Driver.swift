@@ -30,6 +30,10 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     /// The backing file, which may come, go and change while no request runs.
     private let backingSlot: ChildSlot
     var backing: BlockChild? { backingSlot.child }
+    var hasBacking: Bool { !backingSlot.isEmpty }
+    /// For synchronous requests: `ChildSlot.withChild`.
+    @inline(__always)
+    func withBacking<R>(_ body: (BlockChild?) -> R) -> R { backingSlot.withChild(body) }
     /// As found when the image was opened. Fields that change live in `state`.
     var opened: ValidatedHeader
     /// Changes when an image is amended.

@@ -10,26 +10,29 @@ import ToolSupport
 
 // The one executable: the name it is called by, or else the first argument, says which tool it is.
 
-let helpText = """
-    Strata's tools for disk images. Usage:
-
-      strata TOOL [options]
-
-    Tools (run strata TOOL --help for each):
-    \(ToolName.allCases.map { "  \($0.rawValue) - \($0.summary)\n" }.joined())
-    For shells and for man:
-      strata completion bash|zsh|fish    prints a script that completes command lines
-      strata manual TOOL                 prints the tool's manual page (to read it: strata manual img | man -l -)
-
-    Options:
-      -h, --help
-         display this help and exit
-      -V, --version
-         display version info and exit
-
-    A link to this program named strata-img, qemu-img, strata-io, qemu-io, strata-nbd, qemu-nbd, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
-
+/// Made when it is asked for, like `manuals`: the globals of this file are computed before anything else happens.
+nonisolated var helpText: String {
     """
+        Strata's tools for disk images. Usage:
+
+          strata TOOL [options]
+
+        Tools (run strata TOOL --help for each):
+        \(ToolName.allCases.map { "  \($0.rawValue) - \($0.summary)\n" }.joined())
+        For shells and for man:
+          strata completion bash|zsh|fish    prints a script that completes command lines
+          strata manual TOOL                 prints the tool's manual page (to read it: strata manual img | man -l -)
+
+        Options:
+          -h, --help
+             display this help and exit
+          -V, --version
+             display version info and exit
+
+        A link to this program named strata-img, qemu-img, strata-io, qemu-io, strata-nbd, qemu-nbd, strata-daemon, qemu-storage-daemon or strata-qmp acts as that tool.
+
+        """
+}
 
 func run(_ commandLine: [String]) -> Int32 {
     switch ToolName.choose(commandLine) {
@@ -57,7 +60,7 @@ func run(_ commandLine: [String]) -> Int32 {
     }
 }
 
-let manuals = [imgManual, ioManual, nbdManual, daemonManual, qmpManual]
+nonisolated var manuals: [ToolManual] { [imgManual, ioManual, nbdManual, daemonManual, qmpManual] }
 
 func printCompletion(_ arguments: [String]) -> Int32 {
     guard arguments.count == 1, let shell = ShellCompletion(rawValue: arguments[0]) else {

@@ -1,12 +1,15 @@
-internal import CStrataLinux
+public import CStrataLinux
 import Synchronization
 
 /// The clock of request accounting: the processor's counter, read in one instruction.
 ///
 /// Ticks are turned into nanoseconds only when somebody asks. What one is worth is measured against the monotonic clock over the time that the
 /// program has run so far, so that it becomes more exact by itself.
-package enum TickClock {
-    package static var now: UInt64 { strata_ticks() }
+///
+/// Public, unlike its neighbours: a function of another module is inlined only when it is, and this one is a single instruction.
+public enum TickClock {
+    @inlinable @inline(__always)
+    public static var now: UInt64 { strata_ticks() }
 
     /// Where both clocks stood when the first accounting began.
     private static let start = (ticks: strata_ticks(), nanoseconds: strata_monotonic_now())

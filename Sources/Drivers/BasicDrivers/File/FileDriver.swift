@@ -20,8 +20,12 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
     var configuration: Configuration
     /// The configuration that a reopen prepares.
     var candidate: Configuration?
+    private let fileInUse: QuiescentReference<HostFile>
     /// The file in use. Reads and writes go here.
-    var file: HostFile
+    final var file: HostFile {
+        get { fileInUse.object }
+        set { fileInUse.replace(by: newValue) }
+    }
     /// The size as the graph sees it: that of the file, rounded up to whole units.
     let size: Atomic<Int>
     /// 512 bytes, as in all of QEMU's sizes; more where O_DIRECT moves more at a time.
@@ -62,7 +66,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         let file = try await Self.openFile(path, configuration.openOptions(writable: isWritable), configuration, opener.descriptorSets)
         size = Atomic(0)
         self.configuration = configuration
-        self.file = file
+        fileInUse = QuiescentReference(file)
         (unit, limits) = Self.geometry(of: file)
         size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
     }
@@ -106,7 +110,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
 
     // MARK: Requests
 
-    package final func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { file.tryRead(target, at: offset.asHost) }
+    package final func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool { fileInUse.borrow { $0.tryRead(target, at: offset.asHost) } }
 
     package final func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         Trace.fileReadBegin(path: path, offset: offset.rawValue, bytes: target.byteCount)
@@ -115,7 +119,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
     }
 
     package final func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
-        guard flags.isEmpty, file.tryWrite(source, at: offset.asHost) else { return false }
+        guard flags.isEmpty, fileInUse.borrow({ $0.tryWrite(source, at: offset.asHost) }) else { return false }
         grow(to: offset + source.byteCount)
         return true
     }

@@ -2,20 +2,28 @@ package import BlockGraph
 package import IOCore
 package import StorageSchema
 package import StrataBase
+import Synchronization
 
 /// A disk stored as it is (`driver=raw`): the file itself, or a window of it given by `offset` and `size`.
 package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, Resizing, StatusReporting, HostFileBacked, CopyRanging, ImageDescribing, Reopening,
-    @unchecked Sendable  // unchecked: `window` and `candidate` change only while no request runs (Reopening)
+    @unchecked Sendable  // unchecked: `candidate` is only touched by reopening, one at a time
 {
     package static let formatName = "raw"
     package static let kind = DriverKind.format
 
     private let file: BlockChild
-    private var window: Window
+    // The window, each part by itself: every request asks for one of them, and a load is all that it pays.
+    private let windowStart: Atomic<Int>
+    /// -1: the window goes on to the end of the file.
+    private let windowSize: Atomic<Int>
+    private let isWindowGiven: Atomic<Bool>
     /// The window that a reopen prepares.
     private var candidate: Window?
-    private var start: Int { window.start }
-    private var fixedSize: Int? { window.fixedSize }
+    private var start: Int { windowStart.load(ordering: .relaxed) }
+    private var fixedSize: Int? {
+        let size = windowSize.load(ordering: .relaxed)
+        return size < 0 ? nil : size
+    }
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {
         guard case .raw(let own) = options.branch else { throw BlockError(.invalidArgument, "options of another driver were given to 'raw'") }
@@ -27,7 +35,10 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     private init(_ file: BlockChild, offset: Int?, size: Int?) throws(BlockError) {
         self.file = file
-        window = try Window(offset: offset, size: size, fileLength: file.length)
+        let window = try Window(offset: offset, size: size, fileLength: file.length)
+        windowStart = Atomic(window.start)
+        windowSize = Atomic(window.fixedSize ?? -1)
+        isWindowGiven = Atomic(window.isGiven)
     }
 
     /// The part of the file that is the disk.
@@ -160,7 +171,7 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     /// A raw node with a window is an ordinary format to its file, one without is like a filter.
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
-        let role: ChildRole = (candidate ?? window).isGiven ? [.data, .primary] : [.filtered, .primary]
+        let role: ChildRole = (candidate?.isGiven ?? isWindowGiven.load(ordering: .relaxed)) ? [.data, .primary] : [.filtered, .primary]
         return DefaultPermissions.grant(kind: Self.kind, role: role, parents: parents, isReadOnly: isReadOnly)
     }
 
@@ -172,7 +183,11 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
     }
 
     package func commitReopen() async {
-        if let candidate { window = candidate }
+        if let candidate {
+            windowStart.store(candidate.start, ordering: .relaxed)
+            windowSize.store(candidate.fixedSize ?? -1, ordering: .relaxed)
+            isWindowGiven.store(candidate.isGiven, ordering: .relaxed)
+        }
         candidate = nil
     }
 

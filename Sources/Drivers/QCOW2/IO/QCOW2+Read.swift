@@ -85,19 +85,20 @@ extension QCOW2Driver {
     }
 
     func tryReadBacking(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        guard let backing else {
-            target.zero()
+        withBacking { backing in
+            guard let backing else {
+                target.zero()
+                return true
+            }
+            let inside = max(0, min(target.byteCount, backing.length - offset.rawValue))
+            if inside > 0, !backing.takesSynchronousRequests || !backing.tryRead(target.slice(at: 0, byteCount: inside), at: offset) { return false }
+            if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
             return true
         }
-        let inside = bytesInBacking(at: offset, target.byteCount)
-        if inside > 0, !backing.takesSynchronousRequests || !backing.tryRead(target.slice(at: 0, byteCount: inside), at: offset) { return false }
-        if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
-        return true
     }
 
     /// How many of the first `byteCount` bytes at `offset` the backing file has.
     func bytesInBacking(at offset: GuestOffset, _ byteCount: Int) -> Int {
-        guard let backing else { return 0 }
-        return max(0, min(byteCount, backing.length - offset.rawValue))
+        withBacking { backing in backing.map { max(0, min(byteCount, $0.length - offset.rawValue)) } ?? 0 }
     }
 }

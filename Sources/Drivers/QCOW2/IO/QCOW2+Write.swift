@@ -43,7 +43,7 @@ extension QCOW2Driver {
 
     private func tryPlan(at offset: GuestOffset, _ byteCount: Int) -> WritePlan? {
         // With a backing file a new cluster usually needs its surroundings, which is not for this path either.
-        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (backing != nil && byteCount & (geometry.subclusterSize &- 1) != 0)
+        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (hasBacking && byteCount & (geometry.subclusterSize &- 1) != 0)
         while true {
             let missing: Int
             do {

@@ -23,7 +23,7 @@ package final class BlockBackend: Sendable {
     package let accounting = BackendAccounting()
     let gate = RequestGate()
     /// Whether requests may enter and the node serves them.
-    private var isServing: Bool { gate.isOpen && root.node.isActive }
+    private var isServing: Bool { gate.isOpen && root.withNode { $0.isActive } }
     private let placement = Mutex(Placement.anywhere)
     private let rootName: Mutex<String>
 
@@ -187,7 +187,7 @@ package final class BlockBackend: Sendable {
     }
 
     func checkActive() throws(BlockError) {
-        if !root.node.isActive { throw BlockError(errno: EPERM, "Block node '\(node.name)' is inactive") }
+        if !root.withNode({ $0.isActive }) { throw BlockError(errno: EPERM, "Block node '\(node.name)' is inactive") }
     }
 
     private func check(_ range: GuestRange, _ operation: AccountedOperation?) throws(BlockError) {

@@ -12,7 +12,7 @@ extension BlockGraph {
         var backends: [BlockBackend] = []
         do throws(BlockError) {
             for name in names.sorted() {
-                guard let node = state.nodes[name]?.node, let driver = node.driver as? any BitmapPersisting, !node.isReadOnly, node.isActive else { continue }
+                guard let node = state.nodes[name]?.node, let driver = node.driver.asBitmapPersisting, !node.isReadOnly, node.isActive else { continue }
                 backends.append(try await makeBackend(named: "change of dirty bitmaps", on: name, PermissionGrant(used: .writeUnchanged, shared: .all)))
                 try await driver.prepareBitmapChange()
             }
@@ -27,7 +27,7 @@ extension BlockGraph {
 
     /// Removes a bitmap that nobody uses, from its image too.
     package func deleteBitmap(_ bitmap: DirtyBitmap, of nodeName: String) async throws(BlockError) {
-        if bitmap.isPersistent, let name = bitmap.name, let driver = state.nodes[nodeName]?.node.driver as? any BitmapPersisting {
+        if bitmap.isPersistent, let name = bitmap.name, let driver = state.nodes[nodeName]?.node.driver.asBitmapPersisting {
             try await driver.removeStoredBitmap(named: name)
         }
         removeBitmap(bitmap, from: nodeName)

@@ -94,7 +94,7 @@ extension BlockNode {
     }
 
     fileprivate func checkRoom(forBitmapNamed name: String, granularity: Int) async throws(BlockError) {
-        guard let driver = driver as? any BitmapPersisting else {
+        guard let driver = driver.asBitmapPersisting else {
             throw BlockError(.unsupported, "Can't store persistent bitmaps to \(self.name): Operation not supported")
         }
         do throws(BlockError) { try await driver.checkRoom(forBitmapNamed: name, granularity: granularity) } catch {

@@ -5,57 +5,50 @@ import Synchronization
 ///
 /// A driver that keeps bitmaps in its image makes the list (`BitmapPersisting`), so that both know the same ones; other nodes make their own.
 package final class DirtyBitmapList: Sendable {
-    private struct Contents: Sendable {
-        /// The oldest first.
-        var bitmaps: [DirtyBitmap] = []
-        var observer: (@Sendable (_ isTracking: Bool) -> Void)?
-    }
-
-    private let contents = Mutex(Contents())
+    /// The oldest first.
+    private let bitmaps = Mutex<[DirtyBitmap]>([])
+    /// Whether there are any: read by every write, without the lock.
+    private let isInUse = Atomic<Bool>(false)
 
     package init() {}
 
-    /// Has `observer` told, now and whenever it changes, whether there is anything to note. It runs under a lock: it must not wait.
-    func observe(_ observer: @escaping @Sendable (_ isTracking: Bool) -> Void) {
-        contents.withLock { contents in
-            contents.observer = observer
-            observer(!contents.bitmaps.isEmpty)
-        }
-    }
+    /// Whether writes have to be noted.
+    @inline(__always)
+    var isTracking: Bool { isInUse.load(ordering: .relaxed) }
 
     /// The oldest first, anonymous ones included.
-    package var all: [DirtyBitmap] { contents.withLock { $0.bitmaps } }
+    package var all: [DirtyBitmap] { bitmaps.withLock { $0 } }
     /// Those that users see.
     package var named: [DirtyBitmap] { all.filter { $0.name != nil } }
 
-    package func bitmap(named name: String) -> DirtyBitmap? { contents.withLock { $0.bitmaps.first { $0.name == name } } }
+    package func bitmap(named name: String) -> DirtyBitmap? { bitmaps.withLock { $0.first { $0.name == name } } }
 
     /// - Throws: `.alreadyExists` for a name that there is.
     package func add(_ bitmap: DirtyBitmap) throws(BlockError) {
-        let isNew = contents.withLock { contents in
-            if let name = bitmap.name, contents.bitmaps.contains(where: { $0.name == name }) { return false }
-            contents.bitmaps.append(bitmap)
-            contents.observer?(true)
+        let isNew = bitmaps.withLock { bitmaps in
+            if let name = bitmap.name, bitmaps.contains(where: { $0.name == name }) { return false }
+            bitmaps.append(bitmap)
+            isInUse.store(true, ordering: .sequentiallyConsistent)
             return true
         }
         if !isNew { throw BlockError(.alreadyExists, "Bitmap already exists: \(bitmap.name ?? "")") }
     }
 
     package func remove(_ bitmap: DirtyBitmap) {
-        contents.withLock { contents in
-            contents.bitmaps.removeAll { $0 === bitmap }
-            contents.observer?(!contents.bitmaps.isEmpty)
+        bitmaps.withLock { bitmaps in
+            bitmaps.removeAll { $0 === bitmap }
+            isInUse.store(!bitmaps.isEmpty, ordering: .sequentiallyConsistent)
         }
     }
 
     /// Called when a write is over, successful or not.
     func note(_ range: GuestRange) {
-        contents.withLock { contents in for index in contents.bitmaps.indices { contents.bitmaps[index].note(range) } }
+        bitmaps.withLock { bitmaps in for index in bitmaps.indices { bitmaps[index].note(range) } }
     }
 
     /// The node has this size from now on.
     package func noteSize(_ byteCount: Int) {
-        contents.withLock { contents in for index in contents.bitmaps.indices { contents.bitmaps[index].noteSize(byteCount) } }
+        bitmaps.withLock { bitmaps in for index in bitmaps.indices { bitmaps[index].noteSize(byteCount) } }
     }
 }
 

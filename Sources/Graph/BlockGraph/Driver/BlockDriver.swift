@@ -61,6 +61,23 @@ package protocol BlockDriver: AnyObject, Sendable {
     /// Writes out what is buffered and lets go of everything. Called once, when no request is left. Errors have nobody to go to: they are
     /// logged by the graph.
     func close() async throws(BlockError)
+
+    // What the driver can do beyond this: itself, seen as each protocol that it conforms to, else nil. Never written by hand: `DriverAbilities`.
+    var asFlushing: (any Flushing)? { get }
+    var asZeroWriting: (any ZeroWriting)? { get }
+    var asDiscarding: (any Discarding)? { get }
+    var asResizing: (any Resizing)? { get }
+    var asStatusReporting: (any StatusReporting)? { get }
+    var asHostFileBacked: (any HostFileBacked)? { get }
+    var asFaultObserving: (any FaultObserving)? { get }
+    var asDraining: (any Draining)? { get }
+    var asCopyRanging: (any CopyRanging)? { get }
+    var asCompressedWriting: (any CompressedWriting)? { get }
+    var asChecking: (any Checking)? { get }
+    var asSnapshotting: (any Snapshotting)? { get }
+    var asImageDescribing: (any ImageDescribing)? { get }
+    var asBitmapPersisting: (any BitmapPersisting)? { get }
+    var asChildChanging: (any ChildChanging)? { get }
 }
 
 extension BlockDriver {

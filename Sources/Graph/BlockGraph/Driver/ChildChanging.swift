@@ -1,3 +1,4 @@
+import IOCore
 package import StrataBase
 
 /// Can gain or lose children while the node lives: a format its backing file, a quorum its members.
@@ -26,12 +27,22 @@ package protocol BackingFileNaming: BlockDriver {
     func changeBackingFile(to file: String?, format: String?) async throws(BlockError)
 }
 
-/// Where a driver keeps a child that may come and go. Reading it costs a load.
-package final class ChildSlot: @unchecked Sendable {  // unchecked: `child` changes only while no request runs on the node (Docs/Concurrency.md)
-    package private(set) var child: BlockChild?
+/// Where a driver keeps a child that may come and go: while no request runs on the node (Docs/Concurrency.md).
+package final class ChildSlot: Sendable {
+    private final class Content: Sendable {
+        let child: BlockChild?
+        init(_ child: BlockChild?) { self.child = child }
+    }
+    private let content: QuiescentReference<Content>
 
-    package init(_ child: BlockChild?) { self.child = child }
+    package init(_ child: BlockChild?) { content = QuiescentReference(Content(child)) }
+
+    package var child: BlockChild? { content.borrow { $0.child } }
+    package var isEmpty: Bool { content.borrow { $0.child == nil } }
+    /// A look at the child that keeps nothing of it, as every synchronous request takes. `body` gets nil when there is none.
+    @inline(__always)
+    package func withChild<R>(_ body: (BlockChild?) -> R) -> R { content.borrow { body($0.child) } }
 
     /// To be called from `ChildChanging.adopt`.
-    package func set(_ child: BlockChild?) { self.child = child }
+    package func set(_ child: BlockChild?) { content.replace(by: Content(child)) }
 }

@@ -11,11 +11,10 @@ package protocol FaultObserving: BlockDriver {
 
 extension BlockChild {
     /// Whether the node below wants to know of fault points. Where it does, the `try` forms of requests have to return false.
-    package var observesFaultPoints: Bool { node.faultObserving != nil }
+    package var observesFaultPoints: Bool { withNode { $0.faultObserving != nil } }
 
     /// Tells the node below that a request has got to `point`. One load and one branch unless it listens.
     package func reached(_ point: BlkdebugEvent) {
-        guard let observer = node.faultObserving else { return }
-        observer.reached(point)
+        withNode { node in node.faultObserving?.reached(point) }
     }
 }

@@ -58,7 +58,7 @@ extension BlockGraph {
         var prepared: [BlockNode] = []
         do throws(BlockError) {
             for name in Set(change.reparented) {
-                guard let record = next.nodes[name], let driver = record.node.driver as? any ChildChanging else { continue }
+                guard let record = next.nodes[name], let driver = record.node.driver.asChildChanging else { continue }
                 try await driver.check(children: next.children(of: record))
             }
             for participant in change.participants {
@@ -102,7 +102,7 @@ extension BlockGraph {
             }
         }
         for name in Set(change.reparented) {
-            guard let record = next.nodes[name], let driver = record.node.driver as? any ChildChanging else { continue }
+            guard let record = next.nodes[name], let driver = record.node.driver.asChildChanging else { continue }
             driver.adopt(children: next.children(of: record))
         }
         for participant in change.participants { await participant.commit() }

@@ -8,11 +8,12 @@ import Synchronization
 /// Every call checks the range, pads and splits to what the node can take, and emulates what it cannot do, so that drivers see only requests
 /// they declared. Calls may come from any thread at once. The node at the other end and the permissions change only while no request is on
 /// the edge: inside a drained section, or before the edge is in use.
-package final class BlockChild: @unchecked Sendable {  // unchecked: `node` changes only while drained (Docs/Concurrency.md)
+package final class BlockChild: Sendable {
     /// As in QAPI: "file", "backing", "data-file"; "root" for a backend's.
     package let name: String
     package let role: ChildRole
-    package private(set) var node: BlockNode
+    /// Changes only while drained (Docs/Concurrency.md).
+    private let target: QuiescentReference<BlockNode>
     /// Numbers edges within a graph.
     package let id: UInt64
     /// What the node at the other end was called when it was opened because an image names it; nil when a user chose it.
@@ -27,24 +28,30 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     init(name: String, role: ChildRole, node: BlockNode, expectedFilename: String? = nil) {
         self.name = name
         self.role = role
-        self.node = node
+        target = QuiescentReference(node)
         self.expectedFilename = expectedFilename
         id = Self.nextID.add(1, ordering: .relaxed).oldValue
         usedPermissions = Atomic(0)
     }
 
     /// Points the edge to another node. Only inside a drained section.
-    func retarget(to node: BlockNode) { self.node = node }
+    func retarget(to node: BlockNode) { target.replace(by: node) }
+
+    /// The node at the other end.
+    package var node: BlockNode { target.object }
+    /// The same for a look that keeps nothing of it, as every synchronous request takes.
+    @inline(__always)
+    func withNode<R>(_ body: (BlockNode) -> R) -> R { target.borrow(body) }
 
     /// What the graph has granted to this parent.
     package var permissions: BlockPermissions { BlockPermissions(rawValue: usedPermissions.load(ordering: .relaxed)) }
     func grant(_ permissions: BlockPermissions) { usedPermissions.store(permissions.rawValue, ordering: .relaxed) }
 
     /// Whether a driver may pass a synchronous request on to its backing file: not while a very long chain lies below.
-    package var takesSynchronousRequests: Bool { node.height <= Self.synchronousLayers }
+    package var takesSynchronousRequests: Bool { withNode { $0.height <= Self.synchronousLayers } }
 
     /// The size of the node in bytes.
-    package var length: Int { node.length }
+    package var length: Int { withNode { $0.length } }
 
     /// Whether a synchronous request fits the node as it is: inside, and aligned.
     private func accepts(_ offset: GuestOffset, _ byteCount: Int, _ node: BlockNode) -> Bool {
@@ -56,8 +63,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
 
     /// Reads without waiting for anything; false when that is not possible (or there is an error to report): use `read`.
     package func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        let node = node
-        return accepts(offset, target.byteCount, node) && node.driver.tryRead(target, at: offset)
+        withNode { node in accepts(offset, target.byteCount, node) && node.driver.tryRead(target, at: offset) }
     }
 
     /// Reads `target.byteCount` bytes. What lies beyond the end of the node reads as zeroes.
@@ -76,15 +82,16 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
 
     /// Writes without waiting for anything; false when that is not possible: use `write`, which starts over.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = []) -> Bool {
-        let node = node
-        // Looked at once, before the write: who adds a bitmap waits until such writes are over (`BlockGraph.addBitmap`).
-        let watch = node.writeWatch
-        guard flags.isEmpty, permissions.contains(.write), accepts(offset, source.byteCount, node), !watch.contains(.looks),
-            node.driver.tryWrite(source, at: offset, flags: flags)
-        else { return false }
-        node.statistics.wrote(upTo: offset.rawValue &+ source.byteCount)
-        if watch.contains(.notes) { node.bitmaps.note(GuestRange(offset, byteCount: source.byteCount)) }
-        return true
+        withNode { node in
+            // Looked at once, before the write: who adds a bitmap waits until such writes are over (`BlockGraph.addBitmap`).
+            let isTracked = node.bitmaps.isTracking
+            guard flags.isEmpty, permissions.contains(.write), accepts(offset, source.byteCount, node), !node.looksAtWrites,
+                node.driver.tryWrite(source, at: offset, flags: flags)
+            else { return false }
+            node.statistics.wrote(upTo: offset.rawValue &+ source.byteCount)
+            if isTracked { node.bitmaps.note(GuestRange(offset, byteCount: source.byteCount)) }
+            return true
+        }
     }
 
     /// Writes all of `source`. Writing beyond the end makes the node grow if this parent may resize it.
@@ -222,7 +229,7 @@ package final class BlockChild: @unchecked Sendable {  // unchecked: `node` chan
     }
 
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
-        node.statusReporting?.tryBlockStatus(of: range, precise: precise)
+        withNode { $0.statusReporting?.tryBlockStatus(of: range, precise: precise) }
     }
 
     /// Where the range lies in a host file, if it does in one piece. Valid for the current turn only.

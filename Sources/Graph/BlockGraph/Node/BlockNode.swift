@@ -20,7 +20,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package let formatName: String
     package let kind: DriverKind
 
-    // Abilities: what the driver conforms to, looked up once because a cast costs more than a request.
+    // Abilities: what the driver conforms to, looked up once (`DriverAbilities`).
     let flushing: (any Flushing)?
     let zeroWriting: (any ZeroWriting)?
     let discarding: (any Discarding)?
@@ -41,11 +41,9 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Of these what every request needs: a multiple of this it has to be.
     private let alignment: Atomic<Int>
     var requestAlignment: Int { alignment.load(ordering: .relaxed) }
-    /// What writes are watched for. One load for writes that are not.
-    private let watch = Atomic<UInt8>(0)
-    var writeWatch: WriteWatch { WriteWatch(rawValue: watch.load(ordering: .relaxed)) }
+    private let looks = Atomic<Bool>(false)
     /// Whether writes cannot simply be handed on: zeroes are looked for, or a write threshold is set.
-    var looksAtWrites: Bool { writeWatch.contains(.looks) }
+    var looksAtWrites: Bool { looks.load(ordering: .relaxed) }
     /// Whether the bytes of a write are looked at before they are written, and not only where they go.
     var looksAtData: Bool { Self.looksAtWrites(options) }
     let threshold = WriteThreshold()
@@ -73,23 +71,23 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         self.identity = identity
         self.driver = driver
         self.options = options
-        isActive = options.isActive
+        active = Atomic(options.isActive)
         formatName = type(of: driver).formatName
         kind = type(of: driver).kind
-        flushing = driver as? any Flushing
-        zeroWriting = driver as? any ZeroWriting
-        discarding = driver as? any Discarding
-        resizing = driver as? any Resizing
-        statusReporting = driver as? any StatusReporting
-        hostFileBacked = driver as? any HostFileBacked
-        faultObserving = driver as? any FaultObserving
-        draining = driver as? any Draining
-        copyRanging = driver as? any CopyRanging
-        compressedWriting = driver as? any CompressedWriting
-        checking = driver as? any Checking
-        snapshotting = driver as? any Snapshotting
-        imageDescribing = driver as? any ImageDescribing
-        bitmaps = (driver as? any BitmapPersisting)?.bitmaps ?? DirtyBitmapList()
+        flushing = driver.asFlushing
+        zeroWriting = driver.asZeroWriting
+        discarding = driver.asDiscarding
+        resizing = driver.asResizing
+        statusReporting = driver.asStatusReporting
+        hostFileBacked = driver.asHostFileBacked
+        faultObserving = driver.asFaultObserving
+        draining = driver.asDraining
+        copyRanging = driver.asCopyRanging
+        compressedWriting = driver.asCompressedWriting
+        checking = driver.asChecking
+        snapshotting = driver.asSnapshotting
+        imageDescribing = driver.asImageDescribing
+        bitmaps = driver.asBitmapPersisting?.bitmaps ?? DirtyBitmapList()
         let children = driver.children
         descriptionWhenOpened = NodeDescription(
             formatName, kind: kind, identity: identity, backingName: imageDescribing?.backingName, isAlone: options.isAlone,
@@ -100,7 +98,6 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         alignment = Atomic(limits.requestAlignment)
         updateLooks()
         setBitmapsReadOnly()
-        bitmaps.observe { [weak self] isTracking in self?.setWatch(.notes, isTracking) }
     }
 
     /// Takes over the options that the node was reopened with.
@@ -114,7 +111,7 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     /// Takes over what a change of the graph means for the node: its own options, and limits that come from nodes below.
     func refresh(_ options: NodeOptions) {
         if options != self.options { self.options = options }
-        isActive = options.isActive
+        active.store(options.isActive, ordering: .relaxed)
         updateLooks()
         setBitmapsReadOnly()
         let limits = driver.limits
@@ -149,15 +146,11 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
         for bitmap in bitmaps.all where bitmap.isPersistent { bitmap.setReadOnly(options.isReadOnly) }
     }
 
-    private func updateLooks() { setWatch(.looks, Self.looksAtWrites(options) || threshold.bytes > 0) }
-
-    private func setWatch(_ reason: WriteWatch, _ isSet: Bool) {
-        if isSet { watch.bitwiseOr(reason.rawValue, ordering: .sequentiallyConsistent) } else { watch.bitwiseAnd(~reason.rawValue, ordering: .sequentiallyConsistent) }
-    }
+    private func updateLooks() { looks.store(Self.looksAtWrites(options) || threshold.bytes > 0, ordering: .sequentiallyConsistent) }
 
     /// To be called when something that changes data is over, successful or not. One load unless somebody notes it.
     func noteWrite(_ range: GuestRange) {
-        if !writeWatch.contains(.notes) { return }
+        if !bitmaps.isTracking { return }
         // One that has failed may not have made the node as long as it should.
         let end = min(range.end.rawValue, length)
         if end > range.start.rawValue { bitmaps.note(GuestRange(range.start, byteCount: end - range.start.rawValue)) }
@@ -178,7 +171,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package var compressionUnit: Int? { compressedWriting?.compressionUnit }
     package var isReadOnly: Bool { options.isReadOnly }
     /// The node serves requests. Kept apart from the options because every request asks.
-    package private(set) var isActive: Bool
+    package var isActive: Bool { active.load(ordering: .relaxed) }
+    private let active: Atomic<Bool>
 
     /// - Throws: for an inactive node that is to be the child of an active one.
     func refuseInactive(as child: String, of parent: String) throws(BlockError) {
@@ -192,13 +186,4 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
     package var backingChild: BlockChild? { children.first { $0.role.contains(.copyOnWrite) } }
     /// The child whose data shows through where this node has none of its own.
     package var chainChild: BlockChild? { children.first { !$0.role.isDisjoint(with: [.copyOnWrite, .filtered]) } }
-}
-
-/// What the writes to a node are watched for.
-struct WriteWatch: OptionSet {
-    let rawValue: UInt8
-    /// They are looked at before they are handed on.
-    static let looks = WriteWatch(rawValue: 1 << 0)
-    /// Dirty bitmaps note where they were.
-    static let notes = WriteWatch(rawValue: 1 << 1)
 }

@@ -10,7 +10,7 @@ package enum AccountedOperation: CaseIterable, Sendable, Hashable { case read, w
 /// It costs a request that is answered at once two readings of the processor's counter and four stores, and no lock:
 /// Docs/Decisions/0006-request-accounting.md has the figures. Any thread.
 package final class BackendAccounting: Sendable {
-    /// The counters of one kind of request. Several threads may add at once.
+    /// The counters of one kind of request. Several threads may add at once. They wrap around, so that an addition is one instruction.
     private struct Counters: ~Copyable, Sendable {
         let bytes = Atomic<Int>(0)
         let operations = Atomic<Int>(0)
@@ -81,9 +81,9 @@ package final class BackendAccounting: Sendable {
 
     @inline(__always)
     private static func add(_ byteCount: Int, _ elapsed: UInt64, to counters: borrowing Counters) {
-        counters.bytes.add(byteCount, ordering: .relaxed)
-        counters.operations.add(1, ordering: .relaxed)
-        counters.ticks.add(elapsed, ordering: .relaxed)
+        counters.bytes.wrappingAdd(byteCount, ordering: .relaxed)
+        counters.operations.wrappingAdd(1, ordering: .relaxed)
+        counters.ticks.wrappingAdd(elapsed, ordering: .relaxed)
     }
 
     /// Notes a request that has failed. It counts as access, and its time counts.
@@ -92,7 +92,7 @@ package final class BackendAccounting: Sendable {
         let elapsed = now > start ? now - start : 0
         with(operation) { counters in
             counters.failed.add(1, ordering: .relaxed)
-            counters.ticks.add(elapsed, ordering: .relaxed)
+            counters.ticks.wrappingAdd(elapsed, ordering: .relaxed)
         }
         lastEnd.store(now, ordering: .relaxed)
         if hasHistograms.load(ordering: .relaxed) { record(operation, elapsed) }

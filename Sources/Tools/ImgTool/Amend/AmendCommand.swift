@@ -7,8 +7,9 @@ import ToolSupport
 enum AmendCommand: ImgCommand {
     enum Key: ImageOptionKey, ProgressOptionKey { case help, quiet, progress, format, imageOptions, cache, force, options, object }
 
+    static let name = "amend"
     static let declaration = CommandDeclaration<Key>(
-        "amend", summary: "Update format-specific options of the image",
+        name, summary: "Update format-specific options of the image",
         usage: ["[-f FMT | --image-opts] [-t CACHE] [--force] [-p] [-q]", "[--object OBJDEF] -o OPTIONS FILENAME"],
         options: [
             .quiet(.quiet),

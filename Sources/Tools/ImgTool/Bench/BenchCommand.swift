@@ -10,8 +10,9 @@ enum BenchCommand: ImgCommand {
         case noDrain, forceShare, object
     }
 
+    static let name = "bench"
     static let declaration = CommandDeclaration<Key>(
-        "bench", summary: "Run simple image benchmark",
+        name, summary: "Run simple image benchmark",
         usage: [
             "[-f FMT | --image-opts] [-t CACHE] [-c COUNT] [-d DEPTH]", "[-o OFFSET] [-s BUFFER_SIZE] [-S STEP_SIZE] [-i AIO] [-n]",
             "[-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]]", "[-q] [-U] FILENAME",

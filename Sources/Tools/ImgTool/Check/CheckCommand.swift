@@ -8,8 +8,9 @@ import ToolSupport
 enum CheckCommand: ImgCommand {
     enum Key: ImageOptionKey, LimitsOptionKey { case help, quiet, format, imageOptions, cache, forceShare, output, repair, object, limitsMemory, limitsTime }
 
+    static let name = "check"
     static let declaration = CommandDeclaration<Key>(
-        "check", summary: "Check basic image integrity",
+        name, summary: "Check basic image integrity",
         usage: ["[-f FMT | --image-opts] [-T CACHE] [-r leaks|all] [-U]", "[--output human|json] [--object OBJDEF]", "[--limits-memory SIZE] [--limits-time SECONDS] FILENAME"],
         options: [
             .init(.quiet, "q", "quiet", help: "say only what is wrong"),

@@ -6,8 +6,9 @@ import ToolSupport
 enum CommitCommand: ImgCommand {
     enum Key: ImageOptionKey, ProgressOptionKey { case help, quiet, progress, format, imageOptions, cache, drop, base, rate, object }
 
+    static let name = "commit"
     static let declaration = CommandDeclaration<Key>(
-        "commit", summary: "Commit image to its backing file",
+        name, summary: "Commit image to its backing file",
         usage: ["[-f FMT | --image-opts] [-t CACHE] [-b BASE_IMG] [-d]", "[-r RATE] [-p] [-q] [--object OBJDEF] FILENAME"],
         options: [
             .quiet(.quiet),

@@ -6,8 +6,9 @@ import ToolSupport
 enum CompareCommand: ImgCommand {
     enum Key: ProgressOptionKey { case help, quiet, progress, firstFormat, secondFormat, imageOptions, strict, cache, forceShare, object }
 
+    static let name = "compare"
     static let declaration = CommandDeclaration<Key>(
-        "compare", summary: "Check if two images have the same contents",
+        name, summary: "Check if two images have the same contents",
         usage: ["[[-f FMT] [-F FMT] | --image-opts] [-s] [-T CACHE]", "[-p] [-q] [-U] [--object OBJDEF] FILENAME1 FILENAME2"],
         options: [
             .init(.quiet, "q", "quiet", help: "say only what goes wrong; the exit status tells the result"),

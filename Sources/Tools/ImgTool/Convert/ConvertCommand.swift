@@ -11,8 +11,9 @@ enum ConvertCommand: ImgCommand {
         case parallel, copyOffload, salvage, outOfOrder, object
     }
 
+    static let name = "convert"
     static let declaration = CommandDeclaration<Key>(
-        "convert", summary: "Copy one image to another with optional format conversion",
+        name, summary: "Copy one image to another with optional format conversion",
         usage: [
             "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-U]", "[-O TGT_FMT | --target-image-opts] [-o TGT_OPTS] [-t TGT_CACHE] [-n [--target-is-zero]]",
             "[-B BACKING_FILENAME -F BACKING_FMT] [-S SPARSE_SIZE] [-m NUM] [-W] [-C] [-r RATE]", "[-c] [-q] [-p] SRC_FILENAME [SRC_FILENAME2 [...]] TGT_FILENAME",

@@ -6,8 +6,9 @@ import ToolSupport
 enum CreateCommand: ImgCommand {
     enum Key: OptionKey { case help, quiet, format, options, backing, backingFormat, trustsBacking, object }
 
+    static let name = "create"
     static let declaration = CommandDeclaration<Key>(
-        "create", summary: "Create and format new image file",
+        name, summary: "Create and format new image file",
         usage: [
             "[-f FMT] [-o FMT_OPTS] [-b BACKING_FILENAME -F BACKING_FMT] [-u]", "[-q] [--object OBJDEF] FILENAME [SIZE[bkKMGTPE]]",
         ],

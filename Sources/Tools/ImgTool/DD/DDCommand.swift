@@ -7,8 +7,9 @@ import ToolSupport
 enum DDCommand: ImgCommand {
     enum Key: ImageOptionKey { case help, format, imageOptions, outputFormat, forceShare, object }
 
+    static let name = "dd"
     static let declaration = CommandDeclaration<Key>(
-        "dd", summary: "Copy input to output with optional format conversion",
+        name, summary: "Copy input to output with optional format conversion",
         usage: ["[-f FMT | --image-opts] [-O OUTPUT_FMT] [-U] [--object OBJDEF]", "[bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT"],
         options: [
             .init(.format, "f", "format", value: "FMT", help: "the format of INPUT; found out when not given"),

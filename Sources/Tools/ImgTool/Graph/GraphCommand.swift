@@ -7,8 +7,9 @@ import ToolSupport
 enum GraphCommand: ImgCommand {
     enum Key: ImageOptionKey { case help, format, imageOptions, output, forceShare, object }
 
+    static let name = "graph"
     static let declaration = CommandDeclaration<Key>(
-        "graph", summary: "Draw an image's backing chain and what lies below it",
+        name, summary: "Draw an image's backing chain and what lies below it",
         usage: ["[-f FMT | --image-opts] [--output text|dot|svg] [-U]", "[--object OBJDEF] FILENAME"],
         options: [
             .format(.format),

@@ -7,8 +7,9 @@ import ToolSupport
 enum InfoCommand: ImgCommand {
     enum Key: ImageOptionKey, LimitsOptionKey { case help, format, imageOptions, backingChain, forceShare, object, output, limitsMemory, limitsTime }
 
+    static let name = "info"
     static let declaration = CommandDeclaration<Key>(
-        "info", summary: "Display information about image",
+        name, summary: "Display information about image",
         usage: ["[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF]", "[--output human|json] [--limits-memory SIZE] [--limits-time SECONDS] FILENAME"],
         options: [
             .format(.format),

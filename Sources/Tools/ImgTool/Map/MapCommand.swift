@@ -6,8 +6,9 @@ import ToolSupport
 enum MapCommand: ImgCommand {
     enum Key: ImageOptionKey { case help, format, imageOptions, startOffset, maximumLength, output, forceShare, object }
 
+    static let name = "map"
     static let declaration = CommandDeclaration<Key>(
-        "map", summary: "Dump image metadata",
+        name, summary: "Dump image metadata",
         usage: ["[-f FMT | --image-opts] [--start-offset OFFSET] [--max-length LENGTH]", "[--output human|json] [-U] [--object OBJDEF] FILENAME"],
         options: [
             .format(.format),

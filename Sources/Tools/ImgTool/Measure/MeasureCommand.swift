@@ -13,8 +13,9 @@ enum MeasureCommand: ImgCommand {
         case help, format, imageOptions, targetFormat, options, output, snapshot, size, forceShare, object, limitsMemory, limitsTime
     }
 
+    static let name = "measure"
     static let declaration = CommandDeclaration<Key>(
-        "measure", summary: "Calculate file size required for a new image",
+        name, summary: "Calculate file size required for a new image",
         usage: [
             "[-f FMT | --image-opts] [-O TARGET_FMT] [-o OPTIONS] [-l SNAPSHOT] [-U]", "[--output human|json] [--object OBJDEF]",
             "[--limits-memory SIZE] [--limits-time SECONDS] (--size SIZE | FILENAME)",

@@ -9,8 +9,9 @@ enum RebaseCommand: ImgCommand {
         case help, quiet, progress, format, imageOptions, cache, backing, backingFormat, backingCache, unsafe, compress, forceShare, object
     }
 
+    static let name = "rebase"
     static let declaration = CommandDeclaration<Key>(
-        "rebase", summary: "Change backing file of the image",
+        name, summary: "Change backing file of the image",
         usage: [
             "[-f FMT | --image-opts] [-t CACHE] [-q] [-U] [-p]", "[-b BACKING_FILENAME [-F BACKING_FMT] [-T BACKING_CACHE]] [-u]",
             "[--object OBJDEF] [-c] FILENAME",

@@ -8,9 +8,10 @@ import ToolSupport
 enum ResizeCommand: ImgCommand {
     enum Key: ImageOptionKey { case help, quiet, format, imageOptions, shrink, preallocation, object }
 
+    static let name = "resize"
     static let declaration: CommandDeclaration<Key> = {
         var declaration = CommandDeclaration<Key>(
-            "resize", summary: "Resize the image to the new size",
+            name, summary: "Resize the image to the new size",
             usage: ["[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]", "[--object OBJECTDEF] [-q] FILENAME [+-]SIZE[bkKMGTPE]"],
             options: [
                 .quiet(.quiet),

@@ -8,8 +8,9 @@ import ToolSupport
 enum SnapshotCommand: ImgCommand {
     enum Key: ImageOptionKey { case help, quiet, format, imageOptions, forceShare, list, create, apply, delete, object }
 
+    static let name = "snapshot"
     static let declaration = CommandDeclaration<Key>(
-        "snapshot", summary: "List or manipulate snapshots within image",
+        name, summary: "List or manipulate snapshots within image",
         usage: ["[-f FMT | --image-opts] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT]", "[-U] [-q] [--object OBJDEF] FILENAME"],
         options: [
             .init(.quiet, "q", "quiet", help: "say nothing but what was asked for"),

@@ -4,6 +4,8 @@ import ToolSupport
 /// One command of the tool. Each lives in a file of its own and is listed in `ImgTool.swift`.
 protocol ImgCommand: SendableMetatype {
     associatedtype Key: OptionKey
+    /// The word that selects the command. By itself, so that a search for a command does not make the declarations of the others.
+    static var name: String { get }
     static var declaration: CommandDeclaration<Key> { get }
 
     /// What the command may take.
@@ -15,7 +17,6 @@ protocol ImgCommand: SendableMetatype {
 }
 
 extension ImgCommand {
-    static var name: String { declaration.name }
     static var summary: String { declaration.summary }
     static func limits(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> ResourceLimits { ResourceLimits() }
 

@@ -16,6 +16,7 @@ package enum TraceOptions {
     /// - Parameter tool: the name in front of warnings.
     /// - Throws: a failure that names what is wrong; `nothingLeftToDo` when the list of events was asked for and has been printed.
     package static func apply(_ texts: [String], tool: String) throws(ToolFailure) {
+        if texts.isEmpty { return }
         TraceCatalog.register()
         for text in texts { try apply(text, tool: tool) }
     }
