@@ -92,6 +92,8 @@ struct CheckWalk {
     var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
     /// Refcount blocks that were read, by table index; emptied when they take too much memory.
     var blocks: [Int: RefcountBlock] = [:]
+    /// The one that was asked for last, which most references ask for again; its index is -1 when there is none.
+    var latestBlock: (index: Int, block: RefcountBlock)
 
     private static let maximumMessages = 1000
     /// The most bytes that a snapshot table or a bitmap directory is read for.
@@ -102,6 +104,7 @@ struct CheckWalk {
         self.opened = opened
         self.tables = tables
         geometry = opened.geometry
+        latestBlock = (-1, RefcountBlock(emptyFor: opened.geometry))
         fileLength = file.length
         self.refcountTable = refcountTable
         bitmaps = opened.bitmapsInForce
@@ -156,7 +159,9 @@ struct CheckWalk {
             return corruption(
                 "counting reference for region exceeding the end of the file by one cluster or more: offset \(hex(offset)) size \(hex(byteCount))")
         }
-        for cluster in (offset >> geometry.clusterBits)...((end - 1) >> geometry.clusterBits) { try references.add(cluster) }
+        let (first, last) = (offset >> geometry.clusterBits, (end - 1) >> geometry.clusterBits)
+        if first == last { return try references.add(first) }
+        for cluster in first...last { try references.add(cluster) }
     }
 
     // MARK: The mapping
@@ -212,8 +217,12 @@ struct CheckWalk {
                 report.allocatedClusters? += 1
                 if expected != 0, host != expected { report.fragmentedClusters? += 1 }
                 expected = host &+ geometry.clusterSize
-                if offset != 0, !geometry.hasExternalData, let refcount = try await refcount(host >> geometry.clusterBits), (refcount == 1) != entry.isCopied {
-                    wrongFlag("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=\(refcount)")
+                if offset != 0, !geometry.hasExternalData {
+                    let cluster = host >> geometry.clusterBits
+                    // Nearly always at hand, and an await for each cluster of the disk would be most of the check.
+                    var refcount = latestRefcount(cluster)
+                    if refcount == nil { refcount = try await self.refcount(cluster) }
+                    if let refcount, (refcount == 1) != entry.isCopied { wrongFlag("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=\(refcount)") }
                 }
             }
             if !geometry.hasExternalData { try count(host, geometry.clusterSize) }

@@ -42,8 +42,17 @@ extension CheckWalk {
         return block[cluster & (geometry.refcountsPerBlock - 1)]
     }
 
+    /// The same without reading anything; nil when that is not possible.
+    func latestRefcount(_ cluster: Int) -> UInt64? {
+        guard cluster >> geometry.refcountBlockBits == latestBlock.index else { return nil }
+        return latestBlock.block[cluster & (geometry.refcountsPerBlock &- 1)]
+    }
+
     private mutating func block(_ index: Int) async throws(BlockError) -> RefcountBlock? {
-        if let block = blocks[index] { return block }
+        if let block = blocks[index] {
+            latestBlock = (index, block)
+            return block
+        }
         let offset = refcountTable[index] & RefcountState.offsetMask
         guard offset <= UInt64(Int.max), Int(offset).isAligned(to: geometry.clusterSize) else { return nil }
         // Behind the end of the file there are zeroes.
@@ -53,6 +62,7 @@ extension CheckWalk {
         if (blocks.count + 1) << geometry.clusterBits > Self.blockCacheBytes { blocks.removeAll() }
         let block = RefcountBlock(bytes: buffer.copyToArray(), order: geometry.refcountOrder)
         blocks[index] = block
+        latestBlock = (index, block)
         return block
     }
 
@@ -61,9 +71,8 @@ extension CheckWalk {
         let clusters = geometry.clusters(fileLength)
         var highest = 0
         // Without a refcount block only clusters that somebody refers to matter.
-        for start in references.chunkStarts {
+        for start in references.chunkStarts where !hasBlock(start >> geometry.refcountBlockBits) {
             for cluster in start..<(start + ReferenceCounts.chunkSize) where references.count(cluster) > 0 {
-                if hasBlock(cluster >> geometry.refcountBlockBits) { continue }
                 highest = max(highest, cluster)
                 corruption("cluster \(cluster) refcount=0 reference=\(references.count(cluster))")
             }
@@ -77,21 +86,32 @@ extension CheckWalk {
                 note("ERROR can't get refcounts of block \(index)")
                 continue
             }
-            for position in 0..<min(geometry.refcountsPerBlock, clusters + 1 - first) {
-                let cluster = first + position
-                let found = UInt64(references.count(cluster))
-                let stored = block[position]
-                if cluster >= clusters, found == 0 { continue }
-                if stored > 0 || found > 0 { highest = max(highest, cluster) }
-                if stored == found { continue }
-                if stored < found {
-                    corruption("cluster \(cluster) refcount=\(stored) reference=\(found)")
-                } else {
-                    report.leaks += 1
-                    note("Leaked cluster \(cluster) refcount=\(stored) reference=\(found)")
+            let count = min(geometry.refcountsPerBlock, clusters + 1 - first)
+            // A block holds whole chunks: it has at least 64 refcounts, a power of two.
+            for start in stride(from: 0, to: count, by: ReferenceCounts.chunkSize) {
+                let chunk = references.chunk(startingAt: first + start)
+                for position in start..<min(count, start + ReferenceCounts.chunkSize) {
+                    let stored = block[position]
+                    let found = chunk.map { UInt64($0[position &- start]) } ?? 0
+                    if stored == found {
+                        if found > 0 { highest = max(highest, first + position) }
+                        continue
+                    }
+                    differs(first + position, stored, found, clusters, &highest)
                 }
             }
         }
         report.imageEndOffset = (highest + 1) << geometry.clusterBits
+    }
+
+    private mutating func differs(_ cluster: Int, _ stored: UInt64, _ found: UInt64, _ clusters: Int, _ highest: inout Int) {
+        if cluster >= clusters, found == 0 { return }
+        highest = max(highest, cluster)
+        if stored < found {
+            corruption("cluster \(cluster) refcount=\(stored) reference=\(found)")
+        } else {
+            report.leaks += 1
+            note("Leaked cluster \(cluster) refcount=\(stored) reference=\(found)")
+        }
     }
 }

@@ -48,6 +48,17 @@ struct ReferenceCounts: Sendable {
         }
     }
 
+    /// The counts of the chunk that starts at a cluster; nil when none has a reference.
+    func chunk(startingAt start: Int) -> Chunk? {
+        chunks.value(for: start >> Self.chunkBits).map { Chunk(counts: counts, start: Int($0) << Self.chunkBits) }
+    }
+
+    struct Chunk {
+        fileprivate let counts: [UInt32]
+        fileprivate let start: Int
+        subscript(position: Int) -> UInt32 { counts[start &+ position] }
+    }
+
     /// Whether the chunk that starts at a cluster has a reference left.
     func hasAny(_ start: Int) -> Bool { (start..<start + Self.chunkSize).contains { count($0) > 0 } }
 

@@ -4,7 +4,7 @@ import Synchronization
 
 extension QCOW2Driver: StatusReporting {
     package func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
-        let extent = try await step { state throws(Obstacle) in try state.extent(at: range.start, limit: range.byteCount) }
+        let extent = try await step { state throws(Obstacle) in try state.wideExtent(at: range.start, limit: range.byteCount) }
         return status(extent, range)
     }
 
@@ -12,7 +12,7 @@ extension QCOW2Driver: StatusReporting {
         while true {
             let missing: Int
             do {
-                let extent = try state.withLock { state throws(Obstacle) in try state.extent(at: range.start, limit: range.byteCount) }
+                let extent = try state.withLock { state throws(Obstacle) in try state.wideExtent(at: range.start, limit: range.byteCount) }
                 return status(extent, range)
             } catch {
                 guard case .l2Slice(let slice) = error else { return nil }
@@ -34,10 +34,10 @@ extension QCOW2Driver: StatusReporting {
         case .zero: return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated])
         case .zeroAllocated:
             return BlockStatus(byteCount: extent.byteCount, flags: [.zero, .allocated, .offsetValid], offset: extent.host, file: dataFile)
-        case .unallocated: return BlockStatus(byteCount: extent.byteCount, flags: backing == nil ? .zero : [])
+        case .unallocated: return BlockStatus(byteCount: extent.byteCount, flags: hasBacking ? [] : .zero)
         case .reserved:
             return BlockStatus(
-                byteCount: extent.byteCount, flags: backing == nil ? [.zero, .offsetValid] : .offsetValid, offset: extent.host, file: dataFile)
+                byteCount: extent.byteCount, flags: hasBacking ? .offsetValid : [.zero, .offsetValid], offset: extent.host, file: dataFile)
         }
     }
 }

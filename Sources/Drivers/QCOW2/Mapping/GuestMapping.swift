@@ -8,6 +8,9 @@ struct GuestExtent: Hashable, Sendable, BitwiseCopyable {
         /// The same, and there is room for it in a host cluster: subclusters that were not written yet.
         case reserved
         case zero, zeroAllocated, normal, compressed
+
+        /// Whether there is a host cluster that goes on with the next bytes.
+        var hasHost: Bool { self == .normal || self == .zeroAllocated || self == .reserved }
     }
 
     var kind: Kind
@@ -48,6 +51,21 @@ extension ImageState {
             return GuestExtent(kind: .normal, byteCount: byteCount, host: HostOffset(offset &+ offsetInCluster), entry: entry)
         }
         return try unusualExtent(at: guest, slot, position, first: first, end: end)
+    }
+
+    /// The same across slices, as far as they are in memory: for those who ask what is there rather than read it.
+    mutating func wideExtent(at guest: GuestOffset, limit: Int) throws(Obstacle) -> GuestExtent {
+        var extent = try extent(at: guest, limit: limit)
+        // Bounded, because nobody else gets at the mapping meanwhile.
+        for _ in 0..<32 {
+            let end = guest + extent.byteCount
+            // Only the end of a slice cuts an extent short that goes on behind it.
+            guard extent.byteCount < limit, end.rawValue & ((1 << sliceShift) &- 1) == 0, extent.kind != .compressed else { break }
+            guard let next = try? self.extent(at: end, limit: limit - extent.byteCount), next.kind == extent.kind else { break }
+            if extent.kind.hasHost, next.host != extent.host + extent.byteCount { break }
+            extent.byteCount += next.byteCount
+        }
+        return extent
     }
 
     /// Everything but plain normal clusters.

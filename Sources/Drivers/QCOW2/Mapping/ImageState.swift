@@ -67,6 +67,8 @@ struct ImageState: Sendable {
     func l1Index(of guest: GuestOffset) -> Int { guest.rawValue &>> geometry.l1Shift }
     func l1Index(ofSlice slice: Int) -> Int { slice >> (geometry.l2Bits - l2.sliceBits) }
 
+    func lastSlice(inTableOf slice: Int) -> Int { slice | ((1 << (geometry.l2Bits - l2.sliceBits)) - 1) }
+
     /// Where a slice lies on disk.
     /// - Returns: nil when its L1 entry names no table.
     func hostOffset(ofSlice slice: Int) throws(Obstacle) -> HostOffset? {

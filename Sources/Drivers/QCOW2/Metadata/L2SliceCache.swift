@@ -29,6 +29,8 @@ struct L2SliceCache: Sendable {
     private var slots: [Slot] = []
     private var index: IntTable
     private var hand = 0
+    /// The slice behind the last ones that were read: who asks for it goes through the disk from front to back.
+    private var expected = -1
     private(set) var dirtyCount = 0
     /// How many slices fit.
     private(set) var capacity: Int
@@ -103,6 +105,27 @@ struct L2SliceCache: Sendable {
         return .read(slot: slot)
     }
 
+    /// Begins to load slices behind one whose load has begun, if it was the next in a row.
+    /// - Parameter last: the last slice of the same table.
+    /// - Returns: how many; they follow each other. Each is to be ended like the first.
+    mutating func beginReadingAhead(of slice: Int, through last: Int) -> Int {
+        let isNext = slice == expected
+        var next = slice + 1
+        // Never at the cost of much of a small cache.
+        if isNext, capacity >= Self.longestReadAhead * 8 {
+            while next <= last, next - slice < Self.longestReadAhead, case .read = beginLoadIfAbsent(next) { next += 1 }
+        }
+        expected = next
+        return next - slice - 1
+    }
+
+    private static let longestReadAhead = 16
+
+    private mutating func beginLoadIfAbsent(_ slice: Int) -> LoadStart { index.contains(slice) ? .present : beginLoad(of: slice) }
+
+    /// The slot of a slice whose load is under way.
+    func loadingSlot(of slice: Int) -> Int? { index.value(for: slice).map { Int($0) } }
+
     func isLoading(_ slice: Int) -> Bool { index.value(for: slice).map { !slots[Int($0)].isReady } ?? false }
 
     private mutating func takeSlot() -> Int? {
@@ -131,7 +154,9 @@ struct L2SliceCache: Sendable {
     /// - Parameter bytes: the slice as on disk; nil when it is known to hold nothing.
     mutating func finishLoad(_ slot: Int, _ bytes: RawSpan) {
         let start = slot << (sliceBits + wordBits)
-        for position in 0..<wordsPerSlice { entries[start + position] = bytes.checkedBigEndian(at: position * 8) }
+        let count = wordsPerSlice
+        var words = entries.mutableSpan
+        for position in 0..<count { words[start &+ position] = bytes.checkedBigEndian(at: position &* 8) }
         slots[slot].isReady = true
         slots[slot].isRecent = true
         slots[slot].isDirty = false

@@ -20,6 +20,11 @@ extension QCOW2Driver {
         var hostEnd = 0
         // The rest of a cluster that the disk ends in so far: its data comes along.
         if start < min(position, end), !geometry.hasSubclusters { try await writeZeroBuffer(GuestRange(GuestOffset(start), byteCount: min(position, end) - start)) }
+        // In one step what would be thousands on the way. Where that fails, the steps show whether less is enough.
+        if position < end, !geometry.hasExternalData {
+            let needed = state.withLock { $0.refcounts.virginFrom } << geometry.clusterBits + (end - position)
+            do { try await growFile(to: needed) } catch {}
+        }
         while position < end {
             let guest = GuestOffset(position)
             let left = end.roundedUp(to: geometry.clusterSize) - position
