@@ -9,8 +9,9 @@ enum BitmapCommand: ImgCommand {
         case help, format, imageOptions, add, remove, clear, enable, disable, merge, granularity, sourceFile, sourceFormat, object
     }
 
+    static let name = "bitmap"
     static let declaration = CommandDeclaration<Key>(
-        "bitmap", summary: "Perform modifications of the persistent bitmap in the image",
+        name, summary: "Perform modifications of the persistent bitmap in the image",
         usage: [
             "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...", "[-f FMT | --image-opts] [-b SRC_FILENAME [-F SOURCE_FMT]] [-g SIZE[KMGTPE]]",
             "[--object OBJDEF] FILENAME BITMAP",
