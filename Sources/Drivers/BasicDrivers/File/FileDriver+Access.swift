@@ -33,6 +33,7 @@ extension FileDriver {
                 if isWritable || candidate != nil { throw error }
             }
         }
+        try Self.limits(of: next).check(grant, length: length)
         let locks = wanted.locks(for: grant)
         try file.acquireLocks(
             used: locks.used, unshared: locks.unshared, previouslyUsed: held.used, previouslyUnshared: held.unshared, required: wanted.requiresLocks)
@@ -65,7 +66,7 @@ extension FileDriver {
         if change.file !== file {
             Trace.fileReopen(path: path, writable: change.file.options.writable)
             file = change.file
-            (unit, limits) = Self.geometry(of: file)
+            limits = Self.limits(of: file)
         }
         held = change.locks
     }
@@ -92,12 +93,6 @@ extension FileDriver: Reopening {
         candidate = nil
         configuration = new
         await commitPermissions()
-        // O_DIRECT has larger units.
-        do throws(BlockError) {
-            size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
-        } catch {
-            // The size as it was is within a unit of the truth.
-        }
     }
 
     package func abortReopen() async { candidate = nil }
@@ -114,7 +109,7 @@ extension FileDriver: Activating {
             await file.dropCache()
             if configuration.checksCacheIsDropped, try await file.cachedPageCount() > 0 { throw BlockError(.io, "page cache still in use!") }
         }
-        size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
+        size.store(try file.status().size.roundedUp(to: Self.sector), ordering: .relaxed)
         knownData.withLock { $0 = 0..<0 }
     }
 }

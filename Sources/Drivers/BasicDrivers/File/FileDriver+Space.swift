@@ -82,7 +82,7 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
                 throw error
             }
         }
-        size.store(byteCount.roundedUp(to: unit), ordering: .relaxed)
+        size.store(byteCount.roundedUp(to: Self.sector), ordering: .relaxed)
     }
 
     private func writeZeroData(from start: Int, to end: Int) async throws(BlockError) {

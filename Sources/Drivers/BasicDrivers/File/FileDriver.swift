@@ -26,10 +26,11 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         get { fileInUse.object }
         set { fileInUse.replace(by: newValue) }
     }
-    /// The size as the graph sees it: that of the file, rounded up to whole units.
+    /// The size as the graph sees it: that of the file, rounded up to whole sectors. With O_DIRECT too, where requests may have larger units: how a
+    /// file is read does not change how long the disk is.
     let size: Atomic<Int>
-    /// 512 bytes, as in all of QEMU's sizes; more where O_DIRECT moves more at a time.
-    var unit: Int
+    /// What sizes are multiples of, in bytes, as in all of QEMU's sizes.
+    static let sector = 512
     package final var limits: BlockLimits
 
     /// A run of the file that is known to hold data, in bytes: finding the next hole walks through the file's map, and callers ask piece by piece.
@@ -67,8 +68,8 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         size = Atomic(0)
         self.configuration = configuration
         fileInUse = QuiescentReference(file)
-        (unit, limits) = Self.geometry(of: file)
-        size.store(try file.status().size.roundedUp(to: unit), ordering: .relaxed)
+        limits = Self.limits(of: file)
+        size.store(try file.status().size.roundedUp(to: Self.sector), ordering: .relaxed)
     }
 
     private static func openFile(
@@ -84,11 +85,9 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         return try result.get()
     }
 
-    /// What sizes and requests are multiples of, in bytes.
-    static func geometry(of file: HostFile) -> (unit: Int, limits: BlockLimits) {
+    static func limits(of file: HostFile) -> BlockLimits {
         let isDirect = file.options.direct
-        let unit = isDirect ? max(file.directAlignment, 512) : 512
-        let requestUnit = isDirect ? unit : 1
+        let requestUnit = isDirect ? max(file.directAlignment, sector) : 1
         var limits = BlockLimits(
             requestAlignment: requestUnit, memoryAlignment: isDirect ? 4096 : 1, maxTransfer: 1 << 30, zeroAlignment: requestUnit,
             discardAlignment: requestUnit)
@@ -97,7 +96,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
             limits.discardAlignment = max(limits.zeroAlignment, device.discardGranularity)
             limits.optimalTransfer = device.optimalTransfer
         }
-        return (unit, limits)
+        return limits
     }
 
     package final var length: Int { size.load(ordering: .relaxed) }
@@ -133,7 +132,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
     }
 
     final func grow(to end: GuestOffset) {
-        if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: unit), ordering: .relaxed) }
+        if end.rawValue > size.load(ordering: .relaxed) { size.max(end.rawValue.roundedUp(to: Self.sector), ordering: .relaxed) }
     }
 
     package final func flush() async throws(BlockError) {

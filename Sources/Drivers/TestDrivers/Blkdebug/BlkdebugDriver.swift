@@ -130,9 +130,7 @@ package final class BlkdebugDriver: BlockDriver, FaultObserving, Flushing, ZeroW
     }
 
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
-        guard grant.used.contains(.write), !grant.used.contains(.resize), length % limits.requestAlignment != 0 else { return }
-        // The last unit could not be written without the image becoming longer.
-        throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
+        try limits.check(grant, length: length)
     }
 
     // MARK: Reopening: with other rules, from the first state on

@@ -136,8 +136,7 @@ package final class BlklogwritesDriver: BlockDriver, Flushing, ZeroWriting, Disc
     }
 
     package func preparePermissions(_ grant: PermissionGrant) async throws(BlockError) {
-        guard grant.used.contains(.write), !grant.used.contains(.resize), length % limits.requestAlignment != 0 else { return }
-        throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
+        try limits.check(grant, length: length)
     }
 
     // MARK: Reopening

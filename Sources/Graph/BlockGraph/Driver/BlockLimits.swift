@@ -1,3 +1,5 @@
+package import StrataBase
+
 /// What sizes and alignments a driver can take. Everything in bytes; the request pipeline pads and splits accordingly.
 package struct BlockLimits: Hashable, Sendable {
     /// Every read and write starts at and is a multiple of this: a power of two.
@@ -27,5 +29,12 @@ package struct BlockLimits: Hashable, Sendable {
         self.maxZero = maxZero
         self.maxDiscard = maxDiscard
         self.optimalTransfer = optimalTransfer
+    }
+
+    /// Refuses those who write to a disk and may not make it longer, when its last unit is not all there: it could not be written alone.
+    /// - Parameter length: of the disk, in bytes.
+    package func check(_ grant: PermissionGrant, length: Int) throws(BlockError) {
+        guard grant.used.contains(.write), !grant.used.contains(.resize), length % requestAlignment != 0 else { return }
+        throw BlockError(.invalidArgument, "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment")
     }
 }

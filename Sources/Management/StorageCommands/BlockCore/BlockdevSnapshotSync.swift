@@ -47,11 +47,11 @@ private struct OverlayFile {
     /// Makes an empty qcow2 image of the node's size that names the node's file as its backing file.
     /// - Returns: whether the file had to be made.
     func create(_ path: String, over node: BlockNode) async throws(BlockError) -> Bool {
-        let backing = try await backingName(of: node)
+        let backing = try await backingName(of: node, for: path)
         guard let format = BlockdevDriver(rawValue: node.formatName) else {
             throw BlockError(.unsupported, "A node of driver '\(node.formatName)' cannot be named as a backing file")
         }
-        let options = BlockdevCreateOptionsQcow2(file: .reference(""), size: node.length, backingFile: backing, backingFmt: format)
+        let options = BlockdevCreateOptionsQcow2(file: .reference(""), size: node.length.roundedUp(to: 512), backingFile: backing, backingFmt: format)
         return try await graph.withNewFile(path, holder: "the new overlay '\(path)'") { backend async throws(BlockError) in
             try await QCOW2Driver.create(options, in: backend)
         }
@@ -60,12 +60,15 @@ private struct OverlayFile {
     /// What to write into the overlay so that it is found again with the same data below: where the images of the chain do not say by themselves how
     /// they hang together, a whole description.
     /// - Throws: `.unsupported` when that is too long for a name.
-    private func backingName(of node: BlockNode) async throws(BlockError) -> String {
+    private func backingName(of node: BlockNode, for overlay: String) async throws(BlockError) -> String {
         let name = try await graph.withoutChanges { () async throws(BlockError) -> String in
             var names = NodeDescriptions()
             return names.filename(of: node)
         }
-        if name == node.filename { return HostPath.absolute(name) }
+        if name == node.filename {
+            // A relative name starts at the folder of the image that it is written into, which need not be ours.
+            return overlay.contains("/") ? HostPath.absolute(name) : name
+        }
         if name.hasPrefix("json:"), name.hasSuffix("...") {
             throw BlockError(
                 .unsupported, "The chain below node '\(node.name)' takes too many words to be the name of a backing file",

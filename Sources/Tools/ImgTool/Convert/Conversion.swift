@@ -45,14 +45,21 @@ struct Conversion {
         settings.isReadOnly = false
         settings.cache = plan.targetCache
         settings.unmaps = true
+        // O_DIRECT may have units that the disk's end lies in the middle of.
+        settings.resizes = true
         let target = try await session.open(
             ImageArgument(plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat), settings)
         if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
-        guard target.backend.length >= source.length else { throw ToolFailure("output file is smaller than input file") }
+        let length = target.backend.length
+        guard length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
         let progress = ProgressReporter(plan.progress)
         try await session.closing(progress) { () async throws(ToolFailure) in
-            do throws(BlockError) { try await copy(source, to: target, targetHasBacking: hasBacking, progress) } catch { throw ToolFailure(nil, error) }
+            do throws(BlockError) {
+                try await copy(source, to: target, targetHasBacking: hasBacking, progress)
+                // The disk is as long as it was made, although its last unit was written whole.
+                if target.backend.length > length { try await target.backend.resize(to: length) }
+            } catch { throw ToolFailure(nil, error) }
             try await bitmaps?.copy(to: target.node, in: session.graph)
         }
     }
