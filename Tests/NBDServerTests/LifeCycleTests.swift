@@ -144,6 +144,47 @@ struct LifeCycleTests {
         #expect(throws: BlockError.self) { try NBDServer.Configuration(options, objects: ObjectRegistry()) }
     }
 
+    @Test("a client that is connected already is served like one that has come to the socket")
+    func adopted() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20)
+        let (ours, theirs) = try ConnectedSocket.pair()
+        await server.server.adopt(ours)
+        let number = dup(theirs.descriptor)
+        try await server.client { _ in
+            let client = RawClient(adopting: number)
+            try client.enter("disk")
+            let error = try client.write(at: 4096, [1, 2, 3])
+            #expect(error == 0)
+            let data = try client.readStructured(at: 4095, 5)
+            #expect(data == [0, 1, 2, 3, 0])
+        }
+        await server.stop()
+        withExtendedLifetime(theirs) {}
+    }
+
+    @Test("a server takes the next port when its own is taken and it may")
+    func nextPort() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20)
+        func make(_ port: String, to last: UInt16?) throws -> NBDServer {
+            let address = SocketAddress(.inet(InetSocketAddress(host: "127.0.0.1", port: port, to: last, keepAlive: true)))
+            return NBDServer(try .init(NbdServerOptions(addr: address), objects: ObjectRegistry()), context: server.context, registry: server.registry)
+        }
+        func port(_ server: NBDServer) async -> Int? {
+            if case .tcp(_, let port)? = await server.addresses.first { Int(port) } else { nil }
+        }
+        let first = try make("0", to: nil)
+        try await first.start()
+        let taken = try #require(await port(first))
+        let refused = try make("\(taken)", to: nil)
+        await #expect(throws: BlockError.self) { try await refused.start() }
+        let second = try make("\(taken)", to: UInt16(clamping: taken + 100))
+        try await second.start()
+        #expect(try #require(await port(second)) > taken)
+        await first.stop()
+        await second.stop()
+        await server.stop()
+    }
+
     @Test("a TCP server on a port of the kernel's choice serves as the unix one does")
     func tcp() async throws {
         let server = try await TestServer.withRawDisk(byteCount: 1 << 20)

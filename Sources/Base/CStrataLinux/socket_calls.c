@@ -12,6 +12,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
 #define STREAM_FLAGS (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
 
 static int unix_address(struct sockaddr_un *address, const char *path, size_t length, int kind, socklen_t *size) {
@@ -66,25 +70,33 @@ int strata_connect_unix(const char *path, size_t length, int kind) {
     return fd;
 }
 
-static int resolve(const char *host, const char *port, int passive, int family, struct addrinfo **list) {
+static int resolve(const char *host, const char *port, int passive, int family, int flags, struct addrinfo **list) {
     int hint = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
-    struct addrinfo hints = {.ai_family = hint, .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
+    struct addrinfo hints = {.ai_family = hint, .ai_socktype = SOCK_STREAM, .ai_flags = (passive ? AI_PASSIVE : 0) | (flags & STRATA_TCP_NUMERIC ? AI_NUMERICHOST | AI_NUMERICSERV : 0)};
     int code = getaddrinfo(host && *host ? host : NULL, port, &hints, list);
     return code ? code - 1000 : 0;
 }
 
 const char *strata_address_error(int code) { return gai_strerror(code + 1000); }
 
-int strata_listen_tcp(const char *host, const char *port, int family, int backlog, int *bound_port) {
+static int tcp_socket(int family, int type, int flags) {
+    int fd = socket(family, type, flags & STRATA_TCP_MULTIPATH ? IPPROTO_MPTCP : 0);
+    if (fd < 0) return -errno;
+    int one = 1;
+    if (flags & STRATA_TCP_KEEP_ALIVE && setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) < 0) return fail(fd);
+    return fd;
+}
+
+int strata_listen_tcp(const char *host, const char *port, int family, int flags, int backlog, int *bound_port) {
     struct addrinfo *list;
-    int result = resolve(host, port, 1, family, &list);
+    int result = resolve(host, port, 1, family, flags, &list);
     if (result < 0) return result;
     result = -EADDRNOTAVAIL;
     for (struct addrinfo *a = list; a; a = a->ai_next) {
         int one = 1;
-        int fd = socket(a->ai_family, STREAM_FLAGS, 0);
+        int fd = tcp_socket(a->ai_family, STREAM_FLAGS, flags);
         if (fd < 0) {
-            result = -errno;
+            result = fd;
             continue;
         }
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -108,15 +120,15 @@ int strata_listen_tcp(const char *host, const char *port, int family, int backlo
     return result;
 }
 
-int strata_connect_tcp(const char *host, const char *port, int family) {
+int strata_connect_tcp(const char *host, const char *port, int family, int flags) {
     struct addrinfo *list;
-    int result = resolve(host, port, 0, family, &list);
+    int result = resolve(host, port, 0, family, flags, &list);
     if (result < 0) return result;
     result = -EADDRNOTAVAIL;
     for (struct addrinfo *a = list; a; a = a->ai_next) {
-        int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = tcp_socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, flags);
         if (fd < 0) {
-            result = -errno;
+            result = fd;
             continue;
         }
         limit_connect_time(fd);

@@ -6,7 +6,7 @@ import StrataBase
 
 /// Where a server is, or a socket that leads to it already.
 enum ServerAddress: Sendable {
-    case host(HostAddress)
+    case host(HostAddress, tcp: TCPSettings = TCPSettings())
     /// A connected socket that was handed over. It serves one connection; there is no second one to be made from it.
     case descriptor(Int32)
 
@@ -20,21 +20,21 @@ enum ServerAddress: Sendable {
             }
             self = .descriptor(number)
         } else {
-            self = .host(try HostAddress(address))
+            self = .host(try HostAddress(address), tcp: try TCPSettings(address))
         }
     }
 
     /// The name by which a certificate would know the server.
     var hostName: String? {
-        if case .host(.tcp(let host, _)) = self { return host }
+        if case .host(.tcp(let host, _), _) = self { return host }
         return nil
     }
 
     /// Blocks.
     func connect() throws(BlockError) -> ConnectedSocket {
         switch self {
-        case .host(let address):
-            do throws(BlockError) { return try ConnectedSocket(connectingTo: address) } catch { throw error.during(Self.connecting) }
+        case .host(let address, let tcp):
+            do throws(BlockError) { return try ConnectedSocket(connectingTo: address, tcp: tcp) } catch { throw error.during(Self.connecting) }
         case .descriptor(let number):
             let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
             guard copy >= 0 else { throw BlockError(errno: Glibc.errno, "File descriptor \(number)") }
@@ -46,8 +46,8 @@ enum ServerAddress: Sendable {
 extension ServerAddress: CustomStringConvertible {
     var description: String {
         switch self {
-        case .host(.unix(let path)): "'\(path)'"
-        case .host(let address): "'\(address)'"
+        case .host(.unix(let path), _): "'\(path)'"
+        case .host(let address, _): "'\(address)'"
         case .descriptor(let number): "on file descriptor \(number)"
         }
     }
@@ -55,10 +55,10 @@ extension ServerAddress: CustomStringConvertible {
     /// The URI by which users name an export of this server, or nil when it has none.
     func uri(export: String) -> String? {
         switch self {
-        case .host(.unix(let path)): "nbd+unix:///\(export.uriEscaped)?socket=\(path.uriEscaped)"
-        case .host(.tcp(let host, let port)):
+        case .host(.unix(let path), _): "nbd+unix:///\(export.uriEscaped)?socket=\(path.uriEscaped)"
+        case .host(.tcp(let host, let port), _):
             "nbd://\(host.utf8.contains(UInt8(ascii: ":")) ? "[\(host)]" : host)\(port == "10809" ? "" : ":\(port)")\(export.isEmpty ? "" : "/\(export.uriEscaped)")"
-        case .descriptor, .host(.abstract), .host(.descriptor): nil
+        case .descriptor, .host(.abstract, _), .host(.descriptor, _): nil
         }
     }
 }

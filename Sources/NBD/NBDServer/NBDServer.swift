@@ -11,6 +11,8 @@ import Synchronization
 package actor NBDServer: ContextActor {
     package struct Configuration: Sendable, Hashable {
         package var addresses: [HostAddress]
+        /// For those of the addresses that are TCP.
+        package var tcp: TCPSettings
         /// Time from accepting a client until it must have chosen an export; nil for no limit.
         package var handshakeLimit: Duration?
         /// Clients at a time, those that are still greeting included; nil for no limit. Further ones wait to be accepted.
@@ -19,9 +21,11 @@ package actor NBDServer: ContextActor {
         package var security: ServerSecurity?
 
         package init(
-            addresses: [HostAddress], handshakeLimit: Duration? = .seconds(10), maximumConnections: Int? = 100, security: ServerSecurity? = nil
+            addresses: [HostAddress], tcp: TCPSettings = TCPSettings(), handshakeLimit: Duration? = .seconds(10), maximumConnections: Int? = 100,
+            security: ServerSecurity? = nil
         ) {
             self.addresses = addresses
+            self.tcp = tcp
             self.security = security
             self.handshakeLimit = handshakeLimit
             self.maximumConnections = maximumConnections
@@ -58,7 +62,7 @@ package actor NBDServer: ContextActor {
     package func start() throws(BlockError) {
         ProcessSignals.ignoreBrokenPipes()
         var opened: [Acceptor] = []
-        for address in configuration.addresses { opened.append(Acceptor(try ListeningSocket(address), server: self)) }
+        for address in configuration.addresses { opened.append(Acceptor(try ListeningSocket(address, tcp: configuration.tcp), server: self)) }
         acceptors = opened
         try resumeAccepting()
     }
@@ -92,13 +96,21 @@ package actor NBDServer: ContextActor {
         pauseAccepting()
         for acceptor in acceptors { acceptor.socket.removeSocketFile() }
         acceptors = []
-        for greeted in handshakes { await greeted.connection.close() }
-        handshakes = []
+        let greeted = handshakes
+        handshakes = []  // so that none of them is looked for among all the others
+        for greeted in greeted { await greeted.connection.close() }
         let table = table
         await registry.removeAll { export in (export as? NBDExport).map { table.find($0.name) === $0 } ?? false }
     }
 
     // MARK: Clients
+
+    /// Serves a client that is connected already, as if it had come to a listening socket. It counts among the clients.
+    package func adopt(_ socket: ConnectedSocket) {
+        if isStopped { return }
+        socket.setNonBlocking(true)
+        greet(socket)
+    }
 
     private func resumeAccepting() throws(BlockError) {
         guard !isAccepting, !isStopped else { return }

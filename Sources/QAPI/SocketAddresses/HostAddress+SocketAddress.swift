@@ -10,14 +10,35 @@ extension HostAddress {
         switch address.branch {
         case .unix(let unix):
             self = unix.abstract == true ? .abstract(name: unix.path, isPadded: unix.tight == false) : .unix(path: unix.path)
-        case .inet(let inet):
-            // Ignoring one of these would listen somewhere else than was asked for.
-            let unsupported = [("to", inet.to != nil), ("ipv4", inet.ipv4 != nil), ("ipv6", inet.ipv6 != nil), ("mptcp", inet.mptcp == true), ("keep-alive", inet.keepAlive == true)]
-            if let option = unsupported.first(where: \.1) { throw BlockError(.unsupported, "Parameter '\(option.0)' of inet addresses is not supported yet") }
-            self = .tcp(host: inet.host, port: inet.port)
+        case .inet(let inet): self = .tcp(host: inet.host, port: inet.port)
         case .vsock: throw BlockError(.unsupported, "Socket address type 'vsock' is not supported yet")
         case .fd: throw BlockError(.unsupported, "Socket address type 'fd' is not supported yet")
         }
+    }
+}
+
+extension TCPSettings {
+    /// What an address says besides host and port; nothing for other kinds of addresses.
+    /// - Throws: `.invalidArgument` for what contradicts itself.
+    package init(_ address: SocketAddress) throws(BlockError) {
+        self.init()
+        guard case .inet(let inet) = address.branch else { return }
+        family =
+            switch (inet.ipv4, inet.ipv6) {
+            case (false?, false?): throw BlockError(.invalidArgument, "Cannot disable IPv4 and IPv6 at same time")
+            case (true?, nil), (true?, false?), (nil, false?): .ipv4
+            case (nil, true?), (false?, true?), (false?, nil): .ipv6
+            case (true?, true?), (nil, nil): .any
+            }
+        if let last = inet.to {
+            guard let first = Int(inet.port), first <= last else {
+                throw BlockError(.invalidArgument, "Parameter 'to' expects the last of the ports from '\(inet.port)' on")
+            }
+            lastPort = Int(last)
+        }
+        keepsAlive = inet.keepAlive ?? false
+        usesMultipath = inet.mptcp ?? false
+        isNumeric = inet.numeric ?? false
     }
 }
 

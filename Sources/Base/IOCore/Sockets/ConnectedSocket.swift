@@ -29,15 +29,14 @@ package final class ConnectedSocket: Sendable {
     package var hasPending: Bool { encryption?.hasPending ?? false }
 
     /// Connects. Blocks until the peer has accepted; call from a worker or a tool.
-    /// - Parameter family: which IP a TCP address may be resolved to.
-    package init(connectingTo address: HostAddress, family: IPFamily = .any) throws(BlockError) {
+    package init(connectingTo address: HostAddress, tcp settings: TCPSettings = TCPSettings()) throws(BlockError) {
         encryption = nil
         ownsDescriptor = true
         Trace.socketConnectBegin(address: address.description)
         defer { Trace.socketConnectEnd(address: address.description) }
         switch address {
         case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)), "connect to")
-        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, family.rawValue), "connect to")
+        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, settings.family.rawValue, settings.cFlags), "connect to")
         case .abstract(let name, let isPadded):
             let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
             descriptor = unsafe try address.descriptor(strata_connect_unix(name, name.utf8.count, kind), "connect to")
@@ -47,6 +46,15 @@ package final class ConnectedSocket: Sendable {
             if isListening > 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is a listening socket") }
             descriptor = number
         }
+    }
+
+    /// Two sockets that are connected with each other, both blocking.
+    package static func pair() throws(BlockError) -> (ConnectedSocket, ConnectedSocket) {
+        var ends: (Int32, Int32) = (-1, -1)
+        // SAFETY: the kernel writes two numbers, and there is room for two.
+        let result = unsafe withUnsafeMutableBytes(of: &ends) { unsafe socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, $0.bindMemory(to: Int32.self).baseAddress) }
+        if result < 0 { throw BlockError(errno: errno, "Making a pair of sockets") }
+        return (ConnectedSocket(adopting: ends.0), ConnectedSocket(adopting: ends.1))
     }
 
     deinit {

@@ -12,9 +12,9 @@ package final class ListeningSocket: Sendable {
     private let file: FileStamp?
 
     /// - Parameters:
-    ///   - family: which IP a TCP address may be resolved to.
+    ///   - settings: for TCP addresses. With a last port, the first one that is free is taken.
     ///   - backlog: clients that may wait to be accepted.
-    package init(_ address: HostAddress, family: IPFamily = .any, backlog: Int = 128) throws(BlockError) {
+    package init(_ address: HostAddress, tcp settings: TCPSettings = TCPSettings(), backlog: Int = 128) throws(BlockError) {
         self.address = address
         var port: Int32 = 0
         switch address {
@@ -37,7 +37,7 @@ package final class ListeningSocket: Sendable {
             _ = strata_set_nonblocking(number, 1)
             descriptor = number
         case .tcp(let host, let service):
-            descriptor = try address.descriptor(unsafe strata_listen_tcp(host, service, family.rawValue, Int32(backlog), &port), "listen on")
+            descriptor = try address.descriptor(Self.listen(host, service, settings, backlog, &port), "listen on")
         }
         self.port = Int(port)
         if case .unix(let path) = address { file = FileStamp(of: path, followsLinks: false) } else { file = nil }
@@ -45,6 +45,22 @@ package final class ListeningSocket: Sendable {
     }
 
     deinit { _ = strata_close(descriptor) }
+
+    /// - Returns: a descriptor, or what `HostAddress.descriptor` makes an error of.
+    private static func listen(_ host: String, _ service: String, _ settings: TCPSettings, _ backlog: Int, _ port: inout Int32) -> Int32 {
+        func attempt(_ service: String) -> Int32 {
+            // SAFETY: the strings live and stay NUL-terminated for the time of the call.
+            unsafe strata_listen_tcp(host, service, settings.family.rawValue, settings.cFlags, Int32(backlog), &port)
+        }
+        var result = attempt(service)
+        guard let last = settings.lastPort, let first = Int(service), first < last else { return result }
+        var next = first
+        while result == -EADDRINUSE, next < last {
+            next += 1
+            result = attempt(String(next))
+        }
+        return result
+    }
 
     /// Whether the file is a unix socket that nobody listens on.
     private static func isAbandoned(_ path: String) -> Bool {

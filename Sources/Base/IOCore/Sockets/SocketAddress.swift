@@ -20,6 +20,26 @@ package enum IPFamily: Int32, Sendable, Hashable {
     case ipv6 = 6
 }
 
+/// What is wanted of a TCP socket besides its address. Other sockets take no notice of it.
+package struct TCPSettings: Sendable, Hashable {
+    package var family = IPFamily.any
+    /// The last of the ports to try when listening; nil: there is just one.
+    package var lastPort: Int?
+    /// The kernel probes an idle connection, so that a peer that has vanished is noticed.
+    package var keepsAlive = false
+    /// Multipath TCP, where the peer can do it too.
+    package var usesMultipath = false
+    /// Host and port are numbers: nothing is looked up.
+    package var isNumeric = false
+
+    package init() {}
+
+    /// The same as the C functions take it.
+    var cFlags: Int32 {
+        Int32((isNumeric ? STRATA_TCP_NUMERIC : 0) | (usesMultipath ? STRATA_TCP_MULTIPATH : 0) | (keepsAlive ? STRATA_TCP_KEEP_ALIVE : 0))
+    }
+}
+
 extension HostAddress: CustomStringConvertible {
     package var description: String {
         switch self {

@@ -8,9 +8,7 @@ import StrataBase
 /// What a socket device is made from, checked.
 struct SocketOptions: Sendable {
     let address: HostAddress
-    let family: IPFamily
-    /// When listening, the last port to try.
-    let lastPort: Int?
+    let tcp: TCPSettings
     let isServer: Bool
     let waits: Bool
     /// How long after the end of a connection to try again; nil: never.
@@ -46,29 +44,13 @@ struct SocketOptions: Sendable {
         if milliseconds < 0 { throw BlockError(.invalidArgument, "Parameter 'reconnect-ms' expects a number of milliseconds") }
         reconnectDelay = milliseconds > 0 ? .milliseconds(Int64(milliseconds)) : nil
 
-        var family = IPFamily.any
-        var lastPort: Int?
         given = SocketAddress(options.addr)
+        tcp = try TCPSettings(given)
         upgrade = SocketUpgrade.Plan(
             security: try Self.security(options, given, isServer: isServer, objects, user), isWebSocket: options.websocket ?? false,
             isTelnet: options.telnet ?? false)
         switch given.branch {
         case .inet(let inet):
-            for (name, value) in [("mptcp", inet.mptcp), ("keep-alive", inet.keepAlive), ("numeric", inet.numeric)] where value == true {
-                throw BlockError(.unsupported, "Parameter '\(name)' of inet addresses is not supported")
-            }
-            switch (inet.ipv4, inet.ipv6) {
-            case (false?, false?): throw BlockError(.invalidArgument, "Cannot disable IPv4 and IPv6 at same time")
-            case (true?, nil), (true?, false?), (nil, false?): family = .ipv4
-            case (nil, true?), (false?, true?), (false?, nil): family = .ipv6
-            case (true?, true?), (nil, nil): break
-            }
-            if let last = inet.to {
-                guard let first = Int(inet.port), first <= last else {
-                    throw BlockError(.invalidArgument, "Parameter 'to' expects the last of the ports from '\(inet.port)' on")
-                }
-                lastPort = Int(last)
-            }
             address = .tcp(host: inet.host, port: inet.port)
         case .fd(let file):
             guard acceptsDescriptors else {
@@ -80,8 +62,6 @@ struct SocketOptions: Sendable {
             address = .descriptor(number)
         case .unix, .vsock: address = try HostAddress(given)
         }
-        self.family = family
-        self.lastPort = lastPort
     }
 
     private static func clash(_ option: String, _ mode: String) -> BlockError {
@@ -111,17 +91,7 @@ struct SocketOptions: Sendable {
         return security
     }
 
-    func listen() throws(BlockError) -> ListeningSocket {
-        guard case .tcp(let host, let port) = address, let first = Int(port), let lastPort else { return try ListeningSocket(address, family: family) }
-        for candidate in first..<lastPort {
-            do throws(BlockError) {
-                return try ListeningSocket(.tcp(host: host, port: String(candidate)), family: family)
-            } catch {
-                guard error.errno == EADDRINUSE else { throw error }
-            }
-        }
-        return try ListeningSocket(.tcp(host: host, port: String(lastPort)), family: family)
-    }
+    func listen() throws(BlockError) -> ListeningSocket { try ListeningSocket(address, tcp: tcp) }
 
-    func connect() throws(BlockError) -> ConnectedSocket { try ConnectedSocket(connectingTo: address, family: family) }
+    func connect() throws(BlockError) -> ConnectedSocket { try ConnectedSocket(connectingTo: address, tcp: tcp) }
 }

@@ -11,7 +11,7 @@ extension NBDServer.Configuration {
     /// - Parameter objects: where TLS credentials and authorizations are.
     package init(_ options: NbdServerOptions, objects: ObjectRegistry) throws(BlockError) {
         try self.init(
-            HostAddress(options.addr), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
+            options.addr, handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
             security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
@@ -19,16 +19,16 @@ extension NBDServer.Configuration {
     /// - Parameter objects: where TLS credentials and authorizations are.
     package init(_ options: NbdServerOptionsLegacy, objects: ObjectRegistry) throws(BlockError) {
         try self.init(
-            HostAddress(SocketAddress(options.addr)), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
+            SocketAddress(options.addr), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
             security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
     /// Zero means "no limit" for both numbers.
-    private init(_ address: HostAddress, handshakeMaxSeconds: UInt32?, maxConnections: UInt32?, security: ServerSecurity?) throws(BlockError) {
+    private init(_ address: SocketAddress, handshakeMaxSeconds: UInt32?, maxConnections: UInt32?, security: ServerSecurity?) throws(BlockError) {
         let seconds = handshakeMaxSeconds ?? 10
         let connections = maxConnections ?? 100
-        self.init(
-            addresses: [address], handshakeLimit: seconds == 0 ? nil : .seconds(Int64(seconds)),
+        try self.init(
+            addresses: [HostAddress(address)], tcp: TCPSettings(address), handshakeLimit: seconds == 0 ? nil : .seconds(Int64(seconds)),
             maximumConnections: connections == 0 ? nil : Int(connections), security: security)
     }
 
