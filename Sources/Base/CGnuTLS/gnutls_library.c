@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 struct gnutls_functions gnutls;
+int (*gnutls_kernel_directions)(gnutls_session_t session);
 static char failure[256];
 static int is_loaded;
 
@@ -21,6 +22,7 @@ static void load(void) {
     }
     STRATA_GNUTLS_FUNCTIONS(LOAD)
 #undef LOAD
+    gnutls_kernel_directions = (__typeof__(gnutls_kernel_directions))dlsym(library, "gnutls_transport_is_ktls_enabled");
     is_loaded = 1;
 }
 

@@ -57,6 +57,8 @@ struct gnutls_functions {
 };
 
 extern struct gnutls_functions gnutls;
+// Which directions the kernel encrypts: bit 0 receiving, bit 1 sending. NULL before GnuTLS 3.7.3, which cannot hand over to the kernel.
+extern int (*gnutls_kernel_directions)(gnutls_session_t session);
 
 struct strata_tls_credentials {
     enum strata_tls_kind kind;

@@ -86,6 +86,10 @@ int strata_tls_peer_name(strata_tls_session *session, char *text, size_t size) {
     return result < 0 ? result : 0;
 }
 
+int strata_tls_kernel_directions(strata_tls_session *session) {
+    return gnutls_kernel_directions ? gnutls_kernel_directions(session->session) : 0;
+}
+
 size_t strata_tls_pending(strata_tls_session *session) { return gnutls.record_check_pending(session->session); }
 
 static ssize_t as_errno(ssize_t result) {

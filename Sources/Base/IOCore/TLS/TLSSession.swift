@@ -48,7 +48,7 @@ package import StrataBase
             throw BlockError(.connection, "TLS handshake failed: \(TLSCredentials.text(result))")
         }
         if credentials.usesCertificates, credentials.verifiesPeer || !credentials.isServer { try verify() }
-        Trace.tlsHandshakeEnd(descriptor: Int(socket.descriptor))
+        Trace.tlsHandshakeEnd(descriptor: Int(socket.descriptor), cipher: cipherPlace.rawValue)
         return .done
     }
 
@@ -60,6 +60,13 @@ package import StrataBase
         Trace.tlsHandshakeFailed(descriptor: Int(socket.descriptor), reason: Self.string(text))
         throw BlockError(.accessDenied, "The certificate of the TLS peer is not trusted: \(Self.string(text))")
     }
+
+    /// Who enciphers and deciphers.
+    package enum CipherPlace: String, Sendable { case process, kernel }
+
+    /// Where what is sent is enciphered, once the handshake is done. GnuTLS hands that over to the kernel where its configuration says so
+    /// (`ktls = true`), the connection is TCP and the kernel has TLS; reads and writes stay the calls that they are.
+    package var cipherPlace: CipherPlace { unsafe strata_tls_kernel_directions(handle) & 2 != 0 ? .kernel : .process }
 
     /// The distinguished name of the peer's certificate, as RFC 4514 writes it; nil when it has none.
     package var peerName: String? {
