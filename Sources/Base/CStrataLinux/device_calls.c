@@ -28,6 +28,24 @@ static int on_range(int fd, unsigned long request, int64_t offset, int64_t count
 int strata_device_discard(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKDISCARD, offset, count); }
 int strata_device_zero(int fd, int64_t offset, int64_t count) { return on_range(fd, BLKZEROOUT, offset, count); }
 
+int strata_nbd_attach(int fd, int socket, unsigned block, uint64_t blocks, unsigned flags) {
+    if (ioctl(fd, NBD_SET_SOCK, (unsigned long)socket) < 0) return -errno;
+    if (ioctl(fd, NBD_SET_BLKSIZE, (unsigned long)block) < 0 || ioctl(fd, NBD_SET_SIZE_BLOCKS, (unsigned long)blocks) < 0 ||
+        ioctl(fd, NBD_SET_FLAGS, (unsigned long)flags) < 0) {
+        int error = errno;
+        ioctl(fd, NBD_CLEAR_SOCK);
+        return -error;
+    }
+    return 0;
+}
+
+int strata_nbd_run(int fd) {
+    // Returns when the connection is over. The kernel calls an orderly disconnect a broken pipe.
+    int result = ioctl(fd, NBD_DO_IT) < 0 && errno != EPIPE ? -errno : 0;
+    ioctl(fd, NBD_CLEAR_SOCK);
+    return result;
+}
+
 int strata_nbd_disconnect(int fd) {
     // What is waiting is failed first, so that the device cannot hang on a server that does not answer.
     if (ioctl(fd, NBD_CLEAR_QUE) < 0) return -errno;

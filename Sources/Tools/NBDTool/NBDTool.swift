@@ -21,19 +21,25 @@ package func runNBDTool(_ invocation: ToolInvocation) -> Int32 {
         case .list:
             let exports = try ToolRun.onMainContext { () async throws(ToolFailure) in try await list(plan) }
             return StandardStreams.print(plan.printsJSON ? ExportList.json(exports) : ExportList.text(exports)) ? 0 : 1
-        case .connect(let device):
-            do throws(BlockError) { _ = try KernelNBDDevice(opening: device, what: "Failed to open") } catch { throw ToolFailure(nil, error) }
-            throw ToolFailure("Cannot connect \(device): this version serves clients over sockets only")
+        case .connect(let path):
+            let device: KernelNBDDevice
+            do throws(BlockError) { device = try KernelNBDDevice(opening: path, what: "Failed to open") } catch { throw ToolFailure(nil, error) }
+            try serve(plan, device)
+            return 0
         case .serve:
-            let sockets = try SocketActivation.take(unless: plan)
-            // Before any thread exists: a fork takes only the calling thread along.
-            let background = try plan.goesToBackground ? becomeDaemon() : nil
-            try ToolRun.onMainContext { () async throws(ToolFailure) in
-                guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
-                try await ServeRun(plan, sockets, on: context, background: background).run()
-            }
+            try serve(plan, nil)
             return 0
         }
+    }
+}
+
+private func serve(_ plan: NBDToolPlan, _ device: KernelNBDDevice?) throws(ToolFailure) {
+    let sockets = try SocketActivation.take(unless: plan)
+    // Before any thread exists: a fork takes only the calling thread along. Who connects a device wants to go on with it.
+    let background = try plan.goesToBackground || (device != nil && !plan.isVerbose) ? becomeDaemon() : nil
+    try ToolRun.onMainContext { () async throws(ToolFailure) in
+        guard let context = IOContext.current else { preconditionFailure("tools run on an I/O context") }
+        try await ServeRun(plan, sockets, device, on: context, background: background).run()
     }
 }
 

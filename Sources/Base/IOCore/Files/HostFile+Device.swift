@@ -26,6 +26,24 @@ extension HostFile {
             optimalTransfer: Int(geometry.optimal_size))
     }
 
+    /// Makes a device of the kernel's NBD client a disk of what a server has.
+    /// - Parameters:
+    ///   - socket: leads to the server; the handshake is done, with simple replies. The kernel uses it from now on.
+    ///   - byteCount: the size of the disk in bytes; what is no whole sector is left out.
+    ///   - flags: the server's transmission flags.
+    /// - Throws: the kernel's refusal, for other files among others.
+    package func attachNBD(to socket: ConnectedSocket, byteCount: Int, flags: UInt16) throws(BlockError) {
+        socket.setNonBlocking(false)
+        let result = strata_nbd_attach(descriptor, socket.descriptor, 512, UInt64(byteCount / 512), UInt32(flags))
+        if result < 0 { throw BlockError(errno: -result, "Failed to set NBD socket") }
+    }
+
+    /// Serves an attached device until it is disconnected. Blocks for all that time.
+    package func runNBD() throws(BlockError) {
+        let result = strata_nbd_run(descriptor)
+        if result < 0 { throw BlockError(errno: -result, "Serving \(path)") }
+    }
+
     /// Ends the connection behind a device of the kernel's NBD client.
     /// - Throws: the kernel's refusal, for other devices among others.
     package func disconnectNBD() throws(BlockError) {

@@ -36,10 +36,10 @@ package final class PidFile: Sendable {
         }
     }
 
-    /// Removes the file. Call once, last.
+    /// Removes the file, unless somebody has put another one there. Call once, last.
     package func remove() {
         // SAFETY: the string lives and stays NUL-terminated for the time of the call.
-        _ = unsafe unlink(path)
+        if Self.isSameFile(descriptor, path) { _ = unsafe unlink(path) }
         close(descriptor)
     }
 

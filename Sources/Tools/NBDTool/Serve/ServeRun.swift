@@ -16,16 +16,20 @@ final class ServeRun {
 
     private let plan: NBDToolPlan
     private let sockets: [Int32]
+    private let device: KernelNBDDevice?
     private let context: IOContext
     private let background: Daemonization?
     /// Set by a signal, or when the last client has left.
     private let ending = AsyncCondition(false)
     private var pidFile: PidFile?
 
-    /// - Parameter sockets: listening ones that the process was started with; none: the plan says where to listen.
-    init(_ plan: NBDToolPlan, _ sockets: [Int32], on context: IOContext, background: Daemonization?) {
+    /// - Parameters:
+    ///   - sockets: listening ones that the process was started with; none: the plan says where to listen.
+    ///   - device: of the kernel's, a client of this server; the plan's address is listened on besides only when it was named.
+    init(_ plan: NBDToolPlan, _ sockets: [Int32], _ device: KernelNBDDevice?, on context: IOContext, background: Daemonization?) {
         self.plan = plan
         self.sockets = sockets
+        self.device = device
         self.context = context
         self.background = background
     }
@@ -47,15 +51,21 @@ final class ServeRun {
             let node = try await open(in: session)
             threads = try startThreads()
             server = try await serve(node, of: session, objects, on: threads)
+            if let device, let server { try await connect(device, to: server) }
             try writePIDFile()
             background?.announceReady()
-            if plan.isVerbose { StandardStreams.printError("NBD server listening on \(plan.address.hostAddress)\n") }
+            if plan.isVerbose {
+                if case .connect(let path) = plan.action { StandardStreams.printError("NBD device \(path) is now connected to \(plan.image ?? "")\n") }
+                if listensOnPlan { StandardStreams.printError("NBD server listening on \(plan.address.hostAddress)\n") }
+            }
         } catch {
             await server?.stop()
             do { try await session.close() } catch {}
             throw error
         }
         await ending.wait { $0 ? () : nil }
+        // When it was the device that has ended, it is disconnected already, and the kernel says so.
+        do throws(BlockError) { try device?.disconnect() } catch {}
         await server?.stop()
         var failure: BlockError?
         do throws(BlockError) { try await session.close() } catch { failure = error }
@@ -110,6 +120,19 @@ final class ServeRun {
 
     // MARK: The server
 
+    private var listensOnPlan: Bool { sockets.isEmpty && (device == nil || plan.namesAddress) }
+
+    private func connect(_ device: KernelNBDDevice, to server: NBDServer) async throws(ToolFailure) {
+        let ending = ending
+        do throws(BlockError) {
+            let (ours, theirs) = try ConnectedSocket.pair()
+            await server.adopt(ours)
+            try await device.connect(theirs, export: plan.exportName) { ending.update { $0 = true } }
+        } catch {
+            throw ToolFailure(nil, error)
+        }
+    }
+
     /// One thread serves one client; several are spread over the processors.
     private func startThreads() throws(ToolFailure) -> [IOContext] {
         if plan.shared == 1 { return [] }
@@ -132,7 +155,7 @@ final class ServeRun {
                     throw error.during("Failed to get TLS creds")
                 }
             }
-            let addresses = sockets.isEmpty ? [plan.address.hostAddress] : sockets.map { HostAddress.descriptor($0) }
+            let addresses = listensOnPlan ? [plan.address.hostAddress] : sockets.map { HostAddress.descriptor($0) }
             let configuration = NBDServer.Configuration(
                 addresses: addresses, handshakeLimit: plan.handshakeLimit, maximumConnections: plan.shared, security: security)
             let server = NBDServer(configuration, context: context, registry: BlockExportRegistry())
