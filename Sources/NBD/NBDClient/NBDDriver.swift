@@ -115,6 +115,9 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
     // MARK: Requests
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        if flags.contains(.prefetch), self.flags.contains(.sendCache) {
+            return try await carryOut(ClientRequest(command: .cache, offset: offset.rawValue, byteCount: target.byteCount))
+        }
         try await carryOut(ClientRequest(command: .read, offset: offset.rawValue, byteCount: target.byteCount, memory: target))
     }
 

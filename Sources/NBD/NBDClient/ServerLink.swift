@@ -35,6 +35,8 @@ final class ServerLink: Sendable {
         var isReconnecting = false
         /// How often the connection was lost.
         var losses = 0
+        /// What ended it the last time.
+        var lossReason = ""
         /// The socket of a negotiation under way, to be shut down when it is no longer wanted.
         var negotiating: ConnectedSocket?
     }
@@ -115,6 +117,7 @@ final class ServerLink: Sendable {
             state.phase = delay > .zero ? .waiting : .failing(error)
             state.isReconnecting = true
             state.losses += 1
+            state.lossReason = error.message
             return state.losses
         }
         guard let loss else { return }
@@ -176,9 +179,8 @@ final class ServerLink: Sendable {
             guard case .lost = outcome else { return outcome }
             // The one whose connection broke tells us so before it answers its requests or right after: wait until it has.
             _ = await state.wait { state in state.connection === connection ? nil : true }
-            if state.withLock({ $0.reconnectDelay }) == .zero {
-                throw BlockError(.connection, "Lost the connection to NBD server \(settings.address)")
-            }
+            let (delay, reason) = state.withLock { ($0.reconnectDelay, $0.lossReason) }
+            if delay == .zero { throw BlockError(.connection, "Lost the connection to NBD server \(settings.address): \(reason)") }
         }
     }
 

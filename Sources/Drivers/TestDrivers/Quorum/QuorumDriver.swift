@@ -89,7 +89,8 @@ package final class QuorumDriver: BlockDriver, Flushing, ZeroWriting, StatusRepo
     // MARK: Reading
 
     package func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
-        let flags = flags.subtracting(.alreadyTried)
+        // Bytes are compared: a child that only brings them near does not do.
+        let flags = flags.subtracting([.alreadyTried, .prefetch])
         let turn = await serializer.enter(GuestRange(offset, byteCount: target.byteCount))
         defer { serializer.leave(turn) }
         switch rules.pattern {
