@@ -22,13 +22,12 @@ struct NBDToolTests {
         }
 
         /// Starts a server in the background; it is ready when this returns.
-        func serve(_ program: String? = nil, _ arguments: String...) throws -> pid_t {
-            try mustRun(program ?? tool, ["--fork", "--pid-file=\(folder.path("pid"))", "-k", socket] + arguments, in: folder.url)
-            let text = String(decoding: try folder.read("pid"), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-            return try #require(pid_t(text))
-        }
+        func serve(_ program: String? = nil, _ arguments: String...) throws -> BackgroundServer { try serve(program, arguments) }
 
-        func expectEnd(of server: pid_t) { #expect(waitUntil { kill(server, 0) != 0 }, "the server has ended") }
+        func serve(_ program: String?, _ arguments: [String]) throws -> BackgroundServer {
+            let pidFile = folder.path("pid")
+            return try BackgroundServer(program ?? tool, ["--fork", "--pid-file=\(pidFile)", "-k", socket] + arguments, pidFile: pidFile, in: folder.url)
+        }
     }
 
     @Test(
@@ -37,7 +36,7 @@ struct NBDToolTests {
             ["nosuch"], ["-f", "foo", "a.qcow2"], ["-e", "x", "a.qcow2"], ["-e", "-1", "a.qcow2"], ["-k", "rel", "a.qcow2"], ["-o", "x", "a.qcow2"],
             ["-o", "1M", "a.qcow2"], ["--cache=foo", "a.qcow2"], ["--cache", "none", "-n", "a.qcow2"], ["--aio=foo", "a.qcow2"],
             ["--discard=foo", "a.qcow2"], ["--detect-zeroes=foo", "a.qcow2"], ["--detect-zeroes=unmap", "--discard=ignore", "a.qcow2"], ["-L", "a.qcow2"],
-            ["-L", "-p", "1"], ["-L", "-k", "/nosuch"], ["-c", "/dev/nosuch", "a.qcow2"], ["-d", "/dev/nosuch"], ["--tls-creds=x", "a.qcow2"],
+            ["-L", "-p", "1"], ["-L", "-k", "/nosuch"], ["-c", "/dev/nosuch", "a.qcow2"], ["-v", "-c", "/dev/nosuch", "a.qcow2"], ["-d", "/dev/nosuch"], ["--tls-creds=x", "a.qcow2"],
             ["--tls-authz=x", "a.qcow2"], ["--tls-hostname=h", "a.qcow2"], ["--image-opts", "-f", "raw", "a.qcow2"],
             ["--image-opts", "driver=raw,file.filename=nosuch"], ["-l", "foo", "a.qcow2"], ["-l", "snapshot.foo=1", "a.qcow2"],
             ["--handshake-limit=x", "a.qcow2"], ["--handshake-limit=-1", "a.qcow2"], ["--object", "foo,id=1", "a.qcow2"],
@@ -45,15 +44,17 @@ struct NBDToolTests {
         ])
     func refusals(_ arguments: [String]) throws {
         let place = try Place()
-        let theirs = try run("qemu-nbd", arguments, in: place.folder.url)
-        let ours = try run(place.tool, arguments, in: place.folder.url)
+        // qemu-nbd listens before it looks at the image, and others may be listening on its port.
+        func placed(_ name: String) -> [String] { ["-L", "-d", "-k"].contains { arguments.contains($0) } ? arguments : ["-k", place.folder.path(name)] + arguments }
+        let theirs = try run("qemu-nbd", placed("theirs"), in: place.folder.url)
+        let ours = try run(place.tool, placed("ours"), in: place.folder.url)
         #expect("\(ours.ending)" == "\(theirs.ending)", "\(ours)")
         // QEMU says what it made of a wrong snapshot in a line with its name in front, we without.
         let (ourText, theirText) = (ours.errorText.replacing("qemu-nbd: ", with: ""), theirs.errorText.replacing("qemu-nbd: ", with: ""))
         #expect(ourText == theirText, "\(arguments)")
     }
 
-    @Test("everything else is refused as clearly", arguments: [[], ["a", "b"], ["-z"], ["--bogus"], ["-d"], ["-k", "/nosuch/s", "a.qcow2"], ["--selinux-label=x", "a.qcow2"], ["--pid-file=/nosuch/p", "-k", "PLACE", "a.qcow2"]])
+    @Test("everything else is refused as clearly", arguments: [[], ["a", "b"], ["-z"], ["--bogus"], ["-d"], ["-d", "r.raw"], ["-d", "/dev/null"], ["-k", "/nosuch/s", "a.qcow2"], ["--selinux-label=x", "a.qcow2"], ["--pid-file=/nosuch/p", "-k", "PLACE", "a.qcow2"]])
     func otherRefusals(_ arguments: [String]) throws {
         let place = try Place()
         let ours = try run(place.tool, arguments.map { $0 == "PLACE" ? place.socket : $0 }, in: place.folder.url)
@@ -65,19 +66,14 @@ struct NBDToolTests {
     func listing(_ image: [String]) throws {
         for program in [nil, "qemu-nbd"] {
             let place = try Place()
-            try mustRun(
-                program ?? place.tool,
-                ["--fork", "--pid-file=\(place.folder.path("pid"))", "-k", place.socket, "-t", "-x", "disk", "-D", "for people", "-A", "-e", "4"] + image,
-                in: place.folder.url)
-            let server = try #require(pid_t(String(decoding: try place.folder.read("pid"), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)))
+            let server = try place.serve(program, ["-t", "-x", "disk", "-D", "for people", "-A", "-e", "4"] + image)
             let theirs = try mustRun("qemu-nbd", ["-L", "-k", place.socket])
             let ours = try mustRun(place.tool, ["-L", "-k", place.socket])
             #expect(ours.text == theirs.text)
             let exports = try JSONSerialization.jsonObject(with: try mustRun(place.tool, ["-L", "--json", "-k", place.socket]).output) as? [[String: Any]]
             #expect(exports?.first?["name"] as? String == "disk" && exports?.first?["description"] as? String == "for people")
             #expect(exports?.first?["meta-contexts"] as? [String] == ["base:allocation", "qemu:allocation-depth"])
-            kill(server, SIGTERM)
-            place.expectEnd(of: server)
+            #expect(server.stop())
             #expect(!place.folder.contains("socket") && (program != nil || !place.folder.contains("pid")))
         }
     }
@@ -99,12 +95,11 @@ struct NBDToolTests {
         let first = try place.serve(nil, "-f", "qcow2", "a.qcow2")
         let info = try mustRun("nbdinfo", [place.uri])
         #expect(info.text.contains("can_multi_conn: false"), "one client at a time")
-        place.expectEnd(of: first)
+        #expect(first.waitForEnd())
         let second = try place.serve(nil, "-t", "-e", "0", "-f", "qcow2", "a.qcow2")
         for _ in 0..<3 { #expect(try mustRun("nbdinfo", [place.uri]).text.contains("can_multi_conn: true")) }
-        #expect(kill(second, 0) == 0)
-        kill(second, SIGTERM)
-        place.expectEnd(of: second)
+        #expect(second.isRunning)
+        #expect(second.stop())
     }
 
     @Test("what clients write is in the image afterwards; what they write to a snapshot is not")
@@ -112,13 +107,13 @@ struct NBDToolTests {
         let place = try Place()
         var server = try place.serve(nil, "-f", "qcow2", "a.qcow2")
         try mustRun("qemu-io", ["-f", "raw", "-c", "write -P 9 2M 64k", place.uri])
-        place.expectEnd(of: server)
+        #expect(server.waitForEnd())
         try QEMU.mustFindClean("a.qcow2", in: place.folder)
         try QEMU.io("a.qcow2", ["read -P 9 2M 64k", "read -P 5 1M 100k", "read -P 3 0 1M"], in: place.folder)
         server = try place.serve(nil, "-s", "-f", "qcow2", "a.qcow2")
         let done = try mustRun("qemu-io", ["-f", "raw", "-c", "write -P 1 0 8M", "-c", "read -P 1 0 8M", place.uri])
         #expect(!done.text.contains("failed"))
-        place.expectEnd(of: server)
+        #expect(server.waitForEnd())
         try QEMU.io("a.qcow2", ["read -P 9 2M 64k"], in: place.folder)
     }
 
@@ -127,15 +122,105 @@ struct NBDToolTests {
         let place = try Place()
         let server = try place.serve(nil, "-o", "4096", "-r", "-f", "raw", "r.raw")
         #expect(try mustRun("nbdinfo", ["--size", place.uri]).text == "\((1 << 20) - 4096)\n")
-        place.expectEnd(of: server)
+        #expect(server.waitForEnd())
         try QEMU.img("snapshot", "-c", "before", "a.qcow2", in: place.folder)
         try QEMU.io("a.qcow2", ["write -P 1 1M 100k"], in: place.folder)
         for name in ["before", "1", "snapshot.name=before"] {
             let server = try place.serve(nil, "-l", name, "-f", "qcow2", "a.qcow2")
             let read = try mustRun("qemu-io", ["-r", "-f", "raw", "-c", "read -P 5 1M 100k", place.uri])
             #expect(!read.text.contains("failed"), "\(read)")
-            place.expectEnd(of: server)
+            #expect(server.waitForEnd())
         }
+    }
+
+    @Test("a file that is no device of the kernel's client is not connected, and the image stays as it was", arguments: [true, false])
+    func noDevice(verbose: Bool) throws {
+        let place = try Place()
+        let before = try place.folder.read("a.qcow2")
+        try place.folder.write([], to: "device")
+        let words = (verbose ? ["-v"] : []) + ["-f", "qcow2", "-c", "device", "a.qcow2"]
+        let theirs = try run("qemu-nbd", ["-k", place.folder.path("theirs")] + words, in: place.folder.url)
+        let ours = try run(place.tool, words, in: place.folder.url)
+        #expect(theirs.ending == .exited(1) && theirs.errorText.contains("Failed to set NBD socket"), "\(theirs)")
+        #expect(ours.ending == .exited(1) && ours.errorText == "qemu-nbd: Failed to set NBD socket: Inappropriate ioctl for device\n", "\(ours)")
+        #expect(try place.folder.read("a.qcow2") == before)
+    }
+
+    /// Further options to serve r.raw with, the numbers of bytes that clients then see, and whether they may write.
+    private static let servings: [(options: [String], size: Int, isWritable: Bool)] = [
+        (["-f", "raw"], 1 << 20, true), (["-r", "-f", "raw"], 1 << 20, false), (["-n", "-f", "raw"], 1 << 20, true), (["-o", "8192", "-f", "raw"], (1 << 20) - 8192, true),
+        (["--cache=none", "--aio=native", "-f", "raw"], 1 << 20, true), (["--cache=writethrough", "--aio=threads", "-f", "raw"], 1 << 20, true),
+        (["--cache=directsync", "-f", "raw"], 1 << 20, true), (["--cache=unsafe", "--aio=io_uring", "-f", "raw"], 1 << 20, true), (["--cache=writeback", "-f", "raw"], 1 << 20, true),
+        (["--discard=ignore", "-f", "raw"], 1 << 20, true), (["--discard=unmap", "--detect-zeroes=unmap", "-f", "raw"], 1 << 20, true),
+        (["--detect-zeroes=on", "-f", "raw"], 1 << 20, true), (["-x", "ünï, code", "-D", "words", "-e", "3", "-f", "raw"], 1 << 20, true),
+        (["--handshake-limit=0", "-A", "-v", "-f", "raw"], 1 << 20, true), (["--image-opts", "driver=raw,file.driver=file,file.filename="], 1 << 20, true),
+    ]
+
+    @Test("with every option both offer the same and leave the same image", arguments: servings.map(\.options))
+    func everyOption(_ options: [String]) throws {
+        let serving = try #require(Self.servings.first { $0.options == options })
+        var offers: [JSON] = []
+        var listings: [String] = []
+        var images: [[UInt8]] = []
+        for program in [nil, "qemu-nbd"] {
+            let place = try Place()
+            let words = options.last?.hasSuffix("filename=") == true ? options.dropLast() + ["\(options.last ?? "")\(place.folder.path("r.raw"))"] : options + ["r.raw"]
+            let server = try place.serve(program, ["-t"] + words)
+            let name = options.contains("-x") ? options[1].addingPercentEncoding(withAllowedCharacters: .alphanumerics) ?? "" : ""
+            let uri = "nbd+unix:///\(name)?socket=\(place.socket)"
+            let offer = try JSON(parsing: try mustRun("nbdinfo", ["--json", uri]).output)
+            offers.append(offer["exports"]?[0] ?? .null)
+            #expect(offers.last?["export-size"]?.integer == serving.size)
+            listings.append(try mustRun("qemu-nbd", ["-L", "-k", place.socket]).text)
+            if serving.isWritable {
+                let commands = ["write -P 9 64k 64k", "write -f -P 0 128k 64k", "write -z -u 256k 64k", "discard 512k 64k", "flush", "write -P 5 1000 100"]
+                let done = try mustRun("qemu-io", ["-f", "raw", "-d", "unmap"] + commands.flatMap { ["-c", $0] } + [uri])
+                #expect(!done.text.contains("failed"), "\(done)")
+            }
+            #expect(server.stop())
+            images.append(try place.folder.read("r.raw"))
+        }
+        for key in ["is_read_only", "can_flush", "can_fua", "can_trim", "can_zero", "can_cache", "can_fast_zero", "can_df", "can_multi_conn", "contexts", "description", "export-name"] {
+            #expect(offers[0][key] == offers[1][key], "\(key)")
+        }
+        #expect(listings[0] == listings[1])
+        #expect(firstDifference(images[0], images[1]) == nil)
+    }
+
+    @Test("on a TCP port, at an address of one's choice, as qemu-nbd does")
+    func overTCP() throws {
+        for program in [nil, "qemu-nbd"] {
+            let place = try Place()
+            // Somebody else may take a free port before it is used: then the next one is tried.
+            var server: BackgroundServer?
+            var port = 0
+            for _ in 0..<20 where server == nil {
+                port = Int.random(in: 20_000...30_000)
+                server = try? BackgroundServer(
+                    program ?? place.tool, ["--fork", "--pid-file=\(place.folder.path("pid"))", "-t", "-b", "127.0.0.1", "-p", "\(port)", "-f", "raw", "r.raw"],
+                    pidFile: place.folder.path("pid"), in: place.folder.url)
+            }
+            let running = try #require(server)
+            #expect(try mustRun("nbdinfo", ["--size", "nbd://127.0.0.1:\(port)"]).text == "1048576\n")
+            #expect(try mustRun(place.tool, ["-L", "-b", "127.0.0.1", "-p", "\(port)"]).text == mustRun("qemu-nbd", ["-L", "-b", "127.0.0.1", "-p", "\(port)"]).text)
+            #expect(running.stop())
+        }
+    }
+
+    @Test("persistent bitmaps are told of, the same by both, and unknown ones refused")
+    func bitmaps() throws {
+        var maps: [String] = []
+        for program in [nil, "qemu-nbd"] {
+            let place = try Place()
+            for name in ["one", "two"] { try QEMU.img("bitmap", "--add", name, "a.qcow2", in: place.folder) }
+            try QEMU.io("a.qcow2", ["write -P 5 3M 100k"], in: place.folder)
+            let server = try place.serve(program, "-t", "-r", "-B", "one", "-B", "two", "-f", "qcow2", "a.qcow2")
+            maps.append(try mustRun("nbdinfo", ["--map=qemu:dirty-bitmap:two", place.uri]).text + mustRun("qemu-nbd", ["-L", "-k", place.socket]).text)
+            #expect(server.stop())
+            let refused = try run(program ?? place.tool, ["-k", place.socket, "-B", "none", "-f", "qcow2", "a.qcow2"], in: place.folder.url)
+            #expect(refused.ending == .exited(1) && refused.errorText.contains("Bitmap 'none' is not found"), "\(refused)")
+        }
+        #expect(maps[0] == maps[1] && maps[0].contains("qemu:dirty-bitmap:one"))
     }
 
     @Test("a socket that the process was started with is listened on")
@@ -163,8 +248,7 @@ struct NBDToolTests {
         let place = try Place()
         let server = try place.serve(nil, "-e", "4", "-t", "-f", "qcow2", "a.qcow2")
         try mustRun("nbdcopy", ["-C", "4", place.uri, "copy.raw"], in: place.folder.url)
-        kill(server, SIGTERM)
-        place.expectEnd(of: server)
+        #expect(server.stop())
         #expect(try place.folder.read("copy.raw") == QEMU.contents(of: "a.qcow2", in: place.folder))
     }
 
@@ -176,15 +260,11 @@ struct NBDToolTests {
             ["--object", "tls-creds-psk,id=tls,dir=\(place.folder.url.path),endpoint=\(endpoint)", "--tls-creds=tls"]
         }
         for (program, client) in [(nil, "qemu-nbd"), ("qemu-nbd", place.tool)] {
-            try mustRun(
-                program ?? place.tool, ["--fork", "--pid-file=\(place.folder.path("pid"))", "-k", place.socket, "-t", "-f", "raw", "r.raw"] + credentials("server"),
-                in: place.folder.url)
-            let server = try #require(pid_t(String(decoding: try place.folder.read("pid"), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)))
+            let server = try place.serve(program, ["-t", "-f", "raw", "r.raw"] + credentials("server"))
             #expect(try mustRun(client, ["-L", "-k", place.socket] + credentials("client")).text.contains("size:  1048576"))
             let refused = try run(client, ["-L", "-k", place.socket])
             #expect(!refused.succeeded && refused.errorText.contains("TLS"), "\(refused)")
-            kill(server, SIGTERM)
-            place.expectEnd(of: server)
+            #expect(server.stop())
         }
     }
 }

@@ -73,6 +73,7 @@ final class ServerProgram: Sendable {
     init(_ program: String, _ arguments: [String], socket: String) throws {
         process = try ChildProcess(program, arguments)
         guard waitUntil({ UnixSocket(path: socket) != nil || !process.isRunning }), process.isRunning else {
+            process.send(SIGKILL)
             throw HarnessError("\(program) does not serve: \(try process.outputSoFar())")
         }
     }
@@ -83,6 +84,23 @@ final class ServerProgram: Sendable {
     }
 
     deinit { process.send(SIGKILL) }
+}
+
+/// Debian's nbd-server with one file in the folder, `disk`, exported under that name.
+final class NBDServerProgram: Sendable {
+    let socket: String
+    private let process: BackgroundServer
+
+    /// - Parameter settings: further lines of its configuration.
+    init(in folder: TemporaryFolder, byteCount: Int, settings: [String] = []) throws {
+        socket = folder.path("nbd-server.sock")
+        if !folder.contains("disk") { try folder.write([], to: "disk") }
+        guard truncate(folder.path("disk"), off_t(byteCount)) == 0 else { throw HarnessError("cannot make a disk of \(byteCount) bytes") }
+        let lines = ["[generic]", "unixsock = \(socket)", "allowlist = true"] + settings + ["[disk]", "exportname = \(folder.path("disk"))", "flush = true", "fua = true", "trim = true"]
+        try folder.write((lines.joined(separator: "\n") + "\n").utf8, to: "nbd-server.conf")
+        process = try BackgroundServer("nbd-server", ["-C", folder.path("nbd-server.conf"), "-p", folder.path("nbd-server.pid")], pidFile: folder.path("nbd-server.pid"))
+        guard waitUntil({ UnixSocket(path: socket) != nil }) else { throw HarnessError("nbd-server does not serve") }
+    }
 }
 
 /// An array of bytes that goes through the same operations as a disk, several at once where they do not overlap.
