@@ -103,6 +103,80 @@ struct HostileNBDTests {
         try daemon.quit()
     }
 
+    @Test("clients that leave while long answers are on their way do not end the daemon by a signal")
+    func leavesInTheMiddle() throws {
+        let daemon = try served()
+        for round in 0..<30 {
+            let client = try PlainNBDClient(path: daemon.nbdPath, export: "disk", limit: .seconds(20))
+            for cookie in 0..<8 { try client.submit(.read, cookie: UInt64(cookie), offset: 0, length: 1 << 20) }
+            // Some have got the beginning of an answer, some nothing.
+            if round % 2 == 0 { _ = try client.reply(readLength: 1000) }
+        }
+        try expectAlive(daemon, "clients that leave")
+        try daemon.quit()
+    }
+
+    /// Opens that many connections, says a different beginning of a handshake on each, and keeps them until its input ends.
+    private static let crowd = """
+        import socket, sys
+        path, count = sys.argv[1], int(sys.argv[2])
+        words = [b"", b"\\0\\0", b"\\0\\0\\0\\3", b"\\0\\0\\0\\3IHAVE", b"\\0\\0\\0\\3IHAVEOPT\\0\\0\\0\\7\\0\\0\\1\\0abc"]
+        crowd = []
+        for index in range(count):
+            one = socket.socket(socket.AF_UNIX)
+            one.connect(path)
+            one.recv(18, socket.MSG_WAITALL)
+            one.sendall(words[index % len(words)])
+            crowd.append(one)
+        print("here", flush=True)
+        ended = sum(one.recv(1) == b"" for one in crowd)
+        print("ended", ended, flush=True)
+        """
+
+    @Test("ten thousand clients that do not finish their handshake do not slow one that works, and the server stops at once all the same", .timeLimit(.minutes(4)))
+    func halfOpenCrowd() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(repeatElement(0x5c, count: 1 << 20), to: "disk.raw")
+        let path = folder.path("crowded.sock")
+        let daemon = try Daemon(
+            ["--blockdev", "driver=file,node-name=disk,filename=\(folder.path("disk.raw"))",
+             "--nbd-server", "addr.type=unix,addr.path=\(path),max-connections=0,handshake-max-seconds=0", "--export", "nbd,id=e,node-name=disk,name=disk"],
+            nbd: false, launcher: ["prlimit", "--nofile=15000:15000"], in: folder)
+        let client = try PlainNBDClient(path: path, export: "disk")
+        /// The best of several rounds, in seconds: others use this machine too.
+        func bestRound() throws -> Double {
+            var best = Double.infinity
+            for _ in 0..<9 {
+                let start = ContinuousClock.now
+                for _ in 0..<200 { _ = try client.read(512, at: 4096) }
+                best = min(best, (ContinuousClock.now - start) / .seconds(1))
+            }
+            return best
+        }
+        let before = try bestRound()
+        let crowd = try ChildProcess("prlimit", ["--nofile=15000:15000", "python3", "-c", Self.crowd, path, "10000"])
+        #expect(try waitUntil(atMost: .seconds(100)) { try crowd.outputSoFar().output.hasPrefix("here") || !crowd.isRunning })
+        let during = try bestRound()
+        #expect(during < before * 2 + 0.005, "\(before) s before, \(during) s in the crowd")
+        let other = try PlainNBDClient(path: path, export: "disk")
+        #expect(try other.read(4, at: 0) == [0x5c, 0x5c, 0x5c, 0x5c], "new clients are let in")
+        let usedBefore = try processorSeconds(of: daemon.process.identifier)
+        let start = ContinuousClock.now
+        try daemon.monitor.execute("nbd-server-stop")
+        // A second of the machine's time; the clock's depends on what else runs there.
+        #expect(try processorSeconds(of: daemon.process.identifier) - usedBefore < 1)
+        #expect(ContinuousClock.now - start < .seconds(10))
+        #expect(try crowd.wait().text == "here\nended 10000\n")
+        try daemon.quit()
+    }
+
+    /// Processor time that a process has used.
+    private func processorSeconds(of process: pid_t) throws -> Double {
+        let fields = try String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8).split(separator: ")").last?.split(separator: " ") ?? []
+        let ticks = fields.count > 12 ? (Double(fields[11]) ?? 0) + (Double(fields[12]) ?? 0) : 0
+        return ticks / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
     @Test("a client that asks and never reads does not hold up the others")
     func slowReader() throws {
         let daemon = try served()

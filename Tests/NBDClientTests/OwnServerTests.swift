@@ -14,7 +14,11 @@ import Testing
 @Suite("NBD client and server of ours", .timeLimit(.minutes(2)))
 struct OwnServerTests {
     /// Serves a raw file of 8 MiB on a thread of its own while `body` runs.
-    private static func serving(_ body: (String) async throws -> Void) async throws {
+    private static func serving(allowsSeveral: Bool = true, _ body: (String) async throws -> Void) async throws {
+        try await serving(allowsSeveral: allowsSeveral) { path, _ in try await body(path) }
+    }
+
+    private static func serving(allowsSeveral: Bool = true, _ body: (String, NBDExport) async throws -> Void) async throws {
         let folder = try TemporaryFolder()
         try folder.write([], to: "disk")
         #expect(truncate(folder.path("disk"), 8 << 20) == 0)
@@ -23,10 +27,11 @@ struct OwnServerTests {
         try await graph.add(BlockdevOptions(.file(BlockdevOptionsFile(filename: folder.path("disk"))), nodeName: "disk", discard: .unmap))
         let server = NBDServer(.init(addresses: [.unix(path: folder.path("s"))]), context: context, registry: BlockExportRegistry(onDeleted: { _ in }))
         try await server.start()
-        try await server.addExport(
-            BlockExportOptions(.nbd(BlockExportOptionsNbd(name: "", allocationDepth: true)), id: "e", nodeName: "disk", writable: true), graph: graph, contexts: [context])
+        let export = try await server.addExport(
+            BlockExportOptions(.nbd(BlockExportOptionsNbd(name: "", allocationDepth: true)), id: "e", nodeName: "disk", writable: true), graph: graph, contexts: [context],
+            allowsSeveralConnections: allowsSeveral)
         let result: Result<Void, any Error>
-        do { result = .success(try await body(folder.path("s"))) } catch { result = .failure(error) }
+        do { result = .success(try await body(folder.path("s"), export)) } catch { result = .failure(error) }
         await server.stop()
         try await graph.closeAll()
         context.stop()
@@ -46,6 +51,30 @@ struct OwnServerTests {
                 try await DiskModel.Step.read(0, model.bytes).run(backend)
             }
             try await bench.close(backend)
+            await bench.stop()
+        }
+    }
+
+    @Test("as many connections are opened as asked for, where the server allows several, and each of them is used", arguments: [true, false], [1, 2, 5])
+    func connections(allowed: Bool, count: Int) async throws {
+        try await Self.serving(allowsSeveral: allowed) { path, export in
+            let bench = try ClientBench()
+            let backend = try await bench.open(ClientBench.options(path, connections: UInt32(count)))
+            #expect(waitUntil { export.connectionCount == (allowed ? count : 1) })
+            try await bench.on { _ in for _ in 0..<2 * count { try await DiskModel.Step.write(0, 4096, 1, fua: false).run(backend) } }
+            try await bench.close(backend)
+            #expect(waitUntil { export.connectionCount == 0 })
+            await bench.stop()
+        }
+    }
+
+    @Test("a context that the server has not is refused by its name")
+    func noSuchContext() async throws {
+        try await Self.serving { path in
+            let bench = try ClientBench()
+            await #expect { _ = try await bench.open(ClientBench.options(path, dirtyBitmap: "qemu:dirty-bitmap:none")) } throws: {
+                "\($0)" == "requested x-dirty-bitmap qemu:dirty-bitmap:none not found"
+            }
             await bench.stop()
         }
     }

@@ -5,6 +5,7 @@ import NBDClient
 import StorageSchema
 import StrataBase
 import StrataTesting
+import Synchronization
 import Testing
 
 /// The client against servers that others wrote.
@@ -42,6 +43,51 @@ struct PeerTests {
             // This nbdkit offers flushes and zeroes to oldstyle clients and then refuses them; qemu-io gets the same answer.
             try await model.exercise(backend, rounds: 30, plainOnly: name == "nbdkit oldstyle")
         }
+        try await bench.close(backend)
+        await bench.stop()
+        withExtendedLifetime(program) {}
+    }
+
+    @Test("the disk of Debian's nbd-server behaves like an array of bytes", arguments: [1, 3])
+    func nbdServer(connections: Int) async throws {
+        let folder = try TemporaryFolder()
+        let program = try NBDServerProgram(in: folder, byteCount: 8 << 20)
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(program.socket, export: "disk", connections: UInt32(connections)))
+        #expect(backend.length == 8 << 20)
+        let expected = try await bench.on { _ in
+            var model = DiskModel(byteCount: 8 << 20, seed: runSeed)
+            try await model.exercise(backend, rounds: 30)
+            try await backend.flush()
+            return model.bytes
+        }
+        try await bench.close(backend)
+        await bench.stop()
+        #expect(firstDifference(try folder.read("disk"), expected) == nil)
+        withExtendedLifetime(program) {}
+    }
+
+    @Test("a server that tries again in its own time is waited for")
+    func retry() async throws {
+        let folder = try TemporaryFolder()
+        let (socket, trouble) = (folder.path("s"), folder.path("trouble"))
+        let program = try ServerProgram(
+            "nbdkit",
+            ["-f", "-U", socket, "--filter=retry", "--filter=error", "memory", "8M", "retries=50", "retry-delay=1", "retry-exponential=no", "error-rate=100%", "error-file=\(trouble)"],
+            socket: socket)
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(socket))
+        try folder.write([], to: "trouble")
+        let isWritten = Atomic<Bool>(false)
+        async let writing: Void = bench.on { _ in
+            try await DiskModel.Step.write(0, 100_000, 7, fua: false).run(backend)
+            isWritten.store(true, ordering: .releasing)
+        }
+        // Long enough for the first attempt to have failed; were it not, the test would still pass.
+        #expect(await BlockingPool.run { !waitUntil(atMost: .milliseconds(300)) { isWritten.load(ordering: .acquiring) } }, "it does not succeed while there is trouble")
+        try FileManager.default.removeItem(atPath: trouble)
+        try await writing
+        try await bench.on { _ in try await DiskModel.Step.read(0, [UInt8](repeating: 7, count: 100_000)).run(backend) }
         try await bench.close(backend)
         await bench.stop()
         withExtendedLifetime(program) {}

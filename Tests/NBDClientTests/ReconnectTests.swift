@@ -25,29 +25,43 @@ struct ReconnectTests {
     @Test("within the delay no request fails and nothing acknowledged is lost, however often the server is killed", arguments: [1, 3])
     func killed(connections: Int) async throws {
         let folder = try Self.makeDisk(4 << 20)
-        let isOver = Atomic<Bool>(false)
+        let isOver = Atomic<Bool>(false), isDone = Atomic<Bool>(false)
+        let rounds = Atomic<Int>(0)
+        let failure = Mutex<String?>(nil)
         let killer = Thread {
-            var program = try? Self.serve(folder)
-            for _ in 0..<(extendedRun ? 60 : 6) {
-                usleep(extendedRun ? 1_000_000 : 250_000)  // the time between two deaths is what is tested, not what is waited for
-                try? program?.kill()
-                program = try? Self.serve(folder)
-            }
-            isOver.store(true, ordering: .releasing)
-            while isOver.load(ordering: .acquiring) { usleep(1000) }
-            withExtendedLifetime(program) {}
+            defer { isOver.store(true, ordering: .releasing) }
+            do {
+                var program = try Self.serve(folder)
+                for _ in 0..<(extendedRun ? 60 : 6) {
+                    // Each server dies in the middle of work: after some of it is done, at no point in particular.
+                    let before = rounds.load(ordering: .acquiring)
+                    guard waitUntil(atMost: .seconds(60), { rounds.load(ordering: .acquiring) > before + 3 }) else { throw HarnessError("the client does not get on") }
+                    try program.kill()
+                    program = try Self.serve(folder)
+                }
+                isOver.store(true, ordering: .releasing)
+                _ = waitUntil(atMost: .seconds(120)) { isDone.load(ordering: .acquiring) }
+                withExtendedLifetime(program) {}
+            } catch { failure.withLock { $0 = "\(error)" } }
         }
         killer.start()
         let bench = try ClientBench()
         let backend = try await bench.open(ClientBench.options(folder.path("s"), reconnectDelay: 60, openTimeout: 60, connections: UInt32(connections)))
-        try await bench.on { _ in
+        let expected = try await bench.on { _ in
             var model = DiskModel(byteCount: 4 << 20, seed: runSeed)
-            while !isOver.load(ordering: .acquiring) { try await model.exercise(backend, rounds: 5) }
+            while !isOver.load(ordering: .acquiring) {
+                try await model.exercise(backend, rounds: 1)
+                rounds.add(1, ordering: .releasing)
+            }
             try await model.exercise(backend, rounds: 5)
+            try await backend.flush()
+            return model.bytes
         }
         try await bench.close(backend)
-        isOver.store(false, ordering: .releasing)
+        isDone.store(true, ordering: .releasing)
         await bench.stop()
+        #expect(failure.withLock { $0 } == nil)
+        #expect(firstDifference(try folder.read("disk"), expected) == nil, "seed \(runSeed)")
     }
 
     @Test("a reopen gives the client patience with its server, and takes nothing else from it")

@@ -146,6 +146,19 @@ struct ClientHandshakeTests {
         #expect(run.error?.code == .accessDenied)
     }
 
+    @Test("a client that wants TLS goes nowhere without: not with an older server, nor with one that answers as if it had agreed", arguments: [
+        WireBytes().text("NBDMAGICIHAVEOPT").u16(0).u64(4096).u16(1).zeroes(124), WireBytes().text("NBDMAGIC").u64(0x4202_8186_1253).u64(8192).u16(0).u16(3).zeroes(124),
+        greeting.optionReply(5, 1 << 31 | 1), greeting.optionReply(5, 1 << 31 | 2), greeting.optionReply(11, 1), greeting.optionReply(7, 3, exportInfo).optionReply(7, 1),
+        greeting.optionReply(5, 3, exportInfo), greeting.optionReply(5, 1, WireBytes().u8(0)),
+    ])
+    func downgrade(server: WireBytes) {
+        for export in ["", "disk"] {
+            var run = Run(.init(exportName: export, usesTLS: true))
+            run.feed(server.bytes, pieces: 5)
+            #expect(run.error != nil && run.session == nil && run.verdict != .startTLS, "\(run)")
+        }
+    }
+
     @Test("bytes in clear behind the agreement on TLS are never used")
     func injection() {
         var run = Run(.init(exportName: "disk", usesTLS: true))
@@ -184,11 +197,27 @@ struct ClientHandshakeTests {
         #expect(run.error?.code == .connection)
     }
 
-    @Test("cut off at any byte it waits; with any byte changed it is an error or another valid session, never a trap")
-    func damage() {
-        let good = Self.richServer.bytes
+    /// What servers of every age send to a client that gets through, and what that client wishes.
+    static let goodServers: [(name: String, bytes: WireBytes, export: String)] = [
+        ("everything", richServer, "disk"),
+        ("structured replies", greeting.optionReply(11, 1 << 31 | 1).optionReply(8, 1).optionReply(10, 4, WireBytes().u32(7).text("base:allocation")).optionReply(10, 1)
+            .optionReply(7, 3, exportInfo).optionReply(7, 1), "disk"),
+        ("simple replies", greeting.optionReply(11, 1 << 31 | 1).optionReply(8, 1 << 31 | 1).optionReply(7, 3, blockSizes).optionReply(7, 3, exportInfo).optionReply(7, 1), "disk"),
+        ("no GO", WireBytes().text("NBDMAGICIHAVEOPT").u16(1).optionReply(11, 1 << 31 | 1).optionReply(8, 1 << 31 | 1).optionReply(7, 1 << 31 | 1)
+            .u64(4096).u16(3).zeroes(124), "disk"),
+        ("newstyle", WireBytes().text("NBDMAGICIHAVEOPT").u16(0).u64(4096).u16(1).zeroes(124), "disk"),
+        ("oldstyle", WireBytes().text("NBDMAGIC").u64(0x4202_8186_1253).u64(8192).u16(0).u16(3).zeroes(124), ""),
+    ]
+
+    @Test("cut off at any byte it waits; with any byte changed it is an error or another valid session, never a trap", arguments: goodServers.map(\.name))
+    func damage(name: String) throws {
+        let server = try #require(Self.goodServers.first { $0.name == name })
+        let (good, wishes) = (server.bytes.bytes, ClientHandshake.Wishes(exportName: server.export))
+        var whole = Run(wishes)
+        whole.feed(good)
+        #expect(whole.session != nil, "\(whole)")
         for end in 0..<good.count {
-            var run = Run()
+            var run = Run(wishes)
             run.feed(Array(good[..<end]))
             #expect(run.verdict == .needsMore && run.error == nil, "cut at \(end): \(run)")
         }
@@ -196,13 +225,13 @@ struct ClientHandshakeTests {
             for flip in [UInt8(1), 0x80, 0xff, 0x7f] {
                 var bytes = good
                 bytes[index] ^= flip
-                var run = Run()
+                var run = Run(wishes)
                 run.feed(bytes)
                 if let session = run.session { #expect(session.byteCount >= 0 && session.byteCount <= Int.max - (1 << 20)) }
             }
         }
         var random = SeededGenerator(seed: 11)
-        for _ in 0..<20_000 {
+        for _ in 0..<5_000 {
             var bytes = good
             for _ in 0..<Int.random(in: 1...4, using: &random) {
                 let index = Int.random(in: 0..<bytes.count, using: &random)
@@ -212,7 +241,7 @@ struct ClientHandshakeTests {
                 default: bytes.insert(UInt8.random(in: 0...255, using: &random), at: index)
                 }
             }
-            var run = Run()
+            var run = Run(wishes)
             run.feed(bytes, pieces: Int.random(in: 1...200, using: &random))
             #expect(run.pending.count <= bytes.count)
         }

@@ -139,6 +139,29 @@ struct ServerHandshakeTests {
         #expect(replyTypes(run.sent) == [1] + (found ? [4, 1] : [1]))
     }
 
+    @Test("before TLS a server that insists on it answers nothing else, and afterwards what was agreed on in clear is forgotten")
+    func encryption() {
+        var run = HandshakeRun()
+        run.handshake = ServerHandshake(encryption: .required)
+        run.feed(WireBytes().u32(3).option(8).option(3).option(6, WireBytes().string("disk").u16(0)).option(77, WireBytes().zeroes(9)).option(5, WireBytes().u8(1)).bytes, pieces: 13)
+        #expect(replyTypes(run.sent) == [0x8000_0005, 0x8000_0005, 0x8000_0005, 0x8000_0005, 0x8000_0003])
+        run.sent = []
+        run.feed(WireBytes().option(5).bytes)
+        #expect(run.verdict == .startTLS && run.sent == WireBytes().optionReply(5, 1).bytes)
+        run.handshake.tlsStarted()
+        (run.verdict, run.sent) = (.needsMore, [])
+        run.feed(WireBytes().option(5).option(10, WireBytes().string("disk").u32(1).string("base:allocation")).option(7, WireBytes().string("disk").u16(0)).bytes)
+        #expect(replyTypes(run.sent) == [0x8000_0003, 0x8000_0003, 3, 1], "no second TLS, and no structured replies")
+        guard case .transmission(let session) = run.verdict else { Issue.record("\(run.verdict)"); return }
+        #expect(session.replyStyle == .simple && session.metaContexts.isEmpty)
+
+        run = HandshakeRun()
+        run.handshake = ServerHandshake(encryption: .required)
+        run.feed(WireBytes().u32(3).option(1, WireBytes().text("disk")).bytes)
+        guard case .close = run.verdict else { Issue.record("\(run.verdict)"); return }
+        #expect(run.sent.isEmpty, "no export in clear")
+    }
+
     @Test("contexts without structured replies are refused")
     func contextsNeedStructuredReplies() {
         var run = HandshakeRun.inOptions()

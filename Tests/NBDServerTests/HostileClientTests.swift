@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import StrataTesting
 import Testing
 
@@ -119,6 +120,49 @@ struct HostileClientTests {
                 try client.send(Array(conversation.prefix(count)))
             }
             try expectAlive(path, name)
+        }
+        await server.stop()
+    }
+
+    @Test("any byte of a conversation may be wrong, with every command in it", arguments: [false, true])
+    func corruptAnywhere(extended: Bool) async throws {
+        let server = try await TestServer.withTestDisk("quick", byteCount: 1 << 20)
+        try await server.client { path in
+            let big = RawClient.big
+            let wireName = big(5, 4) + Array("quick".utf8)
+            let context = Array("base:allocation".utf8)
+            func option(_ number: UInt64, _ payload: [UInt8]) -> [UInt8] { Array("IHAVEOPT".utf8) + big(number, 4) + big(UInt64(payload.count), 4) + payload }
+            func request(_ command: UInt64, flags: UInt64 = 0, _ count: UInt64, _ payload: [UInt8] = []) -> [UInt8] {
+                big(extended ? 0x21e4_1c71 : 0x2560_9513, 4) + big(extended && !payload.isEmpty ? flags | 0x20 : flags, 2) + big(command, 2) + big(command + 1, 8)
+                    + big(4096, 8) + big(count, extended ? 8 : 4) + payload
+            }
+            var conversation = big(3, 4) + option(extended ? 11 : 8, []) + option(10, wireName + big(1, 4) + big(UInt64(context.count), 4) + context)
+            conversation += option(7, wireName + [0, 0]) + request(0, 100) + request(1, 40, [UInt8](repeating: 1, count: 40)) + request(3, 0) + request(4, 512)
+            conversation += request(5, 512) + request(6, flags: 2, 512) + request(7, flags: 8, 70_000) + request(8, 0)
+            if extended { conversation += request(7, 12, big(4096, 8) + big(0, 4)) }
+            conversation += request(2, 0)
+            for index in conversation.indices {
+                for flip in [UInt8(1), 0x80, 0xff] {
+                    var damaged = conversation
+                    damaged[index] ^= flip
+                    let client = try RawClient(path)
+                    do {
+                        try client.send(damaged)
+                        shutdown(client.descriptor, Int32(SHUT_WR))
+                        // Until the server has said all it has to say: what it says is bounded, and it hangs up.
+                        var said = 0
+                        while true {
+                            var room = [UInt8](repeating: 0, count: 65536)
+                            let count = recv(client.descriptor, &room, room.count, 0)
+                            if count < 0, errno == EAGAIN { Issue.record("byte \(index) ^ \(flip): the server neither speaks nor hangs up") }
+                            if count <= 0 { break }
+                            said += count
+                        }
+                        #expect(said < 48 << 20)
+                    } catch is RawClient.Failure {}  // the server has hung up
+                }
+            }
+            try expectAlive(path, "quick")
         }
         await server.stop()
     }
