@@ -10,7 +10,7 @@ struct NBDPeerTests {
         try QEMU.img("create", "-f", "qcow2", "base.qcow2", "8M", in: folder)
         try QEMU.io("base.qcow2", ["write -P 3 0 3M"], in: folder)
         try QEMU.img("create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2", in: folder)
-        try QEMU.img("bitmap", "--add", "changes", "top.qcow2", in: folder)
+        try QEMU.img("bitmap", "--add", "top.qcow2", "changes", in: folder)
         try QEMU.io("top.qcow2", ["write -P 5 1M 128k", "write -z 2M 256k", "write -P 6 5M 64k"], in: folder)
         let daemon = try Daemon(program: program, in: folder)
         try daemon.monitor.execute("blockdev-add", ["driver": "file", "node-name": "base-file", "filename": "base.qcow2", "read-only": true])
@@ -40,7 +40,7 @@ struct NBDPeerTests {
     @Test("nbddump prints our export as it prints the same bytes of another server")
     func dump() throws {
         let folder = try TemporaryFolder()
-        let contents = mixedContents(300_000, seed: runSeed)
+        let contents = mixedContents(300_032, seed: runSeed)  // whole sectors: a raw node has no others
         try folder.write(contents, to: "disk.raw")
         let daemon = try Daemon(in: folder)
         try daemon.serve("disk.raw", format: "raw")
@@ -50,10 +50,17 @@ struct NBDPeerTests {
         try daemon.quit()
     }
 
-    /// In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    /// In a mount namespace of its own, so that nothing stays mounted whatever happens. nbdfuse takes no files from an URI: root's certificates are
+    /// those under /etc.
     private static let mounting = """
         set -e
         mkdir mount
+        if [[ $2 ]]; then
+            cp -a /etc etc
+            mkdir -p etc/pki
+            cp -r "$2" etc/pki/libnbd
+            mount --bind etc /etc
+        fi
         nbdfuse mount/disk "$1" & fuse=$!
         until [[ -e mount/disk ]]; do kill -0 $fuse; sleep 0.02; done
         stat -c %s mount/disk
@@ -69,13 +76,13 @@ struct NBDPeerTests {
         let folder = try TemporaryFolder()
         let contents = mixedContents(2 << 20, seed: runSeed), changed = mixedContents(700_000, seed: runSeed &+ 1)
         for (name, bytes) in [("disk.raw", contents), ("expected", contents), ("new", changed)] { try folder.write(bytes, to: name) }
-        try folder.write("qemu:00112233445566778899aabbccddeeff\n".utf8, to: "keys.psk")
+        if encrypted { try TestCertificates.make(in: folder) }
         let daemon = try Daemon(
-            ["--object", "tls-creds-psk,id=t,dir=\(folder.url.path),endpoint=server", "--blockdev", "driver=file,node-name=disk,filename=disk.raw",
+            (encrypted ? ["--object", "tls-creds-x509,id=t,dir=\(folder.url.path),endpoint=server"] : []) + ["--blockdev", "driver=file,node-name=disk,filename=disk.raw",
              "--nbd-server", "addr.type=unix,addr.path=fuse.sock\(encrypted ? ",tls-creds=t" : "")", "--export", "nbd,id=e,node-name=disk,name=disk,writable=on"], nbd: false, in: folder)
-        let clear = "nbd+unix:///disk?socket=\(folder.path("fuse.sock"))"
-        let uri = encrypted ? "nbds+unix://qemu@/disk?socket=\(folder.path("fuse.sock"))&tls-psk-file=\(folder.path("keys.psk"))" : clear
-        let done = try run("unshare", ["-m", "--propagation", "private", "bash", "-c", Self.mounting, "bash", uri], in: folder.url)
+        let uri = encrypted ? "nbds+unix://alice@/disk?socket=\(folder.path("fuse.sock"))&tls-hostname=localhost" : "nbd+unix:///disk?socket=\(folder.path("fuse.sock"))"
+        let done = try run(
+            "unshare", ["-m", "--propagation", "private", "bash", "-c", Self.mounting, "bash", uri, encrypted ? folder.path("alice") : ""], in: folder.url)
         #expect(done.succeeded && done.text == "2097152\n", "\(done)")
         try daemon.quit()
         #expect(firstDifference(try folder.read("disk.raw"), changed + contents[changed.count...]) == nil)

@@ -35,7 +35,7 @@ struct NBDToolTests {
         arguments: [
             ["nosuch"], ["-f", "foo", "a.qcow2"], ["-e", "x", "a.qcow2"], ["-e", "-1", "a.qcow2"], ["-k", "rel", "a.qcow2"], ["-o", "x", "a.qcow2"],
             ["-o", "1M", "a.qcow2"], ["--cache=foo", "a.qcow2"], ["--cache", "none", "-n", "a.qcow2"], ["--aio=foo", "a.qcow2"],
-            ["--discard=foo", "a.qcow2"], ["--detect-zeroes=foo", "a.qcow2"], ["--detect-zeroes=unmap", "--discard=ignore", "a.qcow2"], ["-L", "a.qcow2"],
+            ["--discard=foo", "a.qcow2"], ["--detect-zeroes=foo", "a.qcow2"], ["--detect-zeroes=unmap", "--discard=ignore", "a.qcow2"], ["--detect-zeroes=unmap", "a.qcow2"], ["-L", "a.qcow2"],
             ["-L", "-p", "1"], ["-L", "-k", "/nosuch"], ["-c", "/dev/nosuch", "a.qcow2"], ["-v", "-c", "/dev/nosuch", "a.qcow2"], ["-d", "/dev/nosuch"], ["--tls-creds=x", "a.qcow2"],
             ["--tls-authz=x", "a.qcow2"], ["--tls-hostname=h", "a.qcow2"], ["--image-opts", "-f", "raw", "a.qcow2"],
             ["--image-opts", "driver=raw,file.filename=nosuch"], ["-l", "foo", "a.qcow2"], ["-l", "snapshot.foo=1", "a.qcow2"],
@@ -138,7 +138,7 @@ struct NBDToolTests {
         let place = try Place()
         let before = try place.folder.read("a.qcow2")
         try place.folder.write([], to: "device")
-        let words = (verbose ? ["-v"] : []) + ["-f", "qcow2", "-c", "device", "a.qcow2"]
+        let words = (verbose ? ["-v"] : []) + ["-f", "qcow2", "-c", place.folder.path("device"), place.folder.path("a.qcow2")]
         let theirs = try run("qemu-nbd", ["-k", place.folder.path("theirs")] + words, in: place.folder.url)
         let ours = try run(place.tool, words, in: place.folder.url)
         #expect(theirs.ending == .exited(1) && theirs.errorText.contains("Failed to set NBD socket"), "\(theirs)")
@@ -212,7 +212,7 @@ struct NBDToolTests {
         var maps: [String] = []
         for program in [nil, "qemu-nbd"] {
             let place = try Place()
-            for name in ["one", "two"] { try QEMU.img("bitmap", "--add", name, "a.qcow2", in: place.folder) }
+            for name in ["one", "two"] { try QEMU.img("bitmap", "--add", "a.qcow2", name, in: place.folder) }
             try QEMU.io("a.qcow2", ["write -P 5 3M 100k"], in: place.folder)
             let server = try place.serve(program, "-t", "-r", "-B", "one", "-B", "two", "-f", "qcow2", "a.qcow2")
             maps.append(try mustRun("nbdinfo", ["--map=qemu:dirty-bitmap:two", place.uri]).text + mustRun("qemu-nbd", ["-L", "-k", place.socket]).text)

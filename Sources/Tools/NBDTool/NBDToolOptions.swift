@@ -43,7 +43,7 @@ let nbdDeclaration = CommandDeclaration<NBDKey>(
         .init(.noCache, "n", "nocache", help: "bypass the host's page cache (--cache=none)"),
         .init(.cache, nil, "cache", value: "MODE", help: "none, writeback (default), writethrough, directsync or unsafe"),
         .init(.aio, nil, "aio", value: "MODE", help: "threads, native or io_uring"),
-        .init(.discard, nil, "discard", value: "MODE", help: "what becomes of discards: ignore or unmap"),
+        .init(.discard, nil, "discard", value: "MODE", help: "what becomes of discards: ignore or unmap (default: ignore)"),
         .init(.detectZeroes, nil, "detect-zeroes", value: "MODE", help: "look for zeroes in what is written: off, on or unmap"),
         .init(.imageOptions, nil, "image-opts", help: "FILE is a list of options instead of a file name", "(not together with --format)"),
     ],

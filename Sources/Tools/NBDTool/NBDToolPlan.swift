@@ -67,7 +67,7 @@ struct NBDToolPlan: Sendable {
     init(_ arguments: ParsedArguments<NBDKey>, _ context: CommandContext) throws(ToolFailure) {
         var hasCache = false
         settings.isReadOnly = false
-        settings.unmaps = true
+        settings.unmaps = false
         for option in arguments.occurrences {
             let value = option.value ?? ""
             switch option.key {
