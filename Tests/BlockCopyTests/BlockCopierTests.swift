@@ -134,6 +134,19 @@ struct BlockCopierTests {
         #expect(firstDifference(target.contents, contents) == nil)
     }
 
+    @Test("what is being copied is not done with until it is")
+    func openClusters() async throws {
+        let work = try ClusterWork(byteCount: 1 << 20, clusterSize: 65536, longestPiece: 65536)
+        work.markAll()
+        guard case .piece(let piece) = await work.claim(in: GuestRange(GuestOffset(0), byteCount: 65536), longestPiece: 65536) else {
+            Issue.record("nothing to copy")
+            return
+        }
+        #expect(!work.marked.isDirty(at: GuestOffset(0)) && work.open.isDirty(at: GuestOffset(0)) && work.open.dirtyByteCount == 1 << 20)
+        work.finish(piece, succeeded: true)
+        #expect(!work.open.isDirty(at: GuestOffset(0)) && work.open == work.marked)
+    }
+
     @Test("a target that is too short fails the copy, with zeroes as with data", arguments: [true, false], [true, false])
     func shortTarget(asksTarget: Bool, isZero: Bool) async throws {
         let (source, target) = (SimulatedDisk(byteCount: 65536), SimulatedDisk(byteCount: 20480))

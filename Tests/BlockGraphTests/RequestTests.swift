@@ -222,4 +222,35 @@ struct RequestTests {
         var count: Int { value.load(ordering: .sequentiallyConsistent) }
         func one() { value.add(1, ordering: .sequentiallyConsistent) }
     }
+
+    @Test("a raw image whose format is a guess is not made to look like another format by writes at the same time, nor by zeroes")
+    func probedRaw() async throws {
+        let bench = try GraphBench(drivers: [RawDriver.self, MemoryDriver.self])
+        defer { bench.close() }
+        try await bench.run { graph in
+            let memory = BlockdevOptions(.nullCo(BlockdevOptionsNull(size: 4096)))
+            let raw = BlockdevOptions(.raw(BlockdevOptionsRaw(file: .definition(memory))), nodeName: "disk")
+            try await graph.add(raw, isProbed: true)
+            let disk = try await graph.makeBackend(named: "test", on: "disk", PermissionGrant(used: [.consistentRead, .write], shared: .all))
+            let write: @Sendable ([UInt8], Int) async -> Bool = { bytes, offset in
+                let buffer = IOBuffer(copying: bytes)
+                defer { withExtendedLifetime(buffer) {} }
+                do { try await disk.write(buffer.vector, at: GuestOffset(offset)) } catch { return false }
+                return true
+            }
+            for _ in 0..<20 {
+                #expect(await write([1, 2, 3, 4], 0))
+                let done = await withTaskGroup(of: Bool.self) { group in
+                    for (offset, byte) in [UInt8]([0x51, 0x46, 0x49, 0xfb]).enumerated() { group.addTask { await write([byte], offset) } }
+                    return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
+                }
+                #expect(done == 3)
+            }
+            // "QED" and a zero byte is another format's signature.
+            #expect(await write(Array("QEDx".utf8), 0))
+            await #expect(throws: BlockError.self) { try await disk.writeZeroes(GuestRange(GuestOffset(3), byteCount: 1)) }
+            try await disk.writeZeroes(GuestRange(GuestOffset(0), byteCount: 4096))
+            await graph.release(disk)
+        }
+    }
 }

@@ -107,6 +107,27 @@ struct IOContextTests {
             }
         }
     }
+
+    @Test("worker threads let go of what they have done although there is always more to do")
+    func workersForget() async {
+        let tokens = Shared((live: 0, most: 0))
+        final class Token: Sendable {
+            let tokens: Shared<(live: Int, most: Int)>
+            init(_ tokens: Shared<(live: Int, most: Int)>) {
+                self.tokens = tokens
+                tokens.value.withLock { $0 = ($0.live + 1, max($0.most, $0.live + 1)) }
+            }
+            deinit { tokens.value.withLock { $0.live -= 1 } }
+        }
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<300 {
+                group.addTask {
+                    for _ in 0..<50 { await BlockingPool.run { [token = Token(tokens)] in withExtendedLifetime(token) {} } }
+                }
+            }
+        }
+        #expect(tokens.value.withLock { $0.most } < 1500)
+    }
 }
 
 /// A value that several tasks of a test share.

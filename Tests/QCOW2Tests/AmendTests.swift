@@ -191,4 +191,52 @@ struct AmendTests {
             try run("qemu-img", ["check", crashed], allowedStatus: [0, 3])
         }
     }
+
+    @Test("whichever call fails while the refcounts change their width, the image is sound and takes what is written next or refuses it", arguments: [1, 64])
+    func failingWidthChange(bits: Int) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "1M"])
+        try run("qemu-io", ["-f", "qcow2", "-c", "write -P 1 0 300k", path])
+        let image = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        // Call 0 does not come: it counts the others.
+        var (call, calls, failures) = (0, 0, 0)
+        while call <= calls {
+            let recorder = Recorder(disk: image)
+            defer { recorder.forget() }
+            recorder.state.withLock { ($0.isRecording, $0.countsReads) = (false, true) }
+            let failing = call
+            let outcome: (hasFailed: Bool, written: Int, calls: Int)
+            outcome = try await onContext { context in
+                let (graph, options) = (BlockGraph(context: context, drivers: DriverRegistry(testDrivers)), recorder.imageOptions())
+                try await graph.add(options)
+                let disk = try await graph.makeBackend(named: "test", on: "disk", PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all))
+                recorder.state.withLock { ($0.calls, $0.failAt) = (0, failing) }
+                var outcome = (hasFailed: false, written: 0, calls: 0)
+                do { try await Self.amend(disk) { $0.refcountBits = bits } } catch { outcome.hasFailed = true }
+                outcome.calls = recorder.state.withLock { state in
+                    state.failAt = nil
+                    return state.calls
+                }
+                do {
+                    for position in stride(from: 400 << 10, to: 900 << 10, by: 65536) {
+                        try await disk.writeBytes([UInt8](repeating: 2, count: 65536), at: position)
+                        outcome.written = position + 65536 - 400 << 10
+                    }
+                } catch { outcome.written = 0 }
+                await graph.release(disk)
+                do { try await graph.closeAll() } catch { outcome.written = 0 }
+                return outcome
+            }
+            if call == 0 { calls = outcome.calls }
+            if outcome.hasFailed { failures += 1 }
+            try Data(recorder.state.withLock { $0.disk }).write(to: URL(fileURLWithPath: path))
+            // Clusters that are lost cost space and nothing else.
+            try run("qemu-img", ["check", path], allowedStatus: [0, 3])
+            let text = try run("qemu-io", ["-f", "qcow2", "-c", "read -P 1 0 300k", "-c", "read -P \(outcome.written > 0 ? 2 : 0) 400k 1", path])
+            if outcome.written > 0 || outcome.hasFailed == false { #expect(!text.contains("verification failed"), "call \(call): \(text)") }
+            call += 1
+        }
+        #expect(failures > 0, "\(failures) of \(calls)")
+    }
 }

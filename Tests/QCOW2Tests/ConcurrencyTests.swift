@@ -57,6 +57,29 @@ struct ConcurrencyTests {
         }
     }
 
+    @Test("more parts of the mapping are read at once than the cache has room for", .timeLimit(.minutes(2)))
+    func manyLoads() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "2M"])
+        try run("qemu-io", ["-f", "qcow2", "-c", "write -P 5 0 2M", path])
+        let recorder = Recorder(disk: [UInt8](try Data(contentsOf: URL(fileURLWithPath: path))))
+        defer { recorder.forget() }
+        try await onContext { context in
+            try await withImage(recorder.imageOptions(l2CacheSize: 8192), context) { disk in
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for number in 0..<64 {
+                        group.addTask(executorPreference: context) {
+                            let found = try await disk.readBytes(at: number << 15, 512)
+                            #expect(found == [UInt8](repeating: 5, count: 512))
+                        }
+                    }
+                    try await group.waitForAll()
+                }
+            }
+        }
+    }
+
     /// Writes, zeroes and reads only its own pieces: a quarter of a cluster in every second cluster.
     private static func client(_ number: Int, of clients: Int, _ disk: BlockBackend, _ size: Int, _ clusterSize: Int, _ fill: UInt8) async throws -> [UInt8] {
         var random = SeededGenerator(seed: UInt64(number))

@@ -220,4 +220,52 @@ struct SnapshotTests {
         #expect(try Self.listed(path).map { $0.split(separator: " ")[1] } == ["old", "new"])
         try run("qemu-img", ["check", path])
     }
+
+    @Test("who forbids snapshots while one is waited for is heard")
+    func forbiddenMeanwhile() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", path, "1M"])
+        try await onContext { context in
+            try await Self.withGraph(imageOptions(path), context) { graph, _ in
+                let kept = try await graph.createSnapshot(on: "disk", named: "a", moment: Self.moment(1))
+                let (isHolding, mayGoOn) = (AsyncCondition(false), AsyncCondition(false))
+                async let holding: Void = graph.withoutChanges {
+                    isHolding.update { $0 = true }
+                    _ = await mayGoOn.wait { $0 ? true : nil }
+                }
+                _ = await isHolding.wait { $0 ? true : nil }
+                async let forbidding: Void = graph.change { change in change.addBlocker(OperationBlocker([.resize], reason: "a test"), to: "disk") }
+                // The change stands in line before the snapshot does.
+                for _ in 0..<50 { await Task.yield() }
+                async let applying: Void = graph.applySnapshot(on: "disk", SnapshotSelector(id: kept.id))
+                for _ in 0..<50 { await Task.yield() }
+                mayGoOn.update { $0 = true }
+                try await holding
+                try await forbidding
+                do {
+                    try await applying
+                    Issue.record("the snapshot was applied")
+                } catch { #expect("\(error)".contains("busy"), "\(error)") }
+            }
+        }
+    }
+
+    @Test("a full image of which the refcounts do not fit into the cache gets a snapshot")
+    func smallRefcountCache() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "2M"])
+        try run("qemu-io", ["-f", "qcow2", "-c", "write -P 3 0 2M", path])
+        try await onContext { context in
+            try await Self.withGraph(imageOptions(path, refcountCacheSize: 2048), context) { graph, disk in
+                _ = try await graph.createSnapshot(on: "disk", named: "a", moment: Self.moment(1))
+                try await disk.writeBytes([UInt8](repeating: 4, count: 1 << 20), at: 0)
+                _ = try await graph.createSnapshot(on: "disk", named: "b", moment: Self.moment(2))
+                _ = try await graph.deleteSnapshot(on: "disk", SnapshotSelector(name: "a"))
+            }
+        }
+        #expect(try run("qemu-img", ["check", path]).contains("No errors were found"))
+        #expect(try Self.raw(path, scratch) == [UInt8](repeating: 4, count: 1 << 20) + [UInt8](repeating: 3, count: 1 << 20))
+    }
 }

@@ -192,7 +192,8 @@ package final class BackupJob: JobDriver {
         guard let bitmap else { return }
         let mode = options.bitmapMode ?? .onSuccess
         guard mode != .never, succeeded || mode == .always else { return bitmap.reclaim() }
-        let left = filter.work.marked
+        // A guest may be copying at this moment, and fail.
+        let left = filter.work.open
         bitmap.abdicate()
         if succeeded { return }
         do throws(BlockError) { try bitmap.merge(left) } catch {

@@ -77,6 +77,15 @@ package final class ClusterWork: CopyWork {
     /// What is marked; what is in flight is not.
     package var marked: HierarchicalBitmap { state.withLock { $0.marks } }
 
+    /// What is marked or in flight: all that is not known to be copied.
+    package var open: HierarchicalBitmap {
+        state.withLock { state in
+            var open = state.marks
+            for piece in state.inFlight { open.set(GuestRange(GuestOffset(piece.range.lowerBound), byteCount: piece.range.count)) }
+            return open
+        }
+    }
+
     /// Waits until nothing is in flight at some moment.
     package func waitUntilIdle() async { await state.wait { $0.inFlight.isEmpty ? () : nil } }
 

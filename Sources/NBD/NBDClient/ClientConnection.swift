@@ -1,6 +1,7 @@
 import IOCore
 import NBDProtocol
 import StrataBase
+import Synchronization
 
 /// One connection to a server in the transmission phase.
 ///
@@ -43,6 +44,8 @@ actor ClientConnection: ContextActor, EventSource {
     private var isSendBlocked = false
     private var isFlushPosted = false
     private var isClosed = false
+    /// The same for any thread: no request is answered any more.
+    nonisolated let isOver = Atomic<Bool>(false)
     private let onLost: @Sendable (BlockError) -> Void
 
     /// The longest chunk that has to lie in one piece, and room to receive more.
@@ -270,6 +273,7 @@ actor ClientConnection: ContextActor, EventSource {
 
     private func end() {
         isClosed = true
+        isOver.store(true, ordering: .sequentiallyConsistent)
         if let watchToken { context.unwatch(watchToken) }
         watchToken = nil
         socket.shutDown()

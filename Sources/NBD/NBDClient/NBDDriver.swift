@@ -261,6 +261,8 @@ extension NBDClientSession {
         if let sizes = blockSizes, sizes.minimum > (before.blockSizes?.minimum ?? 512) || sizes.maximum < (before.blockSizes?.maximum ?? NBDLimit.payloadByteCount) {
             throw refuse("its blocks have another size")
         }
+        // Requests were cut to what lengths can be; shorter ones would not be understood as they are.
+        if before.replyStyle == .extended, replyStyle != .extended { throw refuse("its requests have short lengths now") }
         if before.metaContextID != nil, metaContextID == nil { throw refuse("it does not tell block status any more") }
     }
 }

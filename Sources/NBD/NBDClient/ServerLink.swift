@@ -95,14 +95,16 @@ final class ServerLink: Sendable {
         try settings.accepts(result.session)
         let connection = ClientConnection(result.socket, session: result.session, received: result.received, context: context) { [weak self] error in self?.lost(error) }
         if let error = await connection.begin() { throw error }
-        let isUp = state.update { state in
-            if case .closed = state.phase { return false }
+        let refusal: BlockError? = state.update { state in
+            if case .closed = state.phase { return BlockError(.cancelled, "The node is being closed") }
+            // Lost before anybody could be told of it: it would never be brought back.
+            if connection.isOver.load(ordering: .sequentiallyConsistent) { return BlockError(.connection, "The NBD server closed the connection") }
             state.phase = .up(connection)
-            return true
+            return nil
         }
-        if !isUp {
+        if let refusal {
             await connection.close()
-            throw BlockError(.cancelled, "The node is being closed")
+            throw refusal
         }
         Trace.nbdClientConnected(server: "\(address)")
         return result.session

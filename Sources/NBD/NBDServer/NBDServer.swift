@@ -162,7 +162,8 @@ package actor NBDServer: ContextActor {
 
     private func handshakeIsOver(_ connection: HandshakeConnection, _ outcome: HandshakeConnection.Outcome) {
         if let index = handshakes.firstIndex(where: { $0.connection === connection }) { handshakes.remove(at: index) }
-        guard !isStopped, case .transmission(let session, let received) = outcome, let export = table.find(session.export.name) else {
+        // The one that the client was told of: under its name there may be another one by now.
+        guard !isStopped, case .transmission(let session, let received) = outcome, let export = connection.assumeIsolated({ $0.chosen }) else {
             return clientIsGone()
         }
         let context = context

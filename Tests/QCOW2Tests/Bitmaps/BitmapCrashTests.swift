@@ -123,4 +123,34 @@ struct BitmapCrashTests {
             }
         }
     }
+
+    @Test("an image that stays active because another could not be given up keeps its bitmaps, and they note what comes")
+    func failedInactivation() async throws {
+        let scratch = try Scratch()
+        let (path, other) = (scratch.file("a.qcow2"), scratch.file("other.qcow2"))
+        for path in [path, other] { try run("qemu-img", ["create", "-q", "-f", "qcow2", path, "1M"]) }
+        try run("qemu-img", ["bitmap", "--add", "-g", "65536", path, "b"])
+        let recorder = Recorder(disk: [UInt8](try Data(contentsOf: URL(fileURLWithPath: other))))
+        defer { recorder.forget() }
+        try await onContext { context in
+            let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers))
+            var second = recorder.imageOptions()
+            second.nodeName = "second"
+            // The one that was added last is the first to go.
+            try await graph.add(second)
+            try await graph.add(imageOptions(path))
+            let grant = PermissionGrant(used: [.consistentRead, .write], shared: .all)
+            let writer = try await graph.makeBackend(named: "writer", on: "second", grant, allowsInactive: true)
+            try await writer.writeBytes([UInt8](repeating: 1, count: 4096), at: 0)
+            recorder.state.withLock { $0.failAt = $0.calls + 1 }
+            await #expect(throws: BlockError.self) { try await graph.setActive(false, nodeNamed: nil) }
+            let disk = try await graph.makeBackend(named: "disk", on: "disk", grant)
+            try await disk.writeBytes([UInt8](repeating: 2, count: 4096), at: 131072)
+            #expect(disk.node.bitmaps.bitmap(named: "b")?.bits.isDirty(at: GuestOffset(131072)) == true)
+            await graph.release(disk)
+            await graph.release(writer)
+            try await graph.closeAll()
+        }
+        #expect(try run("qemu-img", ["check", path]).contains("No errors were found"))
+    }
 }

@@ -10,8 +10,9 @@ package enum BlockingPool {
     private static let maximum = 64
 
     private struct State {
-        var queue: [@Sendable () -> Void] = []
-        /// Index of the next entry; the array is compacted when it empties.
+        /// What is taken leaves nil, so that what it holds goes.
+        var queue: [(@Sendable () -> Void)?] = []
+        /// Index of the next entry.
         var next = 0
         var idle = 0
         var threads = 0
@@ -59,10 +60,14 @@ package enum BlockingPool {
     private static func take() -> (@Sendable () -> Void)? {
         state.withLock { state in
             guard state.next < state.queue.count else { return nil }
-            let work = state.queue[state.next]
+            let work = state.queue[state.next].take()
             state.next += 1
             if state.next == state.queue.count {
                 state.queue.removeAll(keepingCapacity: true)
+                state.next = 0
+            } else if state.next > 256 {
+                // A queue that never empties does not grow for ever.
+                state.queue.removeFirst(state.next)
                 state.next = 0
             }
             return work

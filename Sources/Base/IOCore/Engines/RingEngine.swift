@@ -79,7 +79,8 @@ import Synchronization
             thread: threadName, request: index, operation: operation.rawValue, descriptor: Int(descriptor), offset: offset, bytes: vector?.byteCount ?? 0)
         // SAFETY: the vector's memory lives until the continuation resumes (the rule of IOVector), the list until the slot is freed.
         while unsafe strata_uring_prepare(&ring, Int32(code), descriptor, address, count, UInt64(offset), UInt64(index)) == -EBUSY {
-            _ = unsafe strata_uring_enter(&ring, 0, -1)
+            // A kernel that has nowhere to put completions takes nothing before some are collected.
+            if unsafe strata_uring_enter(&ring, 0, -1) < 0 { _ = collect() }
         }
     }
 
@@ -101,6 +102,12 @@ import Synchronization
         // Without the poll a wait could miss a wake-up: look and come back instead.
         let wait: UInt32 = waitNanoseconds != 0 && armed ? 1 : 0
         _ = unsafe strata_uring_enter(&ring, wait, waitNanoseconds)
+        return (collect(), armed)
+    }
+
+    /// Ends the requests that are complete.
+    /// - Returns: whether descriptors became ready.
+    private func collect() -> Bool {
         var descriptorsReady = false
         while true {
             let count = Int(unsafe strata_uring_reap(&ring, completions.baseAddress, UInt32(completions.count)))
@@ -115,7 +122,7 @@ import Synchronization
             }
             if unsafe count < completions.count { break }
         }
-        return (descriptorsReady, armed)
+        return descriptorsReady
     }
 
     private func finish(_ index: Int, _ result: Int32) {

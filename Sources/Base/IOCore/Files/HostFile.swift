@@ -243,7 +243,11 @@ package final class HostFile: Sendable {
             switch mode {
             case .automatic, .ioUring:
                 if let ring = context.ringEngine() {
-                    return await ring.perform(direction == .read ? .read : .write, descriptor, vector, at: offset)
+                    while true {
+                        let result = await ring.perform(direction == .read ? .read : .write, descriptor, vector, at: offset)
+                        // The kernel has not begun; it is asked again.
+                        if result != -EAGAIN, result != -EINTR { return result }
+                    }
                 }
             case .native:
                 // Without O_DIRECT the kernel would run the request inside io_submit and hold up the loop.
@@ -287,6 +291,8 @@ package final class HostFile: Sendable {
         }
         // Some special files have nothing to flush.
         if result == -EINVAL || result == -EROFS { result = 0 }
+        // Of several flushes at a time the kernel tells one of the failure.
+        if result == 0 { result = -flushFailure.load(ordering: .relaxed) }
         if result < 0 {
             if !options.direct { flushFailure.store(-result, ordering: .relaxed) }
             throw failure(result, "flushing")

@@ -88,9 +88,17 @@ extension QCOW2Driver: Amending {
 
     /// Reads everything that is known of the image anew, after its header was changed. Nothing in the caches differs from the file.
     func reload() async throws(BlockError) {
-        let header = try await Self.readHeader(of: file)
-        try header.requireServable()
-        let l1 = try await Self.readL1(of: file, header)
+        let header: ValidatedHeader
+        let l1: [UInt64]
+        do throws(BlockError) {
+            header = try await Self.readHeader(of: file)
+            try header.requireServable()
+            l1 = try await Self.readL1(of: file, header)
+        } catch {
+            // What is in memory is not what the header says now: nothing more is written.
+            state.withLock { $0.isCorrupt = true }
+            throw error.during("reading the amended image")
+        }
         // Whatever was in use before stays when the image is closed.
         initialFileLength = state.withLock { max(initialFileLength, $0.refcounts.highestEnd) }
         geometry = header.geometry

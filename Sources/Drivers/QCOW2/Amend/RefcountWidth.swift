@@ -19,13 +19,14 @@ extension QCOW2Driver {
             let (table, blocks) = try await takeRefcountClusters(new, &taken)
             let old = try await fill(table, blocks, new, progress)
             try await switchRefcounts(to: table, new)
+            // The header names them now.
+            taken = []
             try await reload()
             state.withLock { state in
                 for run in old { state.frees.add(run.start, clusters: run.clusterCount, clusterSize: new.clusterSize, isPunched: false) }
             }
         } catch {
-            // Once the header names them they are in use: `reload` has made the new width known.
-            if geometry.refcountOrder != order { for run in taken { giveBack(run) } }
+            for run in taken { giveBack(run) }
             throw error
         }
         try await settleIfWritten()

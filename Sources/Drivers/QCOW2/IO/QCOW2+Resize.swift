@@ -25,6 +25,7 @@ extension QCOW2Driver: Resizing {
         } else {
             try await extendL1(toCover: byteCount)
             try await makeRoom(from: old, to: byteCount, preallocation, exact: exact)
+            try await hideBacking(from: old, to: byteCount)
         }
         try await commit(.durable)
         try await switchVirtualSize(to: byteCount)
@@ -34,10 +35,26 @@ extension QCOW2Driver: Resizing {
         }
         setLength(byteCount)
         if byteCount < old, geometry.hasExternalData, exact || isRawData { try await dataFile.resize(to: byteCount) }
-        // What a longer backing file has beyond the old end has never been part of this disk.
-        let hidden = GuestRange(GuestOffset(old), byteCount: bytesInBacking(at: GuestOffset(old), byteCount - old))
-        if byteCount > old, !hidden.isEmpty, try await writeZeroes(hidden, flags: []) == .unsupported {
-            try await writeZeroBuffer(hidden)
+    }
+
+    /// Before a disk grows: what a longer backing file has behind the old end has never been part of the disk, and must not be for a moment.
+    private func hideBacking(from start: Int, to end: Int) async throws(BlockError) {
+        let hidden = GuestRange(GuestOffset(start), byteCount: bytesInBacking(at: GuestOffset(start), end - start))
+        if hidden.isEmpty { return }
+        do throws(BlockError) {
+            if try await writeZeroes(hidden, flags: []) == .unsupported { try await writeZeroBuffer(hidden) }
+        } catch {
+            await forget(from: start, to: end)
+            throw error
+        }
+    }
+
+    /// After a disk could not grow: it keeps its size, and nothing stays mapped behind its end.
+    func forget(from start: Int, to end: Int) async {
+        do throws(BlockError) {
+            try await unmap(from: GuestOffset(start.roundedUp(to: geometry.clusterSize)), to: GuestOffset(end.roundedUp(to: geometry.clusterSize)), .forget)
+        } catch {
+            // What stays mapped there is seen by nobody.
         }
     }
 

@@ -19,7 +19,7 @@ extension QCOW2Driver {
     private func cleanCaches() {
         state.withLock { state in
             if state.l2.takeIdleness() {
-                state.l2 = L2SliceCache(sliceBits: state.l2.sliceBits, capacity: state.l2.capacity)
+                state.l2 = L2SliceCache(sliceBits: state.l2.sliceBits, wordBits: state.l2.wordBits, capacity: state.l2.capacity)
             }
             if state.refcounts.cache.takeIdleness() { state.refcounts.cache = RefcountCache(capacity: state.refcounts.cache.capacity) }
         }
@@ -27,6 +27,6 @@ extension QCOW2Driver {
 
     /// What the caches hold at the moment, in bytes.
     package var cachedBytes: Int {
-        state.withLock { $0.l2.slotCount << ($0.l2.sliceBits + 3) + $0.refcounts.cache.slotCount << geometry.clusterBits }
+        state.withLock { $0.l2.slotCount << ($0.l2.sliceBits + $0.l2.wordBits + 3) + $0.refcounts.cache.slotCount << geometry.clusterBits }
     }
 }

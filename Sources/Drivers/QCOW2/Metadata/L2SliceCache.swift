@@ -128,6 +128,8 @@ struct L2SliceCache: Sendable {
 
     func isLoading(_ slice: Int) -> Bool { index.value(for: slice).map { !slots[Int($0)].isReady } ?? false }
 
+    var isLoadingAny: Bool { slots.contains { $0.slice >= 0 && !$0.isReady } }
+
     private mutating func takeSlot() -> Int? {
         if slots.count < capacity {
             slots.append(Slot(slice: -1))

@@ -68,16 +68,11 @@ extension QCOW2Driver {
         }
         switch start {
         case .nothingToDo: return
-        case .full: try await commit(.mapping)
-        case .wait:
-            await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-                let waits = state.withLock { state in
-                    guard state.l2.isLoading(slice) else { return false }
-                    state.loadWaiters.append(continuation)
-                    return true
-                }
-                if !waits { continuation.resume() }
-            }
+        case .full:
+            if state.withLock({ $0.l2.dirtyCount > 0 }) { return try await commit(.mapping) }
+            // All that there is room for is being read.
+            await waitForLoad { $0.isLoadingAny }
+        case .wait: await waitForLoad { $0.isLoading(slice) }
         case .read(let load):
             Trace.qcow2L2Read(file: file.node.name, slice: slice, host: load.offset.rawValue)
             let buffer = IOBuffer(byteCount: load.count * sliceBytes)
@@ -91,6 +86,18 @@ extension QCOW2Driver {
                 throw error.during("reading the L2 table at \(load.offset)")
             }
             finish(load, buffer)
+        }
+    }
+
+    /// Waits until a slice has been read, if one is being read that matters.
+    private func waitForLoad(_ matters: @Sendable (borrowing L2SliceCache) -> Bool) async {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+            let waits = state.withLock { state in
+                guard matters(state.l2) else { return false }
+                state.loadWaiters.append(continuation)
+                return true
+            }
+            if !waits { continuation.resume() }
         }
     }
 

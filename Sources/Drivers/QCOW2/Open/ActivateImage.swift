@@ -20,6 +20,7 @@ extension QCOW2Driver: Activating {
         }
         let l1 = try await Self.readL1(of: file, header)
         opened = header
+        storedBacking.withLock { $0 = (header.backingName, header.extensions.backingFormat) }
         // What the other has added stays when the image is closed.
         initialFileLength = file.length
         setLength(header.virtualSize)

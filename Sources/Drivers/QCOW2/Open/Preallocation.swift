@@ -77,8 +77,7 @@ extension QCOW2Driver {
         let mode = mode == .off && isRawData ? .metadata : mode
         if mode == .off { return }
         do throws(BlockError) { try await preallocate(from: start, to: end, mode) } catch {
-            // The disk keeps its size; nothing stays mapped behind its end.
-            do { try await unmap(from: GuestOffset(start.roundedUp(to: geometry.clusterSize)), to: GuestOffset(end.roundedUp(to: geometry.clusterSize)), .forget) } catch {}
+            await forget(from: start, to: end)
             throw error
         }
     }

@@ -53,7 +53,9 @@ extension QCOW2Driver: Reopening {
         guard let new = candidate?.options else { return }
         candidate = nil
         let isSized = new.l2SliceBytes != options.l2SliceBytes || new.l2CacheBytes != options.l2CacheBytes || new.refcountCacheBytes != options.refcountCacheBytes
+        let wasCleaned = options.cacheCleanInterval > 0
         options = new
+        if !wasCleaned { scheduleCacheCleaning() }
         state.withLock { new.apply(to: &$0) }
         guard isSized else { return }
         state.withLock { state in

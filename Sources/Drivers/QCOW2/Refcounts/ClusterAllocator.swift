@@ -26,35 +26,87 @@ extension RefcountState {
         }
     }
 
-    /// Takes exactly `count` clusters in a row, for tables.
+    /// Takes exactly `count` clusters in a row, for tables. Refcount blocks that are missing there are made behind them.
     mutating func allocateContiguous(_ count: Int, _ metadata: inout IntTable) throws(Obstacle) -> ClusterRun {
-        var start = hint
-        var length = 0
-        // First see that the whole run is free, and that its blocks are at hand, before anything changes.
-        while length < count {
-            let (slot, index) = try blockForAllocation(at: start + length, &metadata)
-            let position = positionInBlock(ofCluster: start + length)
-            let free = cache.freeRun(slot, from: position, limit: count - length)
-            length += free
-            if length < count, position + free < geometry.refcountsPerBlock {
-                start = index << geometry.refcountBlockBits + position + free + 1
-                length = 0
-            }
-        }
+        let (start, missing) = try findRun(count)
         try requireFile(endsAfter: start + count)
-        var taken = 0
-        var isKnownZero = true
-        while taken < count {
-            let cluster = start + taken
-            guard let slot = cache.slot(of: blockIndex(ofCluster: cluster)) else {
-                // The cache holds fewer blocks than the run spans: undo is not needed, what is taken so far is only leaked.
-                throw .refcountBlock(blockIndex(ofCluster: cluster))
-            }
-            let run = min(count - taken, geometry.refcountsPerBlock - positionInBlock(ofCluster: cluster))
-            isKnownZero = try take(cluster, run, slot, metadata).isKnownZero && isKnownZero
-            taken += run
+        if let missing {
+            try makeBlock(missing, behind: start + count, &metadata)
+            // One after the other: the run is found again, with one block less to make.
+            throw .refcountBlock(missing)
         }
+        // All blocks of the run have to be at hand before anything changes.
+        var parts: [(cluster: Int, count: Int, slot: Int)] = []
+        var position = start
+        while position < start + count {
+            let index = blockIndex(ofCluster: position)
+            guard let slot = cache.slot(of: index) else { throw .refcountBlock(index) }
+            let length = min(start + count - position, geometry.refcountsPerBlock - positionInBlock(ofCluster: position))
+            parts.append((position, length, slot))
+            position += length
+        }
+        for cluster in start..<(start + count) { try refuse(cluster, metadata) }
+        var isKnownZero = true
+        for part in parts { isKnownZero = try take(part.cluster, part.count, part.slot, metadata).isKnownZero && isKnownZero }
         return ClusterRun(start: HostOffset(start << geometry.clusterBits), clusterCount: count, isKnownZero: isKnownZero)
+    }
+
+    /// Looks for `count` free clusters in a row. What no block counts is free.
+    ///
+    /// An image can have more blocks than fit into the cache, so the search goes on where an obstacle stopped it (`runSearch`) instead of starting over.
+    /// - Returns: where they begin, and a block that is missing there.
+    private mutating func findRun(_ count: Int) throws(Obstacle) -> (start: Int, missing: Int?) {
+        // The blocks of one run are needed at the same time.
+        cache.grow(toCapacity: count >> geometry.refcountBlockBits + 4)
+        var start = hint
+        if let search = runSearch, search.count <= count { start = max(start, search.start) }
+        var length = 0
+        var missing: Int?
+        while length < count {
+            let cluster = start + length
+            let (index, position) = (blockIndex(ofCluster: cluster), positionInBlock(ofCluster: cluster))
+            guard index < table.count, cluster < 1 << (56 - geometry.clusterBits) else { throw .refcountTable(blockIndex: index) }
+            let wanted = min(count - length, geometry.refcountsPerBlock - position)
+            guard try blockOffset(index) != nil else {
+                missing = index
+                length += wanted
+                continue
+            }
+            guard let slot = cache.slot(of: index) else { throw .refcountBlock(index) }
+            let free = cache.freeRun(slot, from: position, limit: wanted)
+            length += free
+            if free == wanted { continue }
+            // The one behind them is in use: go on at the next free one.
+            (length, missing) = (0, nil)
+            start = cache.firstFree(slot, from: position + free).map { cluster - position + $0 } ?? (index + 1) << geometry.refcountBlockBits
+            runSearch = (count, start)
+        }
+        return (start, missing)
+    }
+
+    /// Makes a refcount block in the first free cluster behind a run of clusters that is going to be taken. When that one is not counted either, the block
+    /// that counts it, and itself, is made instead.
+    private mutating func makeBlock(_ index: Int, behind end: Int, _ metadata: inout IntTable) throws(Obstacle) {
+        var place = end
+        while true {
+            let (slot, counting) = try blockForAllocation(at: place, &metadata)
+            if try blockOffset(index) != nil { return }
+            guard let free = cache.firstFree(slot, from: positionInBlock(ofCluster: place)) else {
+                place = (counting + 1) << geometry.refcountBlockBits
+                continue
+            }
+            place = counting << geometry.refcountBlockBits + free
+            try requireFile(endsAfter: place + 1)
+            try refuse(place, metadata)
+            guard cache.hasRoom(besides: slot) else { throw .refcountCacheFull }
+            _ = try take(place, 1, slot, metadata)
+            // It has just changed, so it stays in the cache, and there is room for one more.
+            guard cache.insert(RefcountBlock(emptyFor: geometry), at: index, isDirty: true) != nil else { preconditionFailure("there is a clean block, or room") }
+            if tableOnDisk[index] == nil { tableOnDisk[index] = table[index] }
+            table[index] = UInt64(place << geometry.clusterBits)
+            metadata.insert(place, .refcountBlock)
+            return
+        }
     }
 
     private mutating func take(_ cluster: Int, _ count: Int, _ slot: Int, _ metadata: borrowing IntTable) throws(Obstacle) -> ClusterRun {

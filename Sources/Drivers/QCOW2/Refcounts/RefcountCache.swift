@@ -18,9 +18,11 @@ struct RefcountCache: Sendable {
     private var index = IntTable()
     private var hand = 0
     private(set) var dirtyCount = 0
-    let capacity: Int
+    private(set) var capacity: Int
 
     init(capacity: Int) { self.capacity = capacity }
+
+    mutating func grow(toCapacity wanted: Int) { capacity = max(capacity, wanted) }
 
     var slotCount: Int { slots.count }
 
@@ -74,8 +76,8 @@ struct RefcountCache: Sendable {
         return slot
     }
 
-    /// Whether `insert` would find a slot.
-    var hasRoom: Bool { slots.count < capacity || dirtyCount < slots.count }
+    /// Whether `insert` would find a slot other than this one.
+    func hasRoom(besides slot: Int) -> Bool { slots.count < capacity || dirtyCount + (slots[slot].isDirty ? 0 : 1) < slots.count }
 
     private mutating func takeSlot(for block: RefcountBlock) -> Int? {
         if slots.count < capacity {

@@ -17,6 +17,8 @@ struct RefcountState: Sendable {
     var cache: RefcountCache
     /// No cluster below this one is free, as far as we know.
     var hint = 0
+    /// Where a search for clusters in a row has got to: no run of `count` free clusters begins before `start`. Forgotten when a cluster becomes free.
+    var runSearch: (count: Int, start: Int)?
     /// No cluster at or above this one has been handed out since the file grew over it: it reads as zeroes.
     var virginFrom: Int
     /// Where the next compressed cluster goes: the unused rest of a host cluster that holds compressed data only. Nil when there is none.
@@ -68,6 +70,7 @@ struct RefcountState: Sendable {
         cache.set(count - 1, slot, position)
         if count == 1 {
             hint = min(hint, cluster)
+            runSearch = nil
             stopPacking(in: HostOffset(cluster << geometry.clusterBits), byteCount: geometry.clusterSize)
         }
         return count - 1

@@ -70,7 +70,11 @@ struct RefcountShadow {
         let (present, growth) = driver.state.withLock { ($0.refcounts.table, $0.refcounts.movingTo) }
         // The refcounts in use may have got new blocks, or clusters for a longer table.
         if present.count > table.count { table += [UInt64](repeating: 0, count: present.count - table.count) }
-        for index in present.indices where table[index] == 0 { table[index] = present[index] }
+        for index in present.indices where table[index] == 0 && present[index] != 0 {
+            table[index] = present[index]
+            // It may be counted by a block that was there before.
+            try await noteTaken(HostOffset(Int(present[index] & RefcountState.offsetMask)), 1)
+        }
         if let growth, growth.offset != placeBefore { try await noteTaken(growth.offset, growth.clusters) }
         try await noteTaken(run.start, count)
         return run

@@ -171,6 +171,7 @@ extension QCOW2Driver {
             state.refcounts.tableClusters = tables.refcountTableClusters
             state.refcounts.cache = RefcountCache(capacity: options.refcountSlots(geometry))
             state.refcounts.hint = 0
+            state.refcounts.runSearch = nil
             state.refcounts.packingPosition = nil
             state.snapshotCount = tables.snapshotCount
             state.snapshotTableOffset = tables.snapshotTableOffset

@@ -49,8 +49,21 @@ extension BlockGraph {
         let section = await DrainedSection.begin(state.backends(above: names))
         defer { section.end() }
         // Parents first: what they write out goes through children that are still active.
-        for name in names { try await (state.nodes[name]?.node.driver as? any Activating)?.inactivate() }
-        try await changeLocked { change throws(BlockError) in change.setActive(false, names) }
+        var done: [any Activating] = []
+        do throws(BlockError) {
+            for name in names {
+                guard let driver = state.nodes[name]?.node.driver as? any Activating else { continue }
+                try await driver.inactivate()
+                done.append(driver)
+            }
+            try await changeLocked { change throws(BlockError) in change.setActive(false, names) }
+        } catch {
+            // They have forgotten what they gave out of their hands.
+            for driver in done.reversed() {
+                do throws(BlockError) { try await driver.activate() } catch { StandardStreams.warn("Going back to active: \(error)") }
+            }
+            throw error
+        }
     }
 
     /// - Parameter names: children before parents.

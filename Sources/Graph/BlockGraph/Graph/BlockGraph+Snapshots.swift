@@ -11,10 +11,7 @@ extension BlockGraph {
 
     /// The disk becomes what it was, its size included.
     package func applySnapshot(on name: String, _ selector: SnapshotSelector) async throws(BlockError) {
-        try state.checkNotBlocked(.resize, on: name)
-        // They would have to be all dirty, and whoever goes back knows better what that is relative to.
-        if state.nodes[name]?.node.bitmaps.all.isEmpty == false { throw BlockError(.permissionConflict, "Device has active dirty bitmaps") }
-        try await withSnapshots(of: name, used: [.write, .resize]) { driver throws(BlockError) in try await driver.applySnapshot(selector) }
+        try await withSnapshots(of: name, used: [.write, .resize], blockedBy: [.resize, .snapshot]) { driver throws(BlockError) in try await driver.applySnapshot(selector) }
     }
 
     package func deleteSnapshot(on name: String, _ selector: SnapshotSelector) async throws(BlockError) -> SnapshotInfo {
@@ -27,15 +24,21 @@ extension BlockGraph {
     }
 
     private func withSnapshots<Result: Sendable>(
-        of name: String, used: BlockPermissions, _ body: (any Snapshotting) async throws(BlockError) -> Result
+        of name: String, used: BlockPermissions, blockedBy operations: [BlockedOperation] = [.snapshot], _ body: (any Snapshotting) async throws(BlockError) -> Result
     ) async throws(BlockError) -> Result {
         guard let node = state.nodes[name]?.node else { throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'") }
         guard let driver = node.snapshotting else {
             throw BlockError(.unsupported, "Block format '\(node.formatName)' used by device '\(name)' does not support internal snapshots")
         }
-        try state.checkNotBlocked(.snapshot, on: name)
-        if used != .consistentRead, node.isReadOnly { throw node.readOnlyError }
-        let backend = try await makeBackend(named: "internal snapshots of '\(name)'", on: name, PermissionGrant(used: used, shared: .all))
+        // Looked at in the change that takes hold of the node: whoever forbids it comes before or finds it in use.
+        let backend = try await change { change throws(BlockError) -> BlockBackend in
+            for operation in operations { try change.state.checkNotBlocked(operation, on: name) }
+            // They would have to be all dirty, and whoever goes back knows better what that is relative to.
+            if used.contains(.resize), !node.bitmaps.all.isEmpty { throw BlockError(.permissionConflict, "Device has active dirty bitmaps") }
+            guard change.state.nodes[name]?.node === node else { throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'") }
+            if used != .consistentRead, node.isReadOnly { throw node.readOnlyError }
+            return change.makeBackend(named: "internal snapshots of '\(name)'", on: node, PermissionGrant(used: used, shared: .all))
+        }
         let outcome: Swift.Result<Result, BlockError>
         do throws(BlockError) {
             let drain = await beginDrain(of: [name])

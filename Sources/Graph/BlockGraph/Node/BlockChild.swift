@@ -99,8 +99,14 @@ package final class BlockChild: Sendable {
         if source.byteCount == 0 { return }
         let node = node
         try checkWritable(GuestRange(offset, byteCount: source.byteCount), node)
+        var holdsHeader = false
+        defer { if holdsHeader { node.probedHeader.unlock() } }
         if node.looksAtWrites {
-            if node.options.isProbedRaw { try await ProbedRawGuard.check(node, source, at: offset) }
+            if ProbedRawGuard.concerns(node, offset) {
+                await node.probedHeader.lock()
+                holdsHeader = true
+                try await ProbedRawGuard.check(node, source, at: offset)
+            }
             if node.options.detectZeroes != .off, source.isZero {
                 var flags = flags
                 if node.options.detectZeroes == .unmap, node.options.discardsUnmap { flags.insert(.mayUnmap) }
@@ -122,6 +128,10 @@ package final class BlockChild: Sendable {
         if range.isEmpty { return }
         let node = node
         try checkWritable(range, node)
+        let holdsHeader = node.looksAtWrites && ProbedRawGuard.concerns(node, range.start)
+        if holdsHeader { await node.probedHeader.lock() }
+        defer { if holdsHeader { node.probedHeader.unlock() } }
+        if holdsHeader { try await ProbedRawGuard.checkZeroes(node, range) }
         defer { note(range, flags, node) }
         Trace.bdrvWriteZeroesBegin(node: node.name, offset: range.start.rawValue, bytes: range.byteCount, flags: UInt(flags.rawValue))
         defer { Trace.bdrvWriteZeroesEnd(node: node.name, offset: range.start.rawValue, bytes: range.byteCount) }

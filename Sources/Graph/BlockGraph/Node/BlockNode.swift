@@ -1,3 +1,4 @@
+import IOCore
 package import QAPIRuntime
 package import StorageSchema
 package import StrataBase
@@ -52,6 +53,8 @@ package final class BlockNode: @unchecked Sendable {  // unchecked: `refresh` ru
 
     /// Unaligned writes on their way, which exclude overlapping ones.
     let serializer = RequestSerializer()
+    /// Held by whoever writes to the first bytes of an image whose format is a guess (`ProbedRawGuard`).
+    let probedHeader = AsyncMutex()
     package let statistics = NodeStatistics()
 
     /// The driver's own options that tell what the node shows (see `IdentifyingOptions`).

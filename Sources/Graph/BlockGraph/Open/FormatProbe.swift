@@ -48,12 +48,23 @@ package enum FormatProbe {
 
 /// Keeps a guess true: a raw image whose format nobody has named must not be made to look like another format from inside, because whoever
 /// guesses next would take it for that, and would open what it says.
+///
+/// Writes to the first bytes come one after the other (`BlockNode.probedHeader`): several that are harmless by themselves could make a signature together.
 enum ProbedRawGuard {
+    /// Whether a write from `offset` on has to be looked at.
+    static func concerns(_ node: BlockNode, _ offset: GuestOffset) -> Bool { node.options.isProbedRaw && offset.rawValue < FormatProbe.headerSize }
+
+    /// As `check`, for zeroes.
+    static func checkZeroes(_ node: BlockNode, _ range: GuestRange) async throws(BlockError) {
+        let zeroes = IOBuffer(zeroed: min(range.byteCount, FormatProbe.headerSize))
+        defer { withExtendedLifetime(zeroes) {} }
+        try await check(node, zeroes.vector, at: range.start)
+    }
+
     /// - Throws: `.accessDenied` for a write after which the image would look like something else.
     static func check(_ node: BlockNode, _ source: IOVector, at offset: GuestOffset) async throws(BlockError) {
         let size = FormatProbe.headerSize
         let start = offset.rawValue
-        if start >= size { return }
         let header = IOBuffer(zeroed: size)
         defer { withExtendedLifetime(header) {} }
         let written = min(source.byteCount, size - start)

@@ -35,7 +35,7 @@ actor HandshakeConnection: ContextActor, EventSource {
     private var sendQueue = SendQueue(capacity: 4096)
     private var end: End?
     /// The export that was chosen, while the answer is on its way.
-    private var chosen: NBDExport?
+    private(set) var chosen: NBDExport?
     private var watchToken: WatchToken?
     private var watchedEvents: ReadyEvents = []
 
