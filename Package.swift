@@ -78,6 +78,7 @@ let package = Package(
         module("BasicDrivers", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("ReadOnlyFormats", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("BlockCopy", in: "Jobs", ["StrataBase", "IOCore", "BlockGraph"]),
@@ -97,7 +98,7 @@ let package = Package(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "CopyFilters", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient", "TestDrivers", "JobCore", "BackupJobs", "ChainJobs",
+                "BlockExports", "NBDServer", "NBDClient", "ReadOnlyFormats", "TestDrivers", "JobCore", "BackupJobs", "ChainJobs",
             ]),
 
         // Floor 10: what embedders import, and what the tools share.
@@ -153,6 +154,7 @@ let package = Package(
         tests("NBDServerTests", ["StrataTesting", "ManagedObjects", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["StrataTesting", "IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
+        tests("ReadOnlyFormatsTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "ReadOnlyFormats"]),
         tests("BlockGraphTests", ["StrataTesting", "BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),
         tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "IOCore", "ManagedObjects", "BlockGraph", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime", "StrataTesting"]),

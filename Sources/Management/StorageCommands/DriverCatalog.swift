@@ -4,6 +4,7 @@ package import BlockGraph
 import CopyFilters
 import NBDClient
 import QCOW2
+import ReadOnlyFormats
 import TestDrivers
 
 /// The drivers of this build: the one list that a new driver is added to.
@@ -26,5 +27,9 @@ package enum DriverCatalog {
         RawDriver.self,
         SnapshotAccessDriver.self,
         ThrottleDriver.self,
+        VDIDriver.self,
+        VHDXDriver.self,
+        VMDKDriver.self,
+        VPCDriver.self,
     ])
 }

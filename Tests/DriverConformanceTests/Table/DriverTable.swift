@@ -3,8 +3,8 @@
 /// A row's definition stands in a file of its own beside this one.
 enum DriverTable {
     /// Drivers of disks that cannot be written to, which these suites do not fit: suites of their own hold them to account.
-    /// snapshot-access: Tests/BlockCopyTests/SnapshotTests.swift.
-    static let readOnly: Set = ["snapshot-access"]
+    /// snapshot-access: Tests/BlockCopyTests/SnapshotTests.swift; the images of other programs: Tests/ReadOnlyFormatsTests.
+    static let readOnly: Set = ["snapshot-access", "vdi", "vhdx", "vmdk", "vpc"]
 
     static let rows: [DriverUnderTest] = [
         .blkdebug,

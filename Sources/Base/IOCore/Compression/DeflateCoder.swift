@@ -36,4 +36,15 @@ import Synchronization
         }
         return unsafe ZlibInflate.expand(source, target)
     }
+
+    /// The same for a stream in a zlib wrapper (RFC 1950), which must be whole and bear the right checksum. It may hold less than fits.
+    /// - Returns: the number of bytes produced, negative for a stream that is damaged or holds more.
+    func expandWrapped(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> Int {
+        if unsafe decompressor == nil { unsafe decompressor = libdeflate_alloc_decompressor() }
+        guard let decompressor = unsafe decompressor, let from = source.baseAddress, let to = target.baseAddress else { return -1 }
+        var consumed = 0
+        var produced = 0
+        let result = unsafe libdeflate_zlib_decompress_ex(decompressor, from, source.count, to, target.count, &consumed, &produced)
+        return result == LIBDEFLATE_SUCCESS ? produced : -1
+    }
 }

@@ -27,6 +27,8 @@ package protocol BlockDriver: AnyObject, Sendable {
     static var kind: DriverKind { get }
     /// Whether a backing file may stand below.
     static var supportsBacking: Bool { get }
+    /// Whether nodes of this driver can never be written to: those with auto-read-only are read-only, and others must say that they are.
+    static var isReadOnly: Bool { get }
 
     /// Opens a node. Children are opened through `opener`. Nothing may be written: permissions are granted only after the whole tree is open.
     static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver
@@ -82,6 +84,7 @@ package protocol BlockDriver: AnyObject, Sendable {
 
 extension BlockDriver {
     package static var supportsBacking: Bool { false }
+    package static var isReadOnly: Bool { false }
     package var limits: BlockLimits { BlockLimits() }
     package var children: [BlockChild] { [] }
     package var filename: String? { children.first?.node.filename }

@@ -35,6 +35,15 @@ package struct NodeOptions: Sendable, Hashable {
         }
     }
 
+    /// Settles what becomes of the options on a node whose driver cannot write.
+    /// - Throws: `.readOnly` when they insist on it.
+    mutating func settle(forReadOnlyDriver driver: String) throws(BlockError) {
+        if isReadOnly { return }
+        guard isAutoReadOnly else { throw BlockError(.readOnly, "Image is read-only", hint: "Images of format '\(driver)' can only be read.") }
+        isReadOnly = true
+        readOnlyCause = "images of format '\(driver)' can only be read"
+    }
+
     /// The refusal of somebody who wants to write to the node with these options.
     func readOnlyError(ofNode name: String) -> BlockError {
         BlockError(.readOnly, "Block node '\(name)' is read-only" + (readOnlyCause.map { ": \($0)" } ?? ""))

@@ -15,6 +15,10 @@ extension BlockdevOptions {
         switch driver {
         case .raw: BlockdevOptions(.raw(BlockdevOptionsRaw(file: file)))
         case .qcow2: BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: file)))
+        case .vdi: BlockdevOptions(.vdi(BlockdevOptionsGenericFormat(file: file)))
+        case .vhdx: BlockdevOptions(.vhdx(BlockdevOptionsGenericFormat(file: file)))
+        case .vmdk: BlockdevOptions(.vmdk(BlockdevOptionsGenericCOWFormat(file: file)))
+        case .vpc: BlockdevOptions(.vpc(BlockdevOptionsGenericFormat(file: file)))
         default: throw BlockError(.invalidArgument, "Driver '\(driver.rawValue)' is not an image format")
         }
     }

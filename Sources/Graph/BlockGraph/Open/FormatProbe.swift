@@ -13,12 +13,14 @@ package enum FormatProbe {
     /// - Throws: for formats that are recognised but not supported: reading those as raw would be wrong.
     package static func format(of header: RawSpan) throws(BlockError) -> String {
         guard let name = signature(of: header) else { return "raw" }
-        guard name == "qcow2" else {
+        guard supported.contains(name) else {
             throw BlockError(
                 .unsupported, "The image looks like format '\(name)', which is not supported", hint: "Give the format 'raw' to use its bytes as they are.")
         }
         return name
     }
+
+    private static let supported: Set = ["qcow2", "vdi", "vhdx", "vmdk", "vpc"]
 
     /// The format whose signature the bytes bear, supported or not; nil for none.
     static func signature(of header: RawSpan) -> String? {

@@ -123,8 +123,9 @@ package struct NodeOpener: Sendable {
         let driverName = options.driver.rawValue
         let driver = try registry.driver(named: driverName)
         let name = try chooseName(options.nodeName)
-        let nodeOptions = NodeOptions(options, inheriting: parent, role: role)
+        var nodeOptions = NodeOptions(options, inheriting: parent, role: role)
         try nodeOptions.refuseContradictions()
+        if driver.isReadOnly { try nodeOptions.settle(forReadOnlyDriver: driverName) }
         var opener = NodeOpener(
             options: nodeOptions, nodeName: name, opensChain: opensChain,
             descriptorSets: descriptorSets, registry: registry, objects: objects, events: events, transaction: transaction, makeName: makeName)

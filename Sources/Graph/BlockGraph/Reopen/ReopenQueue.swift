@@ -181,6 +181,7 @@ final class ReopenQueue {
         for entry in entries.sorted(by: { position[$0.node.name, default: 0] > position[$1.node.name, default: 0] }) {
             guard let driver = entry.node.driver as? any Reopening else { continue }
             var options = entry.options
+            if type(of: driver).isReadOnly { try options.settle(forReadOnlyDriver: entry.node.formatName) }
             if !options.isReadOnly, options.isAutoReadOnly, let cause = await obstacleToWriting(below: entry.node.name) {
                 options.isReadOnly = true
                 options.readOnlyCause = cause

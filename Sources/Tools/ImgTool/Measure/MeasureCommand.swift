@@ -77,7 +77,11 @@ enum MeasureCommand: ImgCommand {
     }
 
     private static func measure(_ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>, _ progress: ProgressReporter) async throws(ToolFailure) -> ImageMeasure {
-        let format = try CreateRequest.format(named: arguments.last(.targetFormat) ?? "raw")
+        let formatName = arguments.last(.targetFormat) ?? "raw"
+        if CreateFormat.named(formatName) == nil, DriverNames.all.contains(formatName) {
+            throw ToolFailure("Block driver '\(formatName)' does not support size measurement")
+        }
+        let format = try CreateRequest.format(named: formatName)
         let list = OptionList(parsing: arguments.all(.options).joined(separator: ","))
         let request: CreateRequest
         do throws(ToolFailure) {

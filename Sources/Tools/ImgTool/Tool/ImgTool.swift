@@ -42,7 +42,7 @@ private func helpText(program: String) -> String {
     var text = declaration.helpText(program: program)
     text += "\nCommands (run \(program) COMMAND --help for each):\n\n"
     for command in commands { text += "  \(command.name) - \(command.summary)\n" }
-    text += "\nSupported image formats:\n\n  file null-co qcow2 raw\n"
+    text += "\nSupported image formats:\n\n  file null-co qcow2 raw\n\nFor reading only:\n\n  vdi vhdx vmdk vpc\n"
     return text
 }
 

@@ -4,7 +4,7 @@ package import QAPIRuntime
 package enum FormatDetails {
     private static let memberOrder = [
         "compat", "compression-type", "lazy-refcounts", "bitmaps", "refcount-bits", "encrypt", "data-file", "data-file-raw", "corrupt",
-        "extended-l2",
+        "extended-l2", "cid", "parent-cid", "create-type", "extents", "compressed", "virtual-size", "filename", "cluster-size", "format",
     ]
 
     /// The members in the order in which qemu-img prints them, whatever order the schema has.
@@ -12,6 +12,7 @@ package enum FormatDetails {
         var ordered = JSONObject()
         for key in memberOrder { ordered[key] = object[key] }
         for member in object.members where ordered[member.key] == nil { ordered[member.key] = member.value }
+        if let extents = ordered["extents"]?.array { ordered["extents"] = .array(extents.map { $0.object.map { .object(Self.ordered($0)) } ?? $0 }) }
         return ordered
     }
 }
