@@ -14,11 +14,16 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
 ]
 
+/// Scripts/fuzz asks for libFuzzer's instrumentation of what takes bytes from strangers. Nobody else has a use for it, or needs libFuzzer. StrataBase is
+/// left out: the tools that run during the build use it too. The variable names libFuzzer's archive, the one without a main function.
+let fuzzerRuntime = Context.environment["STRATA_FUZZ"]
+let instrumented: Set = ["IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "NBDProtocol"]
+
 /// A Swift module in the folder Sources/`room`/`name`. Every use of an unsafe construct must say so with `unsafe`.
 func module(_ name: String, in room: String, _ dependencies: [Target.Dependency] = [], plugins: [Target.PluginUsage] = []) -> Target {
     .target(
         name: name, dependencies: dependencies, path: "Sources/\(room)/\(name)",
-        swiftSettings: settings + [.strictMemorySafety()], plugins: plugins)
+        swiftSettings: settings + [.strictMemorySafety()] + (fuzzerRuntime != nil && instrumented.contains(name) ? [.unsafeFlags(["-sanitize=fuzzer"])] : []), plugins: plugins)
 }
 
 /// An executable in the folder Sources/`room`/`name`.
@@ -136,6 +141,10 @@ let package = Package(
         tests("DriverConformanceTests", ["DriverTesting", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
         tests("StrataBaseTests", ["StrataBase"]),
+        .target(
+            name: "FuzzTargets", dependencies: ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "NBDProtocol"],
+            path: "Tests/Support/FuzzTargets", swiftSettings: settings + [.enableExperimentalFeature("Lifetimes")]),
+        tests("FuzzTests", ["FuzzTargets"], exclude: ["Findings"]),
         tests("PackageTests", []),
         tests("TraceRuntimeTests", ["TraceRuntime"]),
         tests("TraceCompilerTests", ["TraceCompiler"]),
@@ -171,3 +180,10 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+if let fuzzerRuntime {
+    package.targets.append(
+        .executableTarget(
+            name: "strata-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Support/FuzzRunner", swiftSettings: settings,
+            linkerSettings: [.unsafeFlags(["-Xlinker", fuzzerRuntime, "-lstdc++"])]))
+}

@@ -23,6 +23,7 @@ struct HostileInfoTests {
         Case(testDescription: "a virtual size of 2^63", fields: [(24, 8, 1 << 63)]),
         Case(testDescription: "an L1 table at 2^63", fields: [(40, 8, 1 << 63)]),
         Case(testDescription: "a refcount table at the header", fields: [(48, 8, 0)]),
+        Case(testDescription: "clusters of one byte", fields: [(20, 4, 0)]),
         Case(testDescription: "clusters of 2^31 bytes", fields: [(20, 4, 31)]),
         Case(testDescription: "clusters of 2^63 bytes", fields: [(20, 4, 63)]),
         Case(testDescription: "refcounts of 2^64 bits", fields: [(96, 4, 64)]),
@@ -74,6 +75,36 @@ struct HostileInfoTests {
         #expect(numbers[1] < limit, "\(numbers[1]) ms")
         #expect(numbers[2] < 64 << 10, "\(numbers[2]) KiB")
         #expect(numbers[0] == 0 || numbers[3] == 1)
+    }
+
+    @Test("nor the data file that it names, by info and by check", arguments: ["secret", "json:{\"driver\":\"file\",\"filename\":\"secret\"}", "nbd://localhost:1/x"])
+    func opensNoDataFile(name: String) throws {
+        let folder = try TemporaryFolder()
+        try QEMU.img("create", "-q", "-f", "qcow2", "-o", "data_file=placeholder-with-a-long-name-so-that-every-name-fits", "a.qcow2", "1M", in: folder)
+        try QEMU.img("create", "-q", "-f", "raw", "secret", "64k", in: folder)
+        let path = folder.url.appending(path: "a.qcow2").path
+        var bytes = try folder.read("a.qcow2")
+        // The name in the extension, and its length in front of it.
+        let place = try #require(bytes.indices.first { bytes[$0...].starts(with: Array("placeholder".utf8)) })
+        let length = Int(bytes[place - 1])
+        let filled = Array(name.utf8)
+        bytes[place - 1] = UInt8(filled.count)
+        for index in 0..<(length + 7) / 8 * 8 { bytes[place + index] = index < filled.count ? filled[index] : 0 }
+        // What followed the longer name moves up.
+        let end = place + (length + 7) / 8 * 8, newEnd = place + (filled.count + 7) / 8 * 8
+        let rest = Array(bytes[end..<4096])
+        bytes.replaceSubrange(newEnd..<newEnd + rest.count, with: rest)
+        try folder.write(bytes, to: "a.qcow2")
+        for command in ["info", "check"] {
+            let run = try mustRun("strace", ["-f", "-e", "trace=openat,open,connect", Strata.binary, "img", command, "-f", "qcow2", path], in: folder.url)
+            #expect(command == "check" || run.text.contains("data file: "), "\(run)")
+            #expect(!run.errorText.contains("/secret\"") && !run.errorText.contains("\"secret\"") && !run.errorText.contains("connect("), "\(run)")
+        }
+        // Whoever reads the disk opens a file of that name, and nothing that a description asks for.
+        if name != "secret" {
+            let read = try run(Strata.binary, ["img", "convert", "-f", "qcow2", "-O", "raw", path, "out.raw"], in: folder.url)
+            #expect(read.ending == .exited(1) && read.errorText.split(separator: "\n").count == 1, "\(read)")
+        }
     }
 
     @Test("nothing is opened that an image names", arguments: ["json:{\"driver\":\"file\",\"filename\":\"secret\"}", "secret", "nbd://localhost:1/x", "file:secret"])

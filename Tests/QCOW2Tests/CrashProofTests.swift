@@ -13,6 +13,10 @@ import Testing
 struct CrashProofTests {
     enum Operation: Hashable, Sendable, CustomStringConvertible {
         case write(Int, Int), zero(Int, Int, unmap: Bool), discard(Int, Int), compressed(Int), flush, create, apply, delete, resize(Int)
+        /// Adds a persistent bitmap if there is none, and stores it.
+        case bitmap
+        /// Rewrites all refcounts, with 16 bits or 32.
+        case amend
 
         var description: String {
             switch self {
@@ -25,14 +29,16 @@ struct CrashProofTests {
             case .apply: "apply"
             case .delete: "delete"
             case .resize(let size): "resize \(size)"
+            case .bitmap: "bitmap"
+            case .amend: "amend"
             }
         }
 
         /// Whether everything before it is on stable storage when it is acknowledged.
         var isDurable: Bool {
             switch self {
-            case .flush, .create, .apply, .delete, .resize: true
-            case .write, .zero, .discard, .compressed: false
+            case .flush, .create, .apply, .delete, .resize, .amend: true
+            case .write, .zero, .discard, .compressed, .bitmap: false
             }
         }
     }
@@ -41,6 +47,8 @@ struct CrashProofTests {
     struct Model: Sendable {
         var sectors: [Int32]
         var snapshots: [IndependentCheck.Snapshot] = []
+        /// What the disk held when the bitmap was added: what differs from it is dirty.
+        var bitmapBase: [Int32]?
     }
 
     /// Sectors of the disk, which has two L2 tables.
@@ -48,7 +56,7 @@ struct CrashProofTests {
 
     static let alphabet: [Operation] = [
         .write(1, 2), .write(2, 2), .zero(1, 3, unmap: false), .zero(2, 2, unmap: true), .discard(1, 3), .compressed(2), .compressed(66), .write(64, 2), .flush,
-        .create, .apply, .delete, .resize(140), .resize(65),
+        .create, .apply, .delete, .resize(140), .resize(65), .bitmap, .amend,
     ]
 
     /// An image with some data, compressed clusters that share a host cluster, and a snapshot.
@@ -79,8 +87,9 @@ struct CrashProofTests {
     static func play(_ operations: [Operation], _ recorder: Recorder, _ context: IOContext, salt: UInt8, retries: Bool = false) async throws -> Played {
         var played = Played(log: [])
         let before = played
-        played = try await SnapshotTests.withGraph(recorder.imageOptions(l2CacheSize: 8192), context) { _, disk in
+        played = try await SnapshotTests.withGraph(recorder.imageOptions(l2CacheSize: 8192), context) { graph, disk in
             var played = before
+            var amendments = 0
             guard let snapshotting = disk.node.snapshotting else { throw ToolFailure(description: "no snapshots") }
             for (number, operation) in operations.enumerated() {
                 let start = recorder.state.withLock { $0.log.count }
@@ -112,6 +121,8 @@ struct CrashProofTests {
                 case .flush: try await attempt { try await disk.flush() }
                 case .create: identifier = try await attempt { try await snapshotting.createSnapshot(named: "n", moment: SnapshotTests.moment(number)).id }
                 case .apply, .delete:
+                    // Nobody applies a snapshot below a bitmap, which would not know what that changes.
+                    if operation == .apply, !disk.node.bitmaps.all.isEmpty { continue }
                     guard let chosen = try await attempt({ try await snapshotting.listSnapshots().last }) else { continue }
                     identifier = chosen.id
                     if operation == .apply {
@@ -123,6 +134,16 @@ struct CrashProofTests {
                     // Nothing happens, and nothing becomes durable by that.
                     if size == last { continue }
                     try await attempt { try await disk.resize(to: size * 512) }
+                case .bitmap:
+                    if disk.node.bitmaps.all.isEmpty { _ = try await attempt { try await graph.addBitmap(named: "b", to: "disk", granularity: 512, isPersistent: true) } }
+                    // Bitmaps are stored when the last writer has gone.
+                    let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all)
+                    try await attempt { try await graph.setGrant(PermissionGrant(used: .consistentRead, shared: .all), of: disk) }
+                    try await attempt { try await graph.setGrant(grant, of: disk) }
+                case .amend:
+                    amendments += 1
+                    let bits = amendments % 2 == 1 ? 32 : 16
+                    try await attempt { try await AmendTests.amend(disk) { $0.refcountBits = bits } }
                 }
                 played.operations.append(operation)
                 played.data.append(data)
@@ -146,7 +167,8 @@ struct CrashProofTests {
             case .compressed(let first): model.sectors[first] = written[0]
             case .zero(let first, let count, _), .discard(let first, let count):
                 model.sectors.replaceSubrange(first..<(first + count), with: [Int32](repeating: 0, count: count))
-            case .flush: break
+            case .flush, .amend: break
+            case .bitmap: model.bitmapBase = model.bitmapBase ?? model.sectors
             case .create: model.snapshots.append(.init(id: played.identifiers[number], sectors: model.sectors))
             case .apply: model.sectors = model.snapshots.first { $0.id == played.identifiers[number] }?.sectors ?? []
             case .delete: model.snapshots.removeAll { $0.id == played.identifiers[number] }
@@ -169,6 +191,12 @@ struct CrashProofTests {
         for (sector, found) in check.guest.enumerated() {
             let isAllowed = models.contains { model in sector < model.sectors.count ? model.sectors[sector] == found : found == 0 }
             if !isAllowed { return "sector \(sector) has content \(found), allowed are \(models.map { sector < $0.sectors.count ? $0.sectors[sector] : 0 })" }
+        }
+        for bitmap in check.bitmaps where !bitmap.isInUse {
+            guard let base = models.last?.bitmapBase else { return "a bitmap that nobody has added" }
+            for (sector, found) in check.guest.enumerated() where found != (sector < base.count ? base[sector] : 0) {
+                if sector >= bitmap.isDirty.count || !bitmap.isDirty[sector] { return "sector \(sector) differs from what it was when the bitmap was added, and is clean" }
+            }
         }
         return nil
     }
@@ -233,7 +261,7 @@ struct CrashProofTests {
 
     static func randomOperation(_ random: inout SeededGenerator) -> Operation {
         let start = Int.random(in: 0..<70, using: &random), count = Int.random(in: 1...6, using: &random)
-        switch Int.random(in: 0..<20, using: &random) {
+        switch Int.random(in: 0..<22, using: &random) {
         case 0..<6: return .write(start, count)
         case 6..<8: return .zero(start, count, unmap: Bool.random(using: &random))
         case 8..<10: return .discard(start, count)
@@ -242,6 +270,8 @@ struct CrashProofTests {
         case 15: return .apply
         case 16: return .delete
         case 17: return .resize(Int.random(in: 60..<200, using: &random))
+        case 18: return Int.random(in: 0..<3, using: &random) == 0 ? .bitmap : .flush
+        case 19: return .amend
         default: return .flush
         }
     }
@@ -286,6 +316,26 @@ struct CrashProofTests {
         played.log = played.log.map { if case .flush = $0 { .write(offset: 0, bytes: []) } else { $0 } }
         let unordered = played
         #expect(throws: ToolFailure.self) { _ = try Self.crashEverywhere(initial, unordered, model, contents, limit: 64, &random) }
+
+        // A bitmap is believed when it was stored, and one that forgets a sector is found out.
+        let (remembered, place) = try await onContext { context in
+            let recorder = Recorder(disk: initial)
+            defer { recorder.forget() }
+            _ = try await Self.play([.bitmap, .write(1, 2), .bitmap, .flush], recorder, context, salt: 5)
+            let disk = recorder.state.withLock { $0.disk }
+            // The bits of sectors 1 and 2 alone, in a cluster of their own.
+            let place = stride(from: 0, to: disk.count, by: 512).first { disk[$0] == 6 && disk[$0 + 1..<min($0 + 512, disk.count)].allSatisfy { $0 == 0 } }
+            return (disk, place)
+        }
+        var expected = model
+        expected.bitmapBase = model.sectors
+        let stored = try IndependentCheck(contents.numbers(of: remembered), contents)
+        expected.sectors = stored.guest
+        #expect(stored.bitmaps.count == 1 && stored.bitmaps[0].isInUse == false && stored.bitmaps[0].isDirty.prefix(4) == [false, true, true, false])
+        #expect(Self.judge(contents.numbers(of: remembered), [expected], contents) == nil)
+        var forgetful = remembered
+        forgetful[try #require(place)] = 2
+        #expect(Self.judge(contents.numbers(of: forgetful), [expected], contents)?.contains("is clean") == true)
 
         func word(_ offset: Int) -> Int { initial[offset..<(offset + 8)].reduce(0) { $0 << 8 | Int($1) } }
         let (block, l1) = (word(word(48)), word(40))

@@ -18,6 +18,7 @@ struct FaultTests {
             .discard(0, 8), .flush, .write(0, 8), .write(60, 6), .create, .create, .zero(60, 4, unmap: false), .write(61, 2), .apply, .delete, .flush, .compressed(3),
             .compressed(4), .delete, .write(3, 1), .flush, .write(20, 6),
         ],
+        [.write(1, 4), .bitmap, .write(6, 2), .flush, .amend, .write(66, 3), .bitmap, .create, .resize(140), .write(130, 2), .bitmap, .discard(1, 4), .amend, .delete],
     ]
 
     enum Fault: CaseIterable, Sendable {
@@ -80,6 +81,7 @@ struct FaultTests {
             let different = zip(check.guest, expected.sectors).enumerated().filter { $0.element.0 != $0.element.1 }.map(\.offset)
             return "sectors \(different) differ; played \(played.operations)"
         }
+        if let problem = CrashProofTests.judge(recorder.state.withLock { contents.numbers(of: $0.disk) }, [expected], contents) { return problem }
         if check.snapshots != expected.snapshots { return "the snapshots differ: \(check.snapshots.map(\.id)) instead of \(expected.snapshots.map(\.id))" }
         return nil
     }

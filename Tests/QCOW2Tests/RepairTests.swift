@@ -149,6 +149,44 @@ struct RepairTests {
         }
     }
 
+    @Test("a repair in which one call to the file fails has made nothing worse, and the next one finishes it", arguments: 0..<6 as Range<UInt64>)
+    func everyFailure(seed: UInt64) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        // Odd ones have clusters of 512 bytes and so the most tables.
+        var random = SeededGenerator(seed: 2 * seed + 901)
+        try Self.build(path, seed: 2 * seed + 1, &random)
+        let history = try ImageDamage.apply(path, 3, &random)
+        let initial = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        let dry = Recorder(disk: initial)
+        defer { dry.forget() }
+        let before = try await onContext { context in try await Self.contents(dry.imageOptions(readOnly: true), 512, context) }
+        dry.state.withLock { ($0.countsReads, $0.calls) = (true, 0) }
+        let report = try await onContext { context in try await Self.repair(dry.imageOptions(), [.leaks, .errors], context) }
+        let calls = dry.state.withLock { $0.calls }
+        try #require(calls > 10)
+        for call in stride(from: 1, through: calls, by: max(1, calls / 50)) {
+            let fault = FaultTests.Fault.allCases[call % FaultTests.Fault.allCases.count]
+            let recorder = Recorder(disk: initial)
+            defer { recorder.forget() }
+            recorder.state.withLock { state in
+                (state.failAt, state.isRecording, state.countsReads) = (call, false, true)
+                (state.failure, state.failsHalfway) = (fault.error, fault == .short)
+            }
+            try await onContext { context in
+                // A read that fails is counted in the report; what else fails is the repair's own failure.
+                do { _ = try await Self.repair(recorder.imageOptions(), [.leaks, .errors], context) } catch {}
+                recorder.state.withLock { ($0.failAt, $0.countsReads) = (nil, false) }
+                let found = try await Self.contents(recorder.imageOptions(readOnly: true), 512, context)
+                for (number, (a, b)) in zip(found, before).enumerated() {
+                    if let b, a != b { throw ToolFailure(description: "seed \(seed), call \(call) of \(calls) fails with \(fault): cluster \(number) reads otherwise; \(history)") }
+                }
+                let second = try await Self.repair(recorder.imageOptions(), [.leaks, .errors], context)
+                #expect(second.corruptions == report.corruptions && second.checkErrors == report.checkErrors, "seed \(seed), call \(call) of \(calls) fails with \(fault): \(history)")
+            }
+        }
+    }
+
     @Test("an image that was not closed is written to after its refcounts were rebuilt, as QEMU does it")
     func dirty() async throws {
         let scratch = try Scratch()

@@ -18,7 +18,11 @@ extension QCOW2Driver: Amending {
         }
         if opened.header.version >= 3 { try await changeFlags(wish) }
         if let name = amendment.dataFile { try await rewriteHeader { $0.setDataFile(name) } }
-        if let size = wish.size, size != length { try await resize(to: size, exact: false, preallocation: .off) }
+        if let size = wish.size, size != length {
+            // Nobody above sees this resize, who would tell the bitmaps.
+            defer { bitmaps.noteSize(length) }
+            try await resize(to: size, exact: false, preallocation: .off)
+        }
         if wish.version == 2, opened.header.version >= 3 { try await downgrade(progress) }
         try await flush()
         progress(1, 1)

@@ -44,7 +44,7 @@ struct HeaderCluster {
         if !name.isEmpty { extensions.insert((HeaderExtensions.Kind.externalDataFile, Array(name.utf8)), at: 0) }
     }
 
-    /// One cluster. The table of feature names, which is for people, goes if there is no room for it.
+    /// One cluster. The table of feature names, which is for people, goes if there is no room for it or it would leave none for bitmaps.
     func encoded(clusterSize: Int) throws(BlockError) -> [UInt8] {
         for keepsNames in [true, false] {
             var area: [UInt8] = []
@@ -60,7 +60,8 @@ struct HeaderCluster {
             append(HeaderExtensions.Kind.end, [])
             var header = header
             let start = header.encodedSize + unknownFields.count
-            guard start + area.count + backingName.count <= clusterSize else { continue }
+            let reserve = keepsNames ? 8 + BitmapsExtension.encodedSize : 0
+            guard start + area.count + reserve + backingName.count <= clusterSize else { continue }
             if !backingName.isEmpty {
                 header.backingNameOffset = UInt64(start + area.count)
                 header.backingNameSize = UInt32(backingName.count)

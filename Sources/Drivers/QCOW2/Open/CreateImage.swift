@@ -139,7 +139,8 @@ struct CreationPlan {
         if hasExternalData { extensions.dataFileName = dataFileName }
         if version >= 3 { extensions.featureNames = FeatureName.standardTable }
         let nameSize = options.backingFile?.utf8.count ?? 0
-        if header.encodedSize + extensions.encoded().count + nameSize > clusterSize { extensions.featureNames = [] }
+        // The names of features are for people. They go where they would leave no room for them or, later, for bitmaps.
+        if header.encodedSize + extensions.encoded().count + 8 + BitmapsExtension.encodedSize + nameSize > clusterSize { extensions.featureNames = [] }
         if let name = options.backingFile {
             let offset = header.encodedSize + extensions.encoded().count
             guard name.utf8.count <= min(ValidatedHeader.maximumBackingNameSize, clusterSize - offset) else {
