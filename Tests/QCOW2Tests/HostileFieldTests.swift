@@ -3,6 +3,7 @@ import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
+import Synchronization
 import Testing
 
 /// Every offset, size and count that an image has, with every value that somebody's parser once stumbled over. The image is sound otherwise.
