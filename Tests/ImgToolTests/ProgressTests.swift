@@ -95,7 +95,7 @@ struct ProgressTests {
     func interruptions(command: String, consequence: String?) throws {
         try withSlowImages { pair in
             let process = try ChildProcess(pair.program.path, words(command), in: pair.ours)
-            #expect(try waitUntil { consequence == nil ? SignalSet.catches(SIGUSR1, process.identifier) : SignalSet.catches(SIGINT, process.identifier) })
+            #expect(waitUntil { consequence == nil ? SignalSet.catches(SIGUSR1, process.identifier) : SignalSet.catches(SIGINT, process.identifier) })
             process.send(SIGINT)
             let finished = try process.wait()
             #expect(finished.ending == .signalled(SIGINT), "\(finished)")
