@@ -35,7 +35,7 @@ private func run(_ invocation: ToolInvocation, _ context: CommandContext) throws
     let job = QMPJob(
         address: try address(socket), commands: try commands(parsed, operands), printsEvents: parsed.contains(.events),
         awaitedEvent: parsed.last(.wait), isCompact: parsed.contains(.compact), keepsGoing: parsed.contains(.keepGoing),
-        name: context.name)
+        progress: try ProgressReporter.Style(isWanted: parsed.contains(.progress), value: parsed.last(.progress), isQuiet: false), name: context.name)
     return try ToolRun.onMainContext { () throws(ToolFailure) in try await job.run() }
 }
 
@@ -58,7 +58,7 @@ private func address(_ text: String) throws(ToolFailure) -> HostAddress {
     return .tcp(host: String(host), port: String(rest[rest.index(after: colon)...]))
 }
 
-private enum Key: OptionKey { case help, version, socket, command, events, wait, compact, keepGoing }
+private enum Key: OptionKey { case help, version, socket, command, events, wait, compact, keepGoing, progress }
 
 private let declaration = CommandDeclaration<Key>(
     "qmp", summary: "Talk to a QMP monitor",
@@ -70,6 +70,7 @@ private let declaration = CommandDeclaration<Key>(
         .init(.events, "e", "events", help: "print events; without commands, until the monitor goes away"),
         .init(.wait, "w", "wait", value: "EVENT", help: "after the commands, wait for this event"),
         .init(.compact, nil, "compact", help: "print answers on one line each"),
+        .progress(.progress),
         .init(.keepGoing, "k", "keep-going", help: "go on after a command that failed"),
     ],
     operands: [
