@@ -24,7 +24,7 @@ struct ChainStressTests {
     private static func play(_ kind: Kind, _ seed: UInt64, _ bench: ChainBench) async throws {
         var random = SeededNumbers(seed: seed)
         let names = ["base", "mid", "top"]
-        var contents = [UInt8](repeating: 0, count: ChainBench.size)
+        var contents = [UInt8](repeating: 0, count: bench.size)
         for (index, name) in names.enumerated() {
             try await bench.openImage(name, over: index > 0 ? names[index - 1] : nil, seed: seed &+ UInt64(index))
             try await bench.fill(name, &contents, seed: seed &* 31 &+ UInt64(index))
@@ -32,7 +32,7 @@ struct ChainStressTests {
         try await bench.openImage("target", over: nil, seed: seed &+ 9)
         let guestBackend = try await bench.graph.makeBackend(
             named: "guests", on: "top", PermissionGrant(used: [.consistentRead, .write], shared: [.consistentRead, .write, .writeUnchanged]))
-        let guests = Guests(guestBackend, contents: contents, count: 3, seed: seed)
+        let guests = Guests(guestBackend, contents: contents, count: 3, seed: seed, pulse: bench.pulse)
         guests.start(on: Array(bench.contexts[1...]), seed: seed)
 
         var settings = JobSettings(id: "j", type: kind.rawValue.hasPrefix("stream") ? .stream : kind.rawValue.lowercased().contains("commit") ? .commit : .mirror)
@@ -97,13 +97,13 @@ struct ChainStressTests {
             for drain in drains { await graph.end(drain) }
             drains = []
             if step > 60 { do { try await bench.jobs.resume(job) } catch {} }
-            await bench.contexts[0].sleep(for: .microseconds(500))
+            // Guests of a mirror that waits to be finalized wait as well.
+            if job.status != .pending { await bench.waitForPulses(Int.random(in: 1...4, using: &random)) }
         }
-        let round = guests.roundCount
-        while guests.roundCount < round + 30 { await bench.contexts[0].sleep(for: .microseconds(200)) }
+        await bench.waitForPulses(30)
         let (expected, complaints) = await guests.stop()
         #expect(complaints.isEmpty, "\(kind) seed \(seed): \(complaints.prefix(3))")
-        #expect(firstDifference(try await guestBackend.readArray(at: 0, ChainBench.size), expected) == nil, "\(kind) seed \(seed) after \(job.state)")
+        #expect(firstDifference(try await guestBackend.readArray(at: 0, bench.size), expected) == nil, "\(kind) seed \(seed) after \(job.state)")
         // Where the guests are now is where the job should have brought them.
         let isSuccess = job.state.failure == nil
         let place = guestBackend.node.name

@@ -134,7 +134,7 @@ package final class CommitJob: JobDriver {
 
     package func abort(_ job: Job) async {
         do throws(BlockError) {
-            try await graph.change { change async throws(BlockError) in
+            try await graph.changeRegardless { change throws(BlockError) in
                 holdings.detachAll(in: change)
                 try change.removeFilter(filter.name)
             }

@@ -188,7 +188,7 @@ package final class StreamJob: JobDriver {
     package func prepare(_ job: Job) async throws(BlockError) {
         guard let bottom else { return }
         // The filter keeps the chain as it is, so it goes first.
-        try await removeFilter()
+        try await graph.change { [self] change async throws(BlockError) in try removeFilter(change) }
         let base = bottom.chainChild?.node
         var names = NodeDescriptions()
         let (name, format) = BlockNode.backingName(of: base, file: options.backingFile, masksProtocol: options.masksProtocol, names: &names)
@@ -197,21 +197,21 @@ package final class StreamJob: JobDriver {
         try await graph.change { change async throws(BlockError) in
             holdings.detachAll(in: change)
             guard let edge = change.state.child(named: "backing", of: top.name) else { return }
-            if let base { try change.retarget(edge.child.id, to: base.name) } else { try change.detach(edge.child.id) }
+            // What lies below now: a filter there may have gone meanwhile.
+            if let base = bottom.chainChild?.node { try change.retarget(edge.child.id, to: base.name) } else { try change.detach(edge.child.id) }
         }
     }
 
-    private func removeFilter() async throws(BlockError) {
-        guard let filter else { return }
-        try await graph.change { change async throws(BlockError) in
-            guard change.state.nodes[filter.node.name]?.node === filter.node else { return }
-            change.detach(filter.backend)
-            try change.removeFilter(filter.node.name)
-        }
+    private func removeFilter(_ change: GraphChange) throws(BlockError) {
+        guard let filter, change.state.nodes[filter.node.name]?.node === filter.node else { return }
+        change.detach(filter.backend)
+        try change.removeFilter(filter.node.name)
     }
 
     package func abort(_ job: Job) async {
-        do throws(BlockError) { try await removeFilter() } catch { StandardStreams.warn("The filter of \(job.holderName) stays: \(error)") }
+        do throws(BlockError) { try await graph.changeRegardless { [self] change throws(BlockError) in try removeFilter(change) } } catch {
+            StandardStreams.warn("The filter of \(job.holderName) stays: \(error)")
+        }
     }
 
     package func clean(_ job: Job) async { await holdings.release() }

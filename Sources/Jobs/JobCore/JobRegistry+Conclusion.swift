@@ -46,16 +46,21 @@ extension JobRegistry {
         guard !transaction.isConcluding, !transaction.jobs.contains(where: { [.created, .running, .paused, .ready, .standby].contains($0.status) }) else {
             return
         }
-        if transaction.hasFailed { return await abort(transaction) }
+        if transaction.hasFailed {
+            transaction.isConcluding = true
+            return await abort(transaction)
+        }
         for job in transaction.jobs {
             job.move(to: .pending)
             if job.isBlockJob, !job.finalizesAutomatically { job.send(BlockJobPendingEvent(type: job.type, id: job.id)) }
         }
-        if transaction.jobs.allSatisfy(\.finalizesAutomatically) { await finalize(transaction) }
+        guard transaction.jobs.allSatisfy(\.finalizesAutomatically) else { return }
+        transaction.isConcluding = true
+        await finalize(transaction)
     }
 
+    /// Whoever calls this has set `isConcluding` in the same breath as he has found it unset: only one may.
     func finalize(_ transaction: JobTransaction) async {
-        transaction.isConcluding = true
         for job in transaction.jobs {
             do throws(BlockError) { try await job.driver.prepare(job) } catch {
                 job.move(to: .aborting(error))
@@ -70,7 +75,6 @@ extension JobRegistry {
     }
 
     private func abort(_ transaction: JobTransaction) async {
-        transaction.isConcluding = true
         for job in transaction.jobs where job.status != .aborting { job.move(to: .aborting(job.cancellation)) }
         for job in transaction.jobs {
             await job.driver.abort(job)

@@ -85,6 +85,7 @@ extension JobRegistry {
     package func finalize(_ job: Job) async throws(BlockError) {
         try check(.finalize, job)
         if job.transaction.isConcluding { return await job.waitUntilConcluded() }
+        job.transaction.isConcluding = true
         await finalize(job.transaction)
     }
 

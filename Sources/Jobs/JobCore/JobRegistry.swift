@@ -55,12 +55,15 @@ package actor JobRegistry: ContextActor {
         return job
     }
 
-    /// Lets a job begin that was created. One that was cancelled meanwhile ends at its first pause point.
+    /// Lets a job begin that was created. One that was cancelled meanwhile, or whose transaction has failed before its turn came, ends at its first
+    /// pause point.
     package func start(_ job: Job) {
         job.control.withLock { control in
             control.isRunning = true
             control.isBusy = true
+            if job.transaction.hasFailed { control.cancellation = .real }
         }
+        if job.transaction.hasFailed { job.isWanted.store(true, ordering: .releasing) }
         job.move(to: .running)
         job.context.spawn { [self] in
             var failure: BlockError?

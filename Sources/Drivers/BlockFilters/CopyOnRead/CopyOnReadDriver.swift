@@ -131,7 +131,8 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
         // While we waited another reader may have copied it, or a writer overwritten it.
         let (count, stillWantsCopy) = try await look(at: piece)
         try await file.read(target, at: piece.start)
-        guard stillWantsCopy else { return }
+        // Above this filter there may be a job's that asks for nothing while the chain is being committed: reading goes on, copying has to wait.
+        guard stillWantsCopy, !file.permissions.isDisjoint(with: [.write, .writeUnchanged]) else { return }
         let copied = target.slice(at: 0, byteCount: count)
         if copied.isZero {
             try await file.writeZeroes(GuestRange(piece.start, byteCount: count), flags: .writeUnchanged)

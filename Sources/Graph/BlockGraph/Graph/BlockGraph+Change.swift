@@ -53,7 +53,8 @@ extension BlockGraph {
         return Array(found.values)
     }
 
-    private func prepare(_ change: GraphChange, _ next: GraphState) async throws(BlockError) {
+    /// - Parameter tolerates: a driver that cannot follow, to give something up above all, is reported and does not stop the change.
+    private func prepare(_ change: GraphChange, _ next: GraphState, tolerates: Bool = false) async throws(BlockError) {
         var participants: [any ChangeParticipant] = []
         var prepared: [BlockNode] = []
         do throws(BlockError) {
@@ -66,8 +67,12 @@ extension BlockGraph {
                 participants.append(participant)
             }
             for node in regranted(next) {
-                try await node.driver.preparePermissions(next.nodes[node.name]?.cumulative ?? .none)
-                prepared.append(node)
+                do throws(BlockError) {
+                    try await node.driver.preparePermissions(next.nodes[node.name]?.cumulative ?? .none)
+                    prepared.append(node)
+                } catch where tolerates {
+                    StandardStreams.warn("Giving permissions back: \(error)")
+                }
                 Trace.graphPermissions(
                     node: node.name, used: UInt(next.nodes[node.name]?.cumulative.used.rawValue ?? 0),
                     shared: UInt(next.nodes[node.name]?.cumulative.shared.rawValue ?? 0))
@@ -139,6 +144,20 @@ extension BlockGraph {
         await dropUnused(from: change.releasedNodes)
     }
 
+    /// Makes a change that must come about: what a job has put into the graph goes when the job has failed, also when the cause is a disk that fails, and
+    /// drivers cannot write out what they would before they give up a permission.
+    /// - Throws: for an edit that makes no sense, `.permissionConflict`. The graph is then as it was.
+    package func changeRegardless(_ edit: (GraphChange) throws(BlockError) -> Void) async throws(BlockError) {
+        try await changes.withLock { () async throws(BlockError) in
+            let change = beginChange()
+            try edit(change)
+            var next = change.state
+            try next.refreshPermissions()
+            await force(change, next)
+            await dropUnused(from: change.releasedNodes)
+        }
+    }
+
     /// Closes those of `names`, and what is below them, that nobody uses, and then gives back what they have held.
     private func dropUnused(from names: [String]) async {
         if names.isEmpty { return }
@@ -162,9 +181,13 @@ extension BlockGraph {
         } catch {
             preconditionFailure("taking users away makes no conflict: \(error)")
         }
+        await force(change, next)
+    }
+
+    private func force(_ change: GraphChange, _ next: GraphState) async {
         let section = await DrainedSection.begin(doors(next))
         defer { section.end() }
-        do throws(BlockError) { try await prepare(change, next) } catch { StandardStreams.warn("Giving permissions back: \(error)") }
+        do throws(BlockError) { try await prepare(change, next, tolerates: true) } catch { StandardStreams.warn("Giving permissions back: \(error)") }
         await commit(change, next)
     }
 }
