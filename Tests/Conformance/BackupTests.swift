@@ -6,7 +6,8 @@ import Testing
 @Suite("backups, as a management layer makes them")
 struct BackupTests {
     enum Scenario: String, CaseIterable, Sendable, CustomTestStringConvertible {
-        case syncModes = "sync_modes", errors, fleecing, underLoad = "under_load", cancelled
+        case syncModes = "sync_modes", refusals, chain, bitmapModes = "bitmap_modes", errors, fleecing, underLoad = "under_load", cancelled, grouped
+        case driveBackup = "drive_backup", driveMirror = "drive_mirror"
         var testDescription: String { rawValue }
     }
 
@@ -20,9 +21,10 @@ struct BackupTests {
 
     /// Without what differs on purpose: who holds a node is said in more words by us, and QEMU's daemon has a warning.
     private static func words(_ text: String) -> String {
-        text.split(separator: "\n").filter { !$0.hasPrefix("warning:") }
+        text.split(separator: "\n").filter { !$0.hasPrefix("warning:") && !$0.hasPrefix("Formatting ") }
             .map { line in
-                let more = line.firstRange(of: " are both required by ") ?? line.firstRange(of: ". It is held by ")
+                let ours = [" are both required by ", ". It is held by ", " not supported for this drive "]
+                let more = ours.lazy.compactMap { line.firstRange(of: $0) }.first
                 return more.map { String(line[..<$0.lowerBound]) } ?? String(line)
             }
             .joined(separator: "\n")

@@ -90,6 +90,10 @@ class Daemon:
             if data.get("id", data.get("device")) == job and name in names:
                 return name, data
 
+    async def until_export_gone(self, name):
+        while (await asyncio.wait_for(self.listener.get(), 30)).get("data") != {"id": name}:
+            pass
+
     async def ended(self, job="job0"):
         name, data = await self.until("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", job=job)
         await self.until("null", "concluded", job=job)
@@ -410,6 +414,95 @@ async def grouped(daemon):
                     {"type": "blockdev-backup", "data": {"job-id": "x", "device": "a", "target": "ta", "sync": "none"}}, {"type": "abort", "data": {}}])
                 say("jobs", len(await d.do("query-jobs")))
                 await d.shape()
+
+
+def shape_of(image):
+    """What the image is and what it stands on."""
+    info = json.loads(run("qemu-img", "info", "-U", "--output=json", image))
+    return " ".join(str(info.get(key)) for key in ("format", "virtual-size", "backing-filename-format")) + " " + str(info.get("backing-filename")).rsplit("/", 1)[-1]
+
+
+async def open_chain(d):
+    run("qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", "8M")
+    io("base.qcow2", "write -P 9 0 4M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "disk.qcow2")
+    io("disk.qcow2", "write -P 1 1M 1M", "write -P 2 5M 64k")
+    for fmt in ("raw", "qcow2"):
+        run("qemu-img", "create", "-q", "-f", fmt, "there." + fmt, "8M")
+    run("qemu-img", "create", "-q", "-f", "raw", "small.raw", "4M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "over.qcow2")
+    await d.open("disk", "disk.qcow2")
+
+
+DRIVES = [
+    {}, {"format": "qcow2"}, {"format": "raw"}, {"format": "file"}, {"sync": "top"}, {"sync": "none"}, {"sync": "top", "format": "raw"},
+    {"sync": "none", "format": "raw"}, {"mode": "existing", "target": "there.qcow2"}, {"mode": "existing", "target": "there.raw", "format": "raw"},
+    {"mode": "existing", "target": "small.raw", "format": "raw"}, {"mode": "existing", "target": "nope.raw", "format": "raw"},
+    {"mode": "existing", "target": "over.qcow2", "sync": "top"}, {"mode": "existing", "target": "over.qcow2", "sync": "none"}, {"format": "bogus"},
+    {"format": "null-co"}, {"device": "nope"}, {"sync": "incremental"}, {"sync": "bitmap"}, {"speed": -1}, {"target": "/nonexistent/x"},
+    {"job-id": ""},
+]
+
+
+async def drive_backup(daemon):
+    """Backups into images that the command makes or opens: what they are, and that nothing of them stays open."""
+    async with Daemon(daemon) as d:
+        await open_chain(d)
+        for more in DRIVES + [{"compress": True}, {"compress": True, "format": "raw"}, {"filter-node-name": "f"}, {"filter-node-name": "disk"}]:
+            arguments = {"job-id": "job0", "device": "disk", "sync": "full", "target": "new.out", **more}
+            run("rm", "-f", "new.out")
+            try:
+                await d.do("drive-backup", **arguments)
+            except ExecuteError as error:
+                say(more, "refused:", error)
+            else:
+                if arguments["sync"] == "none":
+                    await d.do("job-cancel", id="job0")
+                await d.ended()
+                say(more, shape_of(arguments["target"]), contents(arguments["target"], json.loads(run("qemu-img", "info", "--output=json", arguments["target"]))["format"]))
+            await d.shape()
+            say(sorted(node["drv"] for node in await d.do("query-named-block-nodes", flat=True)))
+
+
+async def drive_mirror(daemon):
+    """Mirrors into images that the command makes or opens; the disk's user goes on in them, on the right chain."""
+    async with Daemon(daemon) as d:
+        await open_chain(d)
+        await d.do("blockdev-del", node_name="disk")
+        await d.do("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}})
+        for more in DRIVES + [
+            {"node-name": "disk"}, {"replaces": "disk"}, {"replaces": "nope", "node-name": "t"}, {"replaces": "disk", "node-name": "t"}, {"granularity": 100},
+            {"buf-size": -1}, {"unmap": False}, {"copy-mode": "write-blocking"},
+        ]:
+            arguments = {"job-id": "job0", "device": "disk", "sync": "full", "target": "new.out", "node-name": "t", **more}
+            if more == {"replaces": "disk"}:
+                del arguments["node-name"]
+            run("rm", "-f", "new.out", "over.qcow2")
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "over.qcow2")
+            await d.open("disk", "disk.qcow2")
+            await d.do("block-export-add", type="nbd", id="x", node_name="disk", name="disk", writable=True)
+            try:
+                await d.do("drive-mirror", **arguments)
+            except ExecuteError as error:
+                say(more, "refused:", error)
+            else:
+                name, data = await d.until("ready", "BLOCK_JOB_COMPLETED")
+                if name == "ready":
+                    io(address("disk"), "write -P 33 4000k 5000", "write -z 5M 4k", fmt="raw")
+                    await d.do("job-complete", id="job0")
+                await d.ended() if name == "ready" else say("failed", data.get("error"))
+                io(address("disk"), "write -P 34 6000k 5000", fmt="raw")
+                await d.shape()
+                run("qemu-img", "convert", "-f", "raw", "-O", "raw", address("disk"), "seen.raw")
+                say(more, shape_of(arguments["target"]), contents("seen.raw", "raw"))
+            await d.do("block-export-del", id="x")
+            await d.until_export_gone("x")
+            await d.do("blockdev-del", node_name="disk")
+            say(sorted(node["drv"] for node in await d.do("query-named-block-nodes", flat=True)))
+            # Each begins with the same disk.
+            run("rm", "-f", "disk.qcow2")
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "disk.qcow2")
+            io("disk.qcow2", "write -P 1 1M 1M", "write -P 2 5M 64k")
 
 
 asyncio.run(globals()[sys.argv[1]](sys.argv[2:]))

@@ -21,17 +21,7 @@ package enum CopyGeometry {
             }
             size = max(size, minimum)
         }
-        return max(size, try await ownClusterSize(target) ?? 0)
-    }
-
-    /// The clusters of the image that a node shows as it is.
-    package static func ownClusterSize(_ node: BlockNode) async throws(BlockError) -> Int? {
-        var node = node
-        while true {
-            if let size = try await node.imageDescribing?.describeImage().clusterSize { return size }
-            guard node.kind == .filter || node.formatName == "raw", let below = node.primaryChild?.node else { return nil }
-            node = below
-        }
+        return max(size, try await target.clusterSize ?? 0)
     }
 
     /// Whether other layers show through where a node has nothing of its own.

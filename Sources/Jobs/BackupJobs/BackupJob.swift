@@ -5,6 +5,7 @@ import IOCore
 package import JobCore
 package import StorageSchema
 package import StrataBase
+import Synchronization
 
 /// Copies a disk as it is when the job is made, while guests write on (blockdev-backup): a `copy-before-write` filter goes on top of the disk, keeps what
 /// is written over, and the job copies the rest through it.
@@ -21,6 +22,8 @@ package final class BackupJob: JobDriver {
     private let blockers: [OperationBlocker.ID]
     private let bitmap: DirtyBitmap?
     private let options: BackupOptions
+    /// Until then nothing was copied, and nothing need be copied because of this job.
+    private let hasBegun = Atomic<Bool>(false)
 
     /// Bytes that are read and written at once: what two workers move stays in the processor's cache.
     private static let pieceSize = 256 << 10
@@ -34,17 +37,7 @@ package final class BackupJob: JobDriver {
     /// - Throws: `.notFound`, `.permissionConflict`, `.invalidArgument`; the graph is then as before.
     package static func make(_ options: BackupOptions, _ job: Job, in graph: BlockGraph) async throws(BlockError) -> BackupJob {
         try await graph.change { change async throws(BlockError) -> BackupJob in
-            let (source, target) = (try change.record(options.source), try change.record(options.target))
-            let bitmap = try bitmap(options, of: source.node)
-            if options.source == options.target { throw BlockError(.invalidArgument, "Source and target cannot be the same") }
-            try change.state.checkNotBlocked(.jobSource, on: options.source)
-            try change.state.checkNotBlocked(.jobTarget, on: options.target)
-            guard source.node.length == target.node.length else {
-                throw BlockError(.invalidArgument, "Source and target image have different sizes")
-            }
-            if options.compresses, target.node.compressionUnit == nil {
-                throw BlockError(.unsupported, "Compression is not supported for this drive \(target.node.filename ?? "")")
-            }
+            let (source, target, bitmap) = try check(options, change)
             let own = BlockdevOptionsCbw(
                 file: .reference(options.source), target: .reference(options.target), minClusterSize: options.minClusterSize)
             let node: BlockNode
@@ -65,6 +58,29 @@ package final class BackupJob: JobDriver {
             if let bitmap { change.add(Freeze(bitmap, into: options.copiesBitmap ? filter : nil)) }
             return BackupJob(graph, node.name, filter, door, targetHold, blockers, bitmap, options)
         }
+    }
+
+    /// Whether the nodes are as a backup needs them. It is said before anything else that is wrong with the job.
+    /// - Throws: as `make`.
+    package static func check(_ options: BackupOptions, in graph: BlockGraph) async throws(BlockError) {
+        try await graph.change { change throws(BlockError) in _ = try check(options, change) }
+    }
+
+    private static func check(
+        _ options: BackupOptions, _ change: GraphChange
+    ) throws(BlockError) -> (source: GraphState.NodeRecord, target: GraphState.NodeRecord, bitmap: DirtyBitmap?) {
+        let (source, target) = (try change.record(options.source), try change.record(options.target))
+        let bitmap = try bitmap(options, of: source.node)
+        if options.source == options.target { throw BlockError(.invalidArgument, "Source and target cannot be the same") }
+        try change.state.checkNotBlocked(.jobSource, on: options.source)
+        try change.state.checkNotBlocked(.jobTarget, on: options.target)
+        guard source.node.length == target.node.length else {
+            throw BlockError(.invalidArgument, "Source and target image have different sizes")
+        }
+        if options.compresses, target.node.compressionUnit == nil {
+            throw BlockError(.unsupported, "Compression is not supported for this drive \(target.node.filename ?? "")")
+        }
+        return (source, target, bitmap)
     }
 
     private static func bitmap(_ options: BackupOptions, of node: BlockNode) throws(BlockError) -> DirtyBitmap? {
@@ -110,6 +126,7 @@ package final class BackupJob: JobDriver {
     // MARK: The work
 
     package func run(_ job: Job) async throws(BlockError) {
+        hasBegun.store(true, ordering: .releasing)
         if options.sync == .none {
             job.progress.restart(total: filter.work.byteCount)
             // Guests make the copies; the job is there to be ended.
@@ -191,7 +208,7 @@ package final class BackupJob: JobDriver {
     private func settleBitmap(succeeded: Bool) {
         guard let bitmap else { return }
         let mode = options.bitmapMode ?? .onSuccess
-        guard mode != .never, succeeded || mode == .always else { return bitmap.reclaim() }
+        guard mode != .never, succeeded || mode == .always, hasBegun.load(ordering: .acquiring) else { return bitmap.reclaim() }
         // A guest may be copying at this moment, and fail.
         let left = filter.work.open
         bitmap.abdicate()
@@ -204,7 +221,7 @@ package final class BackupJob: JobDriver {
 
     package func clean(_ job: Job) async {
         do throws(BlockError) {
-            try await graph.change { change async throws(BlockError) in
+            try await graph.changeRegardless { change throws(BlockError) in
                 for blocker in blockers { change.removeBlocker(blocker) }
                 change.detach(targetHold)
                 change.detach(door)

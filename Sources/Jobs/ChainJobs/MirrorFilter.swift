@@ -17,6 +17,8 @@ final class MirrorFilter: FilterDriver {
     let target: BlockChild
     /// The target is below the source: an active commit.
     private let isCommit: Bool
+    /// The source shows through in the target.
+    private let targetStandsOnSource: Bool
     /// Keeps copies and active writes of the same bytes apart.
     let locks = RangeLocks()
     private let isActive = Atomic<Bool>(false)
@@ -25,10 +27,11 @@ final class MirrorFilter: FilterDriver {
     /// What the job has to hear of active writes.
     private let observer = Mutex<(any MirrorObserver)?>(nil)
 
-    init(_ file: BlockChild, _ target: BlockChild, isCommit: Bool) {
+    init(_ file: BlockChild, _ target: BlockChild, isCommit: Bool, targetStandsOnSource: Bool) {
         self.file = file
         self.target = target
         self.isCommit = isCommit
+        self.targetStandsOnSource = targetStandsOnSource
     }
 
     static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver { throw .onlyForJobs(formatName) }
@@ -47,6 +50,9 @@ final class MirrorFilter: FilterDriver {
         isActive.store(false, ordering: .sequentiallyConsistent)
     }
 
+    /// It could not go: it asks again for what a mirror in the mode `background` does.
+    func goOn() { isStopped.store(false, ordering: .sequentiallyConsistent) }
+
     func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         let isStopped = isStopped.load(ordering: .sequentiallyConsistent)
         if role.contains(.filtered) {
@@ -59,8 +65,9 @@ final class MirrorFilter: FilterDriver {
             return grant
         }
         if isStopped { return .none }
-        return PermissionGrant(
-            used: isCommit ? [.write, .resize] : .write, shared: isCommit ? [.consistentRead, .write, .writeUnchanged] : .writeUnchanged)
+        if isCommit { return PermissionGrant(used: [.write, .resize], shared: [.consistentRead, .write, .writeUnchanged]) }
+        // Who does not tolerate that the target's data changes does not tolerate that its backing file is written to.
+        return PermissionGrant(used: .write, shared: targetStandsOnSource ? [.write, .writeUnchanged] : .writeUnchanged)
     }
 
     // MARK: Writing

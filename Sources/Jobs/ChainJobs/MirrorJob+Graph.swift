@@ -25,11 +25,11 @@ extension MirrorJob {
             try check(options, change)
             let (source, target) = (try change.record(options.source).node, try change.record(options.target).node)
             var driver: MirrorFilter?
-            let isCommit = options.isCommit
+            let options = options
             let filter = try change.insertFilter(
                 named: options.filterNodeName, children: [("backing", [.filtered, .primary], source.name), ("target", .data, target.name)]
             ) { children in
-                let made = MirrorFilter(children[0], children[1], isCommit: isCommit)
+                let made = MirrorFilter(children[0], children[1], isCommit: options.isCommit, targetStandsOnSource: options.targetStandsOnSource)
                 driver = made
                 return made
             }
@@ -50,7 +50,8 @@ extension MirrorJob {
             return (source, target, filter, driver, gate)
         }
         do throws(BlockError) {
-            let dirty = try await graph.addBitmap(named: nil, to: source.name, granularity: options.granularity ?? 65536)
+            let granularity = if let chosen = options.granularity { chosen } else { try await Self.usualGranularity(for: target) }
+            let dirty = try await graph.addBitmap(named: nil, to: source.name, granularity: granularity)
             return MirrorJob(options, graph, holdings, source: source, target: target, filter: (filter, driver), gate: gate, dirty: dirty)
         } catch {
             driver.stop()
@@ -62,6 +63,15 @@ extension MirrorJob {
             throw error
         }
     }
+
+    /// The target's clusters, so that none is written in parts, within reason. Source: what qemu-storage-daemon does.
+    private static func usualGranularity(for target: BlockNode) async throws(BlockError) -> Int {
+        min(max(try await target.clusterSize ?? largestUsualGranularity, smallestUsualGranularity), largestUsualGranularity)
+    }
+
+    /// Bytes.
+    private static let smallestUsualGranularity = 4096
+    private static let largestUsualGranularity = 65536
 
     private static func check(_ options: Options, _ change: GraphChange) throws(BlockError) {
         if options.isCommit {
@@ -99,29 +109,31 @@ extension MirrorJob {
     // MARK: The end
 
     package func prepare(_ job: Job) async throws(BlockError) {
-        if state.withLock({ $0.pivots }) { try await leave(for: target) } else { try await leave(for: source) }
+        let heir = state.withLock { $0.pivots } ? target : source
+        try await graph.change { [self] change async throws(BlockError) in try leave(for: heir, change) }
     }
 
     package func abort(_ job: Job) async {
-        do throws(BlockError) { try await leave(for: source) } catch { StandardStreams.warn("The filter of \(job.holderName) stays: \(error)") }
+        do throws(BlockError) { try await graph.changeRegardless { [self] change throws(BlockError) in try leave(for: source, change) } } catch {
+            // What it asks of the nodes below must be what the graph knows.
+            filter.driver.goOn()
+            StandardStreams.warn("The filter of \(job.holderName) stays: \(error)")
+        }
     }
 
     /// Takes the filter out; its users use `heir` from then on, or what replaces another node.
-    private func leave(for heir: BlockNode) async throws(BlockError) {
-        guard await graph.node(named: filter.node.name) === filter.node else { return }
+    private func leave(for heir: BlockNode, _ change: GraphChange) throws(BlockError) {
+        guard change.state.nodes[filter.node.name]?.node === filter.node else { return }
         filter.driver.stop()
-        let (holdings, filter, source, options) = (holdings, filter.node, source, options)
-        try await graph.change { change async throws(BlockError) in
-            holdings.detachAll(in: change)
-            if heir !== source, let replaces = options.replaces, replaces != source.name {
-                try change.replace(replaces, with: heir.name)
-                try change.replace(filter.name, with: source.name)
-            } else {
-                try change.replace(filter.name, with: heir.name)
-            }
-            change.release(filter.name)
-            change.refreshPermissions(of: filter.name)
+        holdings.detachAll(in: change)
+        if heir !== source, let replaces = options.replaces, replaces != source.name {
+            try change.replace(replaces, with: heir.name)
+            try change.replace(filter.node.name, with: source.name)
+        } else {
+            try change.replace(filter.node.name, with: heir.name)
         }
+        change.release(filter.node.name)
+        change.refreshPermissions(of: filter.node.name)
     }
 
     package func clean(_ job: Job) async {

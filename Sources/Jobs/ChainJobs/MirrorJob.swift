@@ -28,6 +28,12 @@ package final class MirrorJob: JobDriver {
         package var unmaps = true
         /// The target is below the source.
         package var isCommit = false
+        /// Everything at the target reads as zero, and stays so where nothing is written.
+        package var targetIsEmpty = false
+        /// The source is the target's backing file, and changes while the target stands on it.
+        package var targetStandsOnSource = false
+        /// How much may be in memory on its way, in bytes; nil for what is usual.
+        package var bufferSize: Int?
         package init(source: String, target: String) {
             self.source = source
             self.target = target
@@ -75,6 +81,8 @@ package final class MirrorJob: JobDriver {
     private static let idleTime = Duration.milliseconds(100)
     /// Pieces that workers take, in bytes.
     private static let pieceSize = 1 << 20
+    /// What is read and written at once at least, in bytes, however little memory there may be.
+    private static let smallestBuffer = 4096
     /// After so many rounds a rest is taken as what a guest's writing leaves.
     private static let settlingRounds = 4
     /// What can be copied while guests wait, in bytes.
@@ -99,6 +107,10 @@ package final class MirrorJob: JobDriver {
         var settings = CopySettings()
         settings.asksTarget = true
         settings.zeroFlags = options.unmaps ? .mayUnmap : []
+        if let limit = options.bufferSize {
+            settings.pieceSize = min(settings.pieceSize, max(limit, Self.smallestBuffer))
+            settings.workers = min(settings.workers, max(1, limit / settings.pieceSize))
+        }
         let copying = JobCopying(job, onReadError: options.onSourceError, onWriteError: options.onTargetError)
         let copier = BlockCopier(
             ChainSource(filter.driver.file, length: length), to: filter.driver.target, work: work, settings, gates: [gate], delegate: copying)
@@ -196,24 +208,30 @@ package final class MirrorJob: JobDriver {
     private func markInitially(_ job: Job, _ length: Int) async throws(BlockError) {
         if length == 0 { return }
         switch options.sync {
+        case .full where options.targetIsEmpty: try await markInitially(job, length, above: nil) { status, _ in !status.flags.contains(.zero) }
         case .full: dirty.set(GuestRange(GuestOffset(0), byteCount: length))
         case .top:
             let base = options.isCommit ? target : image(below: source)?.chainChild?.node
-            var position = 0
-            while position < length {
-                try await job.pausePoint()
-                let range = GuestRange(GuestOffset(position), byteCount: length - position)
-                let (status, node) = try await BlockBackend.withEntered([gate]) { () async throws(BlockError) -> (BlockStatus, BlockNode) in
-                    let answer = try await source.chainStatus(of: range, above: base, precise: false)
-                    return (answer.status, answer.node)
-                }
-                // Where an image of the chain ends early there are zeroes, which the base may not have.
-                if base == nil ? status.flags.contains(.allocated) : node !== base {
-                    dirty.set(GuestRange(GuestOffset(position), byteCount: status.byteCount))
-                }
-                position += status.byteCount
-            }
+            // Where an image of the chain ends early there are zeroes, which the base may not have.
+            try await markInitially(job, length, above: base) { status, node in base == nil ? status.flags.contains(.allocated) : node !== base }
         case .none, .incremental, .bitmap: break
+        }
+    }
+
+    /// Marks what `isWanted` says of the source's chain down to the base, which it gets for each stretch with the node that decides it.
+    private func markInitially(
+        _ job: Job, _ length: Int, above base: BlockNode?, where isWanted: (BlockStatus, BlockNode) -> Bool
+    ) async throws(BlockError) {
+        var position = 0
+        while position < length {
+            try await job.pausePoint()
+            let range = GuestRange(GuestOffset(position), byteCount: length - position)
+            let (status, node) = try await BlockBackend.withEntered([gate]) { () async throws(BlockError) -> (BlockStatus, BlockNode) in
+                let answer = try await source.chainStatus(of: range, above: base, precise: false)
+                return (answer.status, answer.node)
+            }
+            if isWanted(status, node) { dirty.set(GuestRange(GuestOffset(position), byteCount: status.byteCount)) }
+            position += status.byteCount
         }
     }
 

@@ -19,7 +19,7 @@ extension BlockGraph {
             }
             if name?.isEmpty == true { throw BlockError(.invalidArgument, "Bitmap name cannot be empty") }
             let size: Int
-            if let granularity { size = granularity } else { size = HierarchicalBitmap.defaultGranularity(clusterSize: try await node.bitmapClusterSize()) }
+            if let granularity { size = granularity } else { size = HierarchicalBitmap.defaultGranularity(clusterSize: try await node.clusterSize) }
             let bits = try HierarchicalBitmap(byteCount: node.length, granularity: size)
             if isPersistent { try await node.checkRoom(forBitmapNamed: name ?? "", granularity: size) }
             if let name, node.bitmaps.bitmap(named: name) != nil { throw BlockError(.alreadyExists, "Bitmap already exists: \(name)") }
@@ -83,16 +83,6 @@ extension BlockGraph {
 }
 
 extension BlockNode {
-    /// The clusters of the image that the node shows as it is; nil when there are none.
-    fileprivate func bitmapClusterSize() async throws(BlockError) -> Int? {
-        var node = self
-        while true {
-            if let size = try await node.imageDescribing?.describeImage().clusterSize { return size }
-            guard node.kind == .filter || node.formatName == "raw", let below = node.primaryChild?.node else { return nil }
-            node = below
-        }
-    }
-
     fileprivate func checkRoom(forBitmapNamed name: String, granularity: Int) async throws(BlockError) {
         guard let driver = driver.asBitmapPersisting else {
             throw BlockError(.unsupported, "Can't store persistent bitmaps to \(self.name): Operation not supported")

@@ -36,9 +36,7 @@ extension GraphState {
     /// - Throws: `.permissionConflict` with the first reason that forbids `operation` on the node.
     package func checkNotBlocked(_ operation: BlockedOperation, on name: String) throws(BlockError) {
         guard let record = nodes[name] else { return }
-        if let blocker = record.blockers.first(where: { $0.operations.contains(operation) }) {
-            throw BlockError(.permissionConflict, "Node '\(name)' is busy: \(blocker.reason)")
-        }
+        try checkNobodyForbids(operation, on: name)
         // The data of a backing file shows through in the overlay, so what would change it is done through the overlay.
         guard Self.protectedWhileBacking.contains(operation) else { return }
         for id in record.parents {
@@ -47,6 +45,12 @@ extension GraphState {
                 .permissionConflict, "Node '\(name)' is busy: node is used as backing hd of '\(overlay)'",
                 hint: "Name the top of the chain, or detach '\(name)' from '\(overlay)' first.")
         }
+    }
+
+    /// The half of it that asks those who have said so.
+    func checkNobodyForbids(_ operation: BlockedOperation, on name: String) throws(BlockError) {
+        guard let blocker = nodes[name]?.blockers.first(where: { $0.operations.contains(operation) }) else { return }
+        throw BlockError(.permissionConflict, "Node '\(name)' is busy: \(blocker.reason)")
     }
 
     private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile, .jobTarget]

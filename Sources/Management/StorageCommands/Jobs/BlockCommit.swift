@@ -13,11 +13,8 @@ extension StorageService {
             throw QMPError("Device '\(arguments.device)' not found", class: .deviceNotFound)
         }
         let range = try await graph.change { change throws(BlockError) in try CommitRange(arguments, change) }
-        var settings = JobSettings(id: arguments.jobId ?? "", type: .commit)
-        settings.finalizesAutomatically = arguments.autoFinalize ?? true
-        settings.dismissesAutomatically = arguments.autoDismiss ?? true
-        settings.speed = arguments.speed ?? 0
-        settings.context = await graph.context(ofNodeNamed: arguments.device)
+        let settings = await jobSettings(
+            .commit, id: arguments.jobId, speed: arguments.speed, finalizes: arguments.autoFinalize, dismisses: arguments.autoDismiss, on: arguments.device)
         let graph = graph
         if range.isActive {
             var options = MirrorJob.Options(source: range.top, target: range.base)

@@ -8,18 +8,12 @@ extension StorageService {
     /// Starts to copy a disk as it is now, while it may be written to.
     package func blockdevBackup(_ arguments: BlockdevBackup) async throws {
         try checkNotShuttingDown()
-        let step = BackupStep(self, arguments, in: JobTransaction())
-        let drain = await graph.beginDrain(of: step.nodesToDrain)
-        let outcome: Result<Void, BlockError>
-        do throws(BlockError) { outcome = .success(try await step.prepare()) } catch { outcome = .failure(error) }
-        await graph.end(drain)
-        try outcome.get()
-        await step.commit()
+        try await run([BackupStep(self, arguments, in: JobTransaction())])
     }
 }
 
 /// Makes the job of a backup; undone by taking the job back before it starts. What the disk holds while the step is prepared is what is copied.
-final class BackupStep {
+final class BackupStep: TransactionStep {
     private let service: StorageService
     private let arguments: BlockdevBackup
     private let transaction: JobTransaction
@@ -35,9 +29,7 @@ final class BackupStep {
 
     func prepare() async throws(BlockError) {
         let graph = service.graph
-        for name in [arguments.device, arguments.target] where await graph.node(named: name) == nil {
-            throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'")
-        }
+        for name in [arguments.device, arguments.target] { _ = try await service.nodeForJob(name) }
         var options = BackupOptions(source: arguments.device, target: arguments.target, sync: arguments.sync)
         options.bitmap = arguments.bitmap
         options.bitmapMode = arguments.bitmapMode
@@ -53,11 +45,9 @@ final class BackupStep {
             options.minClusterSize = perf.minClusterSize
         }
         try options.settle()
-        var settings = JobSettings(id: arguments.jobId ?? "", type: .backup)
-        settings.finalizesAutomatically = arguments.autoFinalize ?? true
-        settings.dismissesAutomatically = arguments.autoDismiss ?? true
-        settings.speed = arguments.speed ?? 0
-        settings.context = await graph.context(ofNodeNamed: arguments.device)
+        try await BackupJob.check(options, in: graph)
+        let settings = await service.jobSettings(
+            .backup, id: arguments.jobId, speed: arguments.speed, finalizes: arguments.autoFinalize, dismisses: arguments.autoDismiss, on: arguments.device)
         let final = options
         job = try await service.jobs.create(settings, in: transaction) { job async throws(BlockError) in try await BackupJob.make(final, job, in: graph) }
     }

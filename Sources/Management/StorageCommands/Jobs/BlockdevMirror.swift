@@ -8,10 +8,16 @@ extension StorageService {
     /// Starts to keep a second disk like the first.
     package func blockdevMirror(_ arguments: BlockdevMirrorArguments) async throws {
         try checkNotShuttingDown()
-        for name in [arguments.device, arguments.target] where await graph.node(named: name) == nil {
-            throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'")
-        }
+        for name in [arguments.device, arguments.target] { _ = try await nodeForJob(name) }
         try await graph.change { change throws(BlockError) in try change.checkIsRoot(arguments.device) }
+        try await startMirror(arguments)
+    }
+
+    /// The same for every command that mirrors, when it knows its nodes.
+    /// - Parameter adjust: adds what this command has no words for.
+    func startMirror(
+        _ arguments: BlockdevMirrorArguments, adjusting adjust: (inout MirrorJob.Options) -> Void = { _ in }
+    ) async throws(BlockError) {
         if arguments.sync == .incremental || arguments.sync == .bitmap {
             throw BlockError(.invalidArgument, "Sync mode '\(arguments.sync.rawValue)' not supported")
         }
@@ -31,11 +37,10 @@ extension StorageService {
         options.onSourceError = arguments.onSourceError ?? .report
         options.onTargetError = arguments.onTargetError ?? .report
         options.filterNodeName = arguments.filterNodeName
-        var settings = JobSettings(id: arguments.jobId ?? "", type: .mirror)
-        settings.finalizesAutomatically = arguments.autoFinalize ?? true
-        settings.dismissesAutomatically = arguments.autoDismiss ?? true
-        settings.speed = arguments.speed ?? 0
-        settings.context = await graph.context(ofNodeNamed: arguments.device)
+        options.bufferSize = arguments.bufSize.flatMap { $0 == 0 ? nil : $0 }
+        adjust(&options)
+        let settings = await jobSettings(
+            .mirror, id: arguments.jobId, speed: arguments.speed, finalizes: arguments.autoFinalize, dismisses: arguments.autoDismiss, on: arguments.device)
         let (graph, final) = (graph, options)
         try await jobs.start(settings) { job async throws(BlockError) in try await MirrorJob.make(final, job, in: graph) }
     }

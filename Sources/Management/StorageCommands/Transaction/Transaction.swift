@@ -1,3 +1,4 @@
+import JobCore
 package import StorageSchema
 import StrataBase
 
@@ -7,17 +8,20 @@ extension StorageService {
         try checkNotShuttingDown()
         let mode = arguments.properties?.completionMode ?? .individual
         var steps: [any TransactionStep] = []
-        for action in arguments.actions { steps.append(try step(for: action, mode)) }
+        let shared = mode == .grouped ? JobTransaction() : nil
+        for action in arguments.actions { steps.append(try step(for: action, shared)) }
         try await run(steps)
     }
 
     /// The compiler asks for a case here when the schema gains an action.
-    private func step(for action: TransactionAction, _ mode: ActionCompletionMode) throws(BlockError) -> any TransactionStep {
-        // Only jobs have an end that could be common.
-        if mode == .grouped {
-            throw BlockError(.invalidArgument, "Action '\(action.type.rawValue)' does not support transaction property completion-mode = grouped")
-        }
+    /// - Parameter group: what the jobs of a grouped transaction belong to; nil when each has an end of its own.
+    private func step(for action: TransactionAction, _ group: JobTransaction?) throws(BlockError) -> any TransactionStep {
         switch action.branch {
+        case .blockdevBackup(let action): return BackupStep(self, action.data, in: group ?? JobTransaction())
+        case .driveBackup(let action): return DriveBackupStep(self, action.data, in: group ?? JobTransaction())
+        // Only jobs have an end that could be common.
+        case _ where group != nil:
+            throw BlockError(.invalidArgument, "Action '\(action.type.rawValue)' does not support transaction property completion-mode = grouped")
         case .abort: return AbortStep()
         case .blockDirtyBitmapAdd(let action): return AddBitmapStep(graph, action.data)
         case .blockDirtyBitmapRemove(let action): return RemoveBitmapStep(graph, action.data)

@@ -1,0 +1,31 @@
+import IOCore
+package import StorageSchema
+package import StrataBase
+
+extension BlockGraph {
+    /// Finds out the format of an image by the first bytes of what it lies in, which is opened for this only.
+    /// - Parameter file: a protocol node.
+    /// - Throws: when they cannot be read, and for formats that are recognised but not supported.
+    package func probeFormat(inside file: BlockdevOptions) async throws(BlockError) -> String {
+        let header = IOBuffer(zeroed: FormatProbe.headerSize)
+        defer { withExtendedLifetime(header) {} }
+        var options = file
+        options.readOnly = true
+        options.nodeName = nil
+        let node = try await add(options)
+        let outcome: Result<Void, BlockError>
+        do throws(BlockError) {
+            let backend = try await makeBackend(named: "probing", on: node.name, PermissionGrant(used: .consistentRead, shared: .all))
+            do throws(BlockError) {
+                outcome = .success(try await backend.read(header.vector(at: 0, byteCount: min(header.byteCount, backend.length)), at: GuestOffset(0)))
+            } catch {
+                await release(backend)
+                throw error
+            }
+            await release(backend)
+        } catch { outcome = .failure(error) }
+        try await remove(nodeNamed: node.name)
+        try outcome.get()
+        return try header.withBytes { bytes throws(BlockError) in try FormatProbe.format(of: bytes) }
+    }
+}
