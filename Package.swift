@@ -82,7 +82,7 @@ let package = Package(
         module("QMPMonitor", in: "Management", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BasicDrivers", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
-        module("QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
+        module("BlockEncryption", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "ManagedObjects", "StorageSchema"]),
         module("ReadOnlyFormats", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
         module("NBDClient", in: "NBD", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "NBDProtocol", "StorageSchema", "SocketAddresses", "ManagedObjects"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("TestDrivers", in: "Drivers", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
@@ -90,7 +90,10 @@ let package = Package(
         module("JobCore", in: "Jobs", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("BlockExports", in: "Exports", ["StrataBase", "IOCore", "BlockGraph", "StorageSchema"]),
 
-        // Floor 7: the NBD export, and the filters that copy.
+        // Floor 7: the format that encrypts by itself, the NBD export, and the filters that copy.
+        module(
+            "QCOW2", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockEncryption", "ManagedObjects", "StorageSchema"],
+            plugins: [.plugin(name: "QAPIPlugin")]),
         module("CopyFilters", in: "Drivers", ["StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockCopy", "BlockFilters", "StorageSchema"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("ChainJobs", in: "Jobs", ["StrataBase", "TraceRuntime", "IOCore", "StorageSchema", "BlockGraph", "BlockFilters", "BlockCopy", "JobCore"], plugins: [.plugin(name: "QAPIPlugin")]),
         module("NBDServer", in: "NBD", ["ManagedObjects", "StrataBase", "TraceRuntime", "IOCore", "BlockGraph", "BlockExports", "NBDProtocol", "StorageSchema", "SocketAddresses", "QAPIRuntime"], plugins: [.plugin(name: "QAPIPlugin")]),
@@ -103,7 +106,7 @@ let package = Package(
             "StorageCommands", in: "Management",
             [
                 "StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "CharacterDevices", "QMPMonitor", "BasicDrivers", "BlockFilters", "CopyFilters", "QCOW2",
-                "BlockExports", "NBDServer", "NBDClient", "ReadOnlyFormats", "TestDrivers", "JobCore", "BackupJobs", "ChainJobs",
+                "BlockEncryption", "BlockExports", "NBDServer", "NBDClient", "ReadOnlyFormats", "TestDrivers", "JobCore", "BackupJobs", "ChainJobs",
             ]),
 
         // Floor 10: what embedders import, and what the tools share.
@@ -113,7 +116,7 @@ let package = Package(
         module("ToolSupport", in: "Tools", ["StrataBase", "TraceRuntime", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "StorageCommands"]),
 
         // Floor 11: one library per tool.
-        module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockCopy", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
+        module("ImgTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "BlockCopy", "BlockEncryption", "QCOW2", "BasicDrivers", "StorageCommands", "ToolSupport"]),
         module("DaemonTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "CharacterDevices", "QMPMonitor", "StorageCommands", "ToolSupport"]),
         module("IOTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "BlockGraph", "QCOW2", "ToolSupport"]),
         module(
@@ -138,7 +141,7 @@ let package = Package(
         tests(
             "BlockFiltersTests",
             ["DriverTesting", "StrataTesting", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema", "StorageCommands", "IOCore", "StrataBase"]),
-        tests("DriverConformanceTests", ["DriverTesting", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
+        tests("DriverConformanceTests", ["DriverTesting", "BlockEncryption", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
         tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
         tests("StrataBaseTests", ["StrataBase"]),
         .target(
@@ -162,6 +165,7 @@ let package = Package(
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),
         tests("NBDServerTests", ["StrataTesting", "ManagedObjects", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["StrataTesting", "IOCore", "StrataBase"]),
+        tests("BlockEncryptionTests", ["StrataTesting", "BlockEncryption", "StorageSchema", "IOCore", "StrataBase"]),
         tests("QCOW2Tests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
         tests("ReadOnlyFormatsTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "ReadOnlyFormats"]),
         tests("BlockGraphTests", ["StrataTesting", "BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),

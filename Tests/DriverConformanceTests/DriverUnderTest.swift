@@ -17,6 +17,8 @@ struct DriverUnderTest: Sendable, CustomTestStringConvertible {
     var keepsData = true
     /// False when the size cannot be changed; then that has to be refused.
     var canResize = true
+    /// False when a larger disk shows anything in its new part.
+    var growsWithZeroes = true
     /// The size after a resize may be rounded up to a multiple of this many bytes.
     var resizeUnit = 1
     /// Whether the node lies over simulated disks (`bench.disk`). False: the driver under test reaches a medium by itself, and what is checked

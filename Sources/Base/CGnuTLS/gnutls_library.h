@@ -43,8 +43,13 @@
     F(anon_allocate_client_credentials)                                                                                                     \
     F(anon_free_client_credentials)                                                                                                         \
     F(cipher_init)                                                                                                                          \
+    F(cipher_encrypt2)                                                                                                                      \
     F(cipher_decrypt)                                                                                                                       \
+    F(cipher_set_iv)                                                                                                                        \
     F(cipher_deinit)                                                                                                                        \
+    F(hash_fast)                                                                                                                            \
+    F(pbkdf2)                                                                                                                               \
+    F(rnd)                                                                                                                                  \
     F(x509_crt_init)                                                                                                                        \
     F(x509_crt_deinit)                                                                                                                      \
     F(x509_crt_import)                                                                                                                      \

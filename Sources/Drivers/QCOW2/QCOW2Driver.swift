@@ -1,3 +1,4 @@
+import BlockEncryption
 package import BlockGraph
 import IOCore
 import StorageSchema
@@ -13,7 +14,7 @@ import Synchronization
 /// - `Bitmaps/` dirty bitmaps in the image.
 ///
 /// **Locks**, outermost first; each is held only while taking those below it:
-/// `preparation`, `BitmapStore.lock`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites` (all may
+/// `preparation`, `BitmapStore.lock`, `resizing`, `tables`, `commits`, `refcountTableGrowth`, `refcountLoads`, `refcountWrites`, `fileGrowth`, `headerWrites`; `keySlotChanges` by itself (all may
 /// span metadata I/O, never guest data), and innermost `state`, which spans nothing.
 package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable {
     // unchecked: `options`, `candidate`, `opened` and `geometry` change only while no request runs (Reopening, Activating, Amending).
@@ -41,6 +42,10 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     var options: QCOW2OpenOptions
     /// Tells whoever watches the graph that the image is damaged, and whether it takes no more writes. Set when the node is opened.
     var announceCorruption: (@Sendable (Contradiction, Bool) -> Void)?
+    /// Nil for an image that is not encrypted, and where only metadata is wanted.
+    let encryption: ImageEncryption?
+    /// The key slots of an image that has some, as they are on disk.
+    let keySlots: Mutex<LUKSLayout?>
     /// What a reopen prepares.
     var candidate: ReopenCandidate?
 
@@ -61,6 +66,7 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     let refcountWrites = AsyncMutex()
     let fileGrowth = AsyncMutex()
     let headerWrites = AsyncMutex()
+    let keySlotChanges = AsyncMutex()
 
     /// Flushes that began and ended, so that one can stand for those that waited for it.
     let flushCounter = Mutex(FlushCounter())
@@ -73,8 +79,13 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     /// The length of the file when the image was opened: what `close` does not cut off.
     var initialFileLength: Int
 
-    init(file: BlockChild, externalData: BlockChild? = nil, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState) {
+    init(
+        file: BlockChild, externalData: BlockChild? = nil, backing: BlockChild?, opened: ValidatedHeader, options: QCOW2OpenOptions, state: consuming ImageState,
+        encryption: ImageEncryption? = nil, keySlots: LUKSLayout? = nil
+    ) {
         self.file = file
+        self.encryption = encryption
+        self.keySlots = Mutex(keySlots)
         self.externalData = externalData
         backingSlot = ChildSlot(backing)
         storedBacking = Mutex((opened.backingName, opened.extensions.backingFormat))
@@ -90,7 +101,8 @@ package final class QCOW2Driver: BlockDriver, ChildChanging, @unchecked Sendable
     func setLength(_ byteCount: Int) { currentLength.store(byteCount, ordering: .releasing) }
 
     package var limits: BlockLimits {
-        BlockLimits(discardAlignment: geometry.subclusterSize, maxDiscard: 1 << 30, optimalTransfer: geometry.clusterSize)
+        BlockLimits(
+            requestAlignment: isEncrypted ? DiskCipher.sectorSize : 1, discardAlignment: geometry.subclusterSize, maxDiscard: 1 << 30, optimalTransfer: geometry.clusterSize)
     }
 
     package var children: [BlockChild] { [file] + [externalData, backing].compactMap(\.self) }

@@ -1,4 +1,5 @@
 import BasicDrivers
+import BlockEncryption
 import BlockFilters
 package import BlockGraph
 import CopyFilters
@@ -18,6 +19,7 @@ package enum DriverCatalog {
         CopyOnReadDriver.self,
         FileDriver.self,
         HostDeviceDriver.self,
+        LUKSDriver.self,
         NBDDriver.self,
         NullAIODriver.self,
         NullDriver.self,

@@ -6,7 +6,7 @@ import StorageSchema
 extension DriverUnderTest {
     /// Makes an empty image on a new disk.
     static func makeImage(
-        _ bench: ConformanceBench, _ byteCount: Int, clusterSize: Int, hasSubclusters: Bool = false, dataFile: SimulatedDisk? = nil, isRaw: Bool = false
+        _ bench: ConformanceBench, _ byteCount: Int, clusterSize: Int, hasSubclusters: Bool = false, dataFile: SimulatedDisk? = nil, isRaw: Bool = false, encrypt: QCryptoBlockCreateOptions? = nil
     ) async throws -> SimulatedDisk {
         let disk = bench.disk(0)
         try await bench.graph.add(disk.options(named: "creation"))
@@ -19,7 +19,7 @@ extension DriverUnderTest {
         try await QCOW2Driver.create(
             BlockdevCreateOptionsQcow2(
                 file: .reference("creation"), dataFile: dataFile == nil ? nil : .reference("data-creation"), dataFileRaw: isRaw, extendedL2: hasSubclusters,
-                size: byteCount, clusterSize: clusterSize), in: backend, dataFile: data)
+                size: byteCount, encrypt: encrypt, clusterSize: clusterSize), in: backend, dataFile: data, password: encrypt == nil ? nil : EncryptionRows.password)
         await bench.graph.release(backend)
         try await bench.graph.remove(nodeNamed: "creation")
         if let data {

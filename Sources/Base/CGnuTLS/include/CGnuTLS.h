@@ -2,6 +2,7 @@
 // A session is used by one thread at a time. Negative results are GnuTLS's error numbers unless a function says otherwise.
 #ifndef STRATA_GNUTLS_H
 #define STRATA_GNUTLS_H
+#include "disk_cipher.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>

@@ -12,7 +12,8 @@ extension QCOW2Driver {
     /// Whether head or tail have to be written at all: not where they are zeroes in clusters that read as zeroes already.
     func needsSurroundings(_ reservation: Reservation, _ shape: WriteShape) -> Bool {
         if shape.head == 0 && shape.tail == 0 { return false }
-        if !reservation.isKnownZero { return true }
+        // Zeroes that nobody has encrypted do not read as zeroes.
+        if !reservation.isKnownZero || isEncrypted { return true }
         return !readsAsZero(reservation.firstOld, shape.headRange) || !readsAsZero(reservation.lastOld, shape.tailRange)
     }
 
@@ -66,9 +67,10 @@ extension QCOW2Driver {
         parts.append(data)
         if case .bytes(let buffer) = tail { parts.append(buffer.vector) }
         file.reached(parts.count == 1 ? .writeAio : .cowWrite)
-        if parts.count == 1 { return try await dataFile.write(data, at: start.asGuest) }
+        let guest = shape.guest - (dataStart - start)
+        if parts.count == 1 { return try await writeData(data, at: start, guest: guest) }
         let joined = VectorList(parts)
-        try await dataFile.write(joined.vector, at: start.asGuest)
+        try await writeData(joined.vector, at: start, guest: guest)
         // The vector points into these buffers.
         withExtendedLifetime((head, tail, joined)) {}
     }
@@ -82,6 +84,7 @@ extension QCOW2Driver {
     private func surrounding(_ range: GuestRange, _ old: L2Entry, _ reservation: Reservation) async throws(BlockError) -> Surrounding {
         if range.isEmpty { return .nothing }
         if readsAsZero(old, range) {
+            if isEncrypted { return .bytes(IOBuffer(zeroed: range.byteCount)) }
             if reservation.isKnownZero { return .nothing }
             return range.byteCount >= Self.longZeroes ? .longZeroes : .bytes(IOBuffer(zeroed: range.byteCount))
         }
@@ -99,7 +102,7 @@ extension QCOW2Driver {
             case .unallocated, .reserved: try await readBacking(target, at: part.range.start)
             case .normal:
                 let inCluster = part.range.start.rawValue & (geometry.clusterSize - 1)
-                try await dataFile.read(target, at: (HostOffset(old.hostOffset) + inCluster).asGuest)
+                try await readData(target, at: HostOffset(old.hostOffset) + inCluster, guest: part.range.start)
             case .compressed: throw BlockError(.corruptImage, "L2 entry for guest offset \(range.start) is invalid")
             }
         }

@@ -156,6 +156,15 @@ extension ImageState {
         return reservations.remove(reservation.id)
     }
 
+    /// The same for clusters that read as zeroes, whatever lies in them. Not for divided clusters, nor in version 2.
+    mutating func publishZeroes(_ reservation: Reservation) throws(Obstacle) -> [CheckedContinuation<Void, Never>] {
+        let slot = try writableSlot(of: reservation.guest)
+        let waiters = try publish(reservation, written: GuestRange(reservation.guest, byteCount: reservation.clusterCount << geometry.clusterBits))
+        let position = position(of: reservation.guest)
+        for number in 0..<reservation.clusterCount { l2.set(l2.entry(slot, position + number).zeroed(in: geometry), slot, position + number) }
+        return waiters
+    }
+
     /// The subclusters of one guest cluster that a range touches.
     private func subclusters(of range: GuestRange, inClusterAt cluster: GuestOffset) -> UInt32 {
         let start = max(range.start.rawValue, cluster.rawValue)

@@ -6,7 +6,6 @@ import Synchronization
 
 extension QCOW2Driver: Amending {
     package func amend(_ amendment: ImageAmendment, progress: @Sendable (_ done: Int, _ total: Int) -> Void) async throws(BlockError) {
-        try opened.requireServable()
         try opened.refuseWriting()
         let wish = try await checked(amendment)
         try await prepareForWriting()

@@ -7,7 +7,6 @@ extension QCOW2Driver: Checking {
     /// Compares the refcounts with the references that the tables hold, and repairs what was asked for. Nobody else may use an image that is repaired.
     /// - Throws: when a table cannot be read at all, or a repair cannot be carried out; the image is then what it was.
     package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
-        try opened.requireServable()
         if state.withLock({ $0.isReadyForWrites }) {
             try await commit(.durable)
             try await settleRefcounts()
@@ -123,6 +122,7 @@ struct CheckWalk {
 
     mutating func countEverythingButRefcounts(l1: [UInt64]) async throws(BlockError) {
         try count(0, geometry.clusterSize)
+        if let place = opened.extensions.encryptionHeader { try count(Int(place.offset), Int(clamping: place.length)) }
         try count(tables.l1Offset.rawValue, l1.count * 8)
         try await walk(l1, isActive: true)
         try await walkSnapshots()

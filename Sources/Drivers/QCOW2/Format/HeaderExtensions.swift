@@ -19,7 +19,7 @@ package struct HeaderExtensions: Hashable, Sendable {
     package var bitmaps: BitmapsExtension?
     /// The name of the external data file; data, not a path that anybody opened.
     package var dataFileName: String?
-    package var hasEncryptionHeader = false
+    package var encryptionHeader: EncryptionHeaderPlace?
     /// Extensions that this program does not know, with their data. They stay in the image untouched.
     package var unknown: [Unknown] = []
 
@@ -72,7 +72,7 @@ package struct HeaderExtensions: Hashable, Sendable {
             bitmaps = try BitmapsExtension(decoding: bytes, at: start)
         case Kind.encryptionHeader:
             guard length == 16 else { throw .invalid("CRYPTO header extension size \(length), but expected size 16") }
-            hasEncryptionHeader = true
+            encryptionHeader = EncryptionHeaderPlace(offset: try bytes.bigEndian(at: start), length: try bytes.bigEndian(at: start + 8))
         case Kind.externalDataFile:
             dataFileName = Self.text(bytes, at: start, length: length)
         default:
@@ -104,12 +104,30 @@ package struct HeaderExtensions: Hashable, Sendable {
         }
         if let backingFormat { append(Kind.backingFormat, Array(backingFormat.utf8)) }
         if let dataFileName { append(Kind.externalDataFile, Array(dataFileName.utf8)) }
+        if let encryptionHeader { append(Kind.encryptionHeader, encryptionHeader.encoded()) }
         if !featureNames.isEmpty {
             append(Kind.featureNames, featureNames.flatMap { $0.encoded() })
         }
         for extra in unknown { append(extra.type, extra.data) }
         append(Kind.end, [])
         return area
+    }
+}
+
+/// Where the LUKS header of an encrypted image lies. Source: docs/interop/qcow2, "Full disk encryption header pointer". 16 bytes, big-endian.
+package struct EncryptionHeaderPlace: Hashable, Sendable {
+    /// More than the largest keys need, by far.
+    static let maximumLength: UInt64 = 64 << 20
+
+    package var offset: UInt64
+    /// Bytes.
+    package var length: UInt64
+
+    func encoded() -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: 16)
+        bytes.setBigEndian(offset, at: 0)
+        bytes.setBigEndian(length, at: 8)
+        return bytes
     }
 }
 

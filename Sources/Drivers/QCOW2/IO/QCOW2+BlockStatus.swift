@@ -28,6 +28,8 @@ extension QCOW2Driver: StatusReporting {
 
     private func status(_ extent: GuestExtent, _ range: GuestRange) -> BlockStatus {
         switch extent.kind {
+        // What lies there is not what the guest sees.
+        case .normal where opened.header.encryptionMethod != 0: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated])
         case .normal:
             return BlockStatus(byteCount: extent.byteCount, flags: dataFlags, offset: extent.host, file: dataFile)
         case .compressed: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .compressed])

@@ -7,6 +7,7 @@ import Synchronization
 
 extension QCOW2Driver: CopyRanging {
     package func copyRange(_ range: GuestRange, to destination: CopyDestination) async throws(BlockError) -> Support {
+        if opened.header.encryptionMethod != 0 { return .unsupported }
         var done = 0
         while done < range.byteCount {
             let position = range.start + done
@@ -34,6 +35,7 @@ extension QCOW2Driver: CopyRanging {
 
     /// New clusters are filled wholly or not at all: what would surround the copied bytes has to be read and written anyway, and is better written with them.
     package func copyRange(from source: HostFileSpan, to offset: GuestOffset, flags: RequestFlags) async throws(BlockError) -> Support {
+        if opened.header.encryptionMethod != 0 { return .unsupported }
         try await prepareForWriting()
         var done = 0
         while done < source.byteCount {

@@ -10,7 +10,7 @@ extension QCOW2Driver: HostFileBacked {
     /// on to the file's pages for longer, until the peer has read them. A cluster that is reused meanwhile would show another block's data;
     /// therefore no places are given any more once a cluster has been freed, and such images are read by copying.
     package func hostFileRange(of range: GuestRange) -> HostFileRange? {
-        guard let context = IOContext.current, !file.observesFaultPoints else { return nil }
+        guard let context = IOContext.current, !file.observesFaultPoints, opened.header.encryptionMethod == 0 else { return nil }
         guard let place = place(of: range) else { return nil }
         context.post { [self] in inFlight.leave(place.ticket) }
         return dataFile.hostFileRange(of: GuestRange(place.host.asGuest, byteCount: range.byteCount))

@@ -15,7 +15,7 @@ extension QCOW2Driver {
             let part = done == 0 && extent.byteCount == total ? target : target.slice(at: done, byteCount: extent.byteCount)
             switch extent.kind {
             case .normal:
-                let isRead = dataFile.tryRead(part, at: extent.host.asGuest)
+                let isRead = tryReadData(part, at: extent.host, guest: offset + done)
                 inFlight.leave(ticket)
                 if !isRead { return false }
             case .zero, .zeroAllocated: part.zero()
@@ -61,7 +61,7 @@ extension QCOW2Driver {
             switch extent.kind {
             case .normal:
                 file.reached(.readAio)
-                try await dataFile.read(part, at: extent.host.asGuest)
+                try await readData(part, at: extent.host, guest: position)
             case .zero, .zeroAllocated: part.zero()
             case .unallocated, .reserved:
                 file.reached(.readBackingAio)

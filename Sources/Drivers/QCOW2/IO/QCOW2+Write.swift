@@ -15,7 +15,7 @@ extension QCOW2Driver {
             switch plan {
             case .inPlace(let host, let byteCount, let ticket):
                 let part = done == 0 && byteCount == total ? source : source.slice(at: done, byteCount: byteCount)
-                let isWritten = dataFile.tryWrite(part, at: host.asGuest)
+                let isWritten = tryWriteData(part, at: host, guest: offset + done)
                 inFlight.leave(ticket)
                 if !isWritten { return false }
                 Trace.qcow2WriteInPlace(file: file.node.name, guest: (offset + done).rawValue, host: host.rawValue, bytes: byteCount)
@@ -26,7 +26,7 @@ extension QCOW2Driver {
                 var isWritten = false
                 if !needsSurroundings(reservation, shape) {
                     let part = source.slice(at: done, byteCount: shape.byteCount)
-                    isWritten = dataFile.tryWrite(part, at: shape.host(of: reservation).asGuest)
+                    isWritten = tryWriteData(part, at: shape.host(of: reservation), guest: shape.guest)
                     // A cancelled reservation is no longer known to be zero, so a try in vain makes the real write dearer.
                     if !isWritten { fileRefusesTries.store(true, ordering: .relaxed) }
                 }
@@ -75,7 +75,8 @@ extension QCOW2Driver {
 
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         try await prepareForWriting()
-        if flags.contains(.compressed) { try await writeCompressed(source, at: offset) } else { try await writePlain(source, at: offset) }
+        // A compressed cluster would lie in the file for everybody to read.
+        if flags.contains(.compressed), !isEncrypted { try await writeCompressed(source, at: offset) } else { try await writePlain(source, at: offset) }
         try await limitUnmapped()
     }
 
@@ -92,7 +93,7 @@ extension QCOW2Driver {
                 defer { inFlight.leave(ticket) }
                 file.reached(.writeAio)
                 Trace.qcow2WriteInPlace(file: file.node.name, guest: position.rawValue, host: host.rawValue, bytes: byteCount)
-                try await dataFile.write(source.slice(at: done, byteCount: byteCount), at: host.asGuest)
+                try await writeData(source.slice(at: done, byteCount: byteCount), at: host, guest: position)
                 done += byteCount
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, position, left, geometry)

@@ -162,7 +162,7 @@ extension QCOW2Driver: ZeroWriting {
     }
 
     /// Whether the data file must always be the guest's disk byte for byte.
-    var isRawData: Bool { geometry.hasExternalData && opened.header.autoclear.contains(.rawExternalData) }
+    var isRawData: Bool { !isEncrypted && geometry.hasExternalData && opened.header.autoclear.contains(.rawExternalData) }
 
     /// Zeroes in a data file that is a raw image by itself are there as zeroes. The mapping stays: a write that comes at the same time must find its
     /// way into both or neither.

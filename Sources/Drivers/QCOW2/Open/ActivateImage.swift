@@ -14,7 +14,6 @@ extension QCOW2Driver: Activating {
     /// Somebody else may have written to the image: everything known of it is read anew. Its clusters must still be of the same size.
     package func activate() async throws(BlockError) {
         let header = try await Self.readHeader(of: file)
-        try header.requireServable()
         guard header.geometry == geometry, header.header.version == opened.header.version else {
             throw BlockError(.corruptImage, "qcow2: the image in node '\(file.node.name)' has become another one while it was inactive")
         }

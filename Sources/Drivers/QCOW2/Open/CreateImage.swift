@@ -1,3 +1,4 @@
+import BlockEncryption
 package import BlockGraph
 import IOCore
 package import StorageSchema
@@ -11,29 +12,33 @@ extension QCOW2Driver {
     ///   - dataFile: for an image with an external data file: what shall hold the guest's data, writable and resizable. It keeps its contents, which
     ///     the guest sees where clusters are preallocated. `options.dataFile` only says whether there is one.
     ///   - dataFileName: what the image says about it; nil for an image that has to be opened with `data-file`.
+    ///   - password: what opens an encrypted image: the secret that `options.encrypt` names.
     /// - Throws: `.invalidArgument` for options that do not go together, `.unsupported` for features that this driver does not have.
     package static func create(
-        _ options: BlockdevCreateOptionsQcow2, in backend: BlockBackend, dataFile: BlockBackend? = nil, dataFileName: String? = nil
+        _ options: BlockdevCreateOptionsQcow2, in backend: BlockBackend, dataFile: BlockBackend? = nil, dataFileName: String? = nil, password: [UInt8]? = nil
     ) async throws(BlockError) {
         let plan = try CreationPlan(options, dataFileName: dataFileName)
+        if options.encrypt != nil, password == nil { throw BlockError(.invalidArgument, "Parameter 'encrypt.key-secret' is required for cipher") }
         let file = backend.root
         if plan.geometry.hasExternalData {
             guard let dataFile else { throw BlockError(.invalidArgument, "An image with an external data file cannot be made without the data file") }
             let size = Int(plan.header.virtualSize)
             if dataFile.length < size { try await dataFile.resize(to: size, preallocation: plan.preallocation == .metadata ? .off : plan.preallocation) }
         }
-        try await plan.write(to: file)
+        let encryption = try await plan.write(to: file, password: password)
         guard plan.preallocation != .off, plan.header.virtualSize > 0 else { return try await file.flush() }
         let opened = try await readHeader(of: file)
         let openOptions = try QCOW2OpenOptions(BlockdevOptionsQcow2(file: options.file), discardsUnmap: false, opened.geometry)
         let l1 = [UInt64](repeating: 0, count: Int(opened.header.l1Size))
-        let driver = QCOW2Driver(file: file, externalData: dataFile?.root, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1))
+        let driver = QCOW2Driver(
+            file: file, externalData: dataFile?.root, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1),
+            encryption: encryption)
         try await driver.preallocate(from: 0, to: driver.length, plan.preallocation)
         try await driver.close()
     }
 }
 
-/// Where everything lies in a new image, and its header: header, refcount table, refcount blocks, L1 table, each on clusters of its own.
+/// Where everything lies in a new image, and its header: header, refcount table, refcount blocks, L1 table, key slots, each on clusters of its own.
 struct CreationPlan {
     let geometry: ClusterGeometry
     private(set) var header: QCOW2Header
@@ -43,6 +48,9 @@ struct CreationPlan {
     private let tableClusters: Int
     private let blocks: Int
     private let usedClusters: Int
+    private let encryption: QCryptoBlockCreateOptions?
+    /// What key slots take. Bytes.
+    var keySlotBytes: Int { Int(extensions.encryptionHeader?.length ?? 0) }
 
     init(_ options: BlockdevCreateOptionsQcow2, dataFileName: String? = nil) throws(BlockError) {
         let version: UInt32 = options.version == .v2 ? 2 : 3
@@ -100,6 +108,8 @@ struct CreationPlan {
         // Whoever writes to a raw data file by itself must find his data through the image as well.
         preallocation = wanted == .off && options.dataFileRaw == true ? .metadata : wanted
 
+        encryption = options.encrypt
+        let keySlotBytes = try Self.keySlotBytes(options)
         // The refcounts count their own blocks and table: a few rounds reach the fixed point.
         let l1Entries = geometry.l1Entries(forVirtualSize: options.size)
         // A disk of no bytes has no table: a cluster that is counted and that nothing names would be lost when the disk grows.
@@ -107,7 +117,7 @@ struct CreationPlan {
         var table = 1
         var blocks = 1
         while true {
-            let used = 1 + table + blocks + l1Clusters
+            let used = 1 + table + blocks + l1Clusters + geometry.clusters(keySlotBytes)
             let neededBlocks = used.dividedRoundingUp(by: geometry.refcountsPerBlock)
             let neededTable = max(1, geometry.clusters(neededBlocks * 8))
             if neededBlocks <= blocks, neededTable <= table { break }
@@ -116,7 +126,7 @@ struct CreationPlan {
         }
         tableClusters = table
         self.blocks = blocks
-        usedClusters = 1 + table + blocks + l1Clusters
+        usedClusters = 1 + table + blocks + l1Clusters + geometry.clusters(keySlotBytes)
 
         var header = QCOW2Header(
             version: version, clusterBits: UInt32(geometry.clusterBits), virtualSize: UInt64(options.size),
@@ -137,6 +147,10 @@ struct CreationPlan {
         var extensions = HeaderExtensions()
         if options.backingFile != nil { extensions.backingFormat = options.backingFmt?.rawValue }
         if hasExternalData { extensions.dataFileName = dataFileName }
+        if let encryption { header.encryptionMethod = encryption.format == .luks ? 2 : 1 }
+        if keySlotBytes > 0 {
+            extensions.encryptionHeader = EncryptionHeaderPlace(offset: UInt64((1 + table + blocks + l1Clusters) * clusterSize), length: UInt64(keySlotBytes))
+        }
         if version >= 3 { extensions.featureNames = FeatureName.standardTable }
         let nameSize = options.backingFile?.utf8.count ?? 0
         // The names of features are for people. They go where they would leave no room for them or, later, for bitmaps.
@@ -154,9 +168,22 @@ struct CreationPlan {
         self.header = header
     }
 
-    func write(to file: BlockChild) async throws(BlockError) {
+    /// What key slots take; nothing in an image that has none. Bytes.
+    private static func keySlotBytes(_ options: BlockdevCreateOptionsQcow2) throws(BlockError) -> Int {
+        guard let encryption = options.encrypt else { return 0 }
+        if options.dataFileRaw == true { throw BlockError(.invalidArgument, "data-file-raw and encryption cannot be used at the same time") }
+        guard case .luks(let options) = encryption.branch else { return 0 }
+        if options.keySecret == nil { throw BlockError(.invalidArgument, "Parameter 'encrypt.key-secret' is required for cipher") }
+        try options.check()
+        return try options.headerSize()
+    }
+
+    /// - Parameter password: of an encrypted image.
+    /// - Returns: what the new image is encrypted with.
+    func write(to file: BlockChild, password: [UInt8]?) async throws(BlockError) -> ImageEncryption? {
         let clusterSize = geometry.clusterSize
-        let l1End = Int(header.l1TableOffset) + Int(header.l1Size) * 8
+        let keySlots = extensions.encryptionHeader
+        let l1End = keySlots.map { Int($0.offset + $0.length) } ?? Int(header.l1TableOffset) + Int(header.l1Size) * 8
         if file.length == 0 {
             // A file that grows reads as zeroes: that is the L1 table.
             try await file.resize(to: max(l1End, Int(header.l1TableOffset)))
@@ -172,10 +199,23 @@ struct CreationPlan {
         var table = [UInt8](repeating: 0, count: tableClusters * clusterSize)
         for number in 0..<blocks { table.setBigEndian(UInt64((1 + tableClusters + number) * clusterSize), at: number * 8) }
         try await write(table, at: clusterSize, to: file)
+        let encryption = try await makeKeys(in: file, password: password ?? [])
         try await file.flush()
         var first = header.encoded() + extensions.encoded() + Array((backingName ?? "").utf8)
         first += [UInt8](repeating: 0, count: clusterSize - first.count)
         try await write(first, at: 0, to: file)
+        return encryption
+    }
+
+    private func makeKeys(in file: BlockChild, password: [UInt8]) async throws(BlockError) -> ImageEncryption? {
+        switch encryption?.branch {
+        case nil: return nil
+        case .qcow: return try .old(password: password)
+        case .luks(let options):
+            let area = NodeKeyArea(file, at: HostOffset(Int(extensions.encryptionHeader?.offset ?? 0)))
+            let (layout, key) = try await LUKSLayout.format(area, options, password: password)
+            return ImageEncryption(cipher: try layout.cipher.cipher(key: key), usesGuestOffsets: false, password: password)
+        }
     }
 
     private func write(_ bytes: [UInt8], at offset: Int, to file: BlockChild) async throws(BlockError) {

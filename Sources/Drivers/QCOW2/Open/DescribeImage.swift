@@ -1,3 +1,4 @@
+import BlockEncryption
 package import BlockGraph
 import StorageSchema
 package import StrataBase
@@ -24,7 +25,12 @@ extension QCOW2Driver: ImageDescribing {
                         extendedL2: isModern ? header.incompatible.contains(.extendedL2) : nil,
                         lazyRefcounts: isModern ? header.compatible.contains(.lazyRefcounts) : nil,
                         corrupt: isModern ? header.incompatible.contains(.corrupt) || state.withLock { $0.isCorrupt } : nil,
-                        refcountBits: geometry.refcountBits, bitmaps: try await describeBitmaps(), compressionType: header.compressionType == 1 ? .zstd : .zlib))))
+                        refcountBits: geometry.refcountBits, encrypt: describeEncryption(), bitmaps: try await describeBitmaps(), compressionType: header.compressionType == 1 ? .zstd : .zlib))))
         return description
+    }
+
+    private func describeEncryption() -> ImageInfoSpecificQCow2Encryption? {
+        if let keySlots = keySlots.withLock({ $0 }) { return ImageInfoSpecificQCow2Encryption(.luks(keySlots.description)) }
+        return opened.header.encryptionMethod == 1 ? ImageInfoSpecificQCow2Encryption(.aes) : nil
     }
 }

@@ -58,6 +58,7 @@ package struct ValidatedHeader: Hashable, Sendable {
             hasExternalData: header.incompatible.contains(.externalDataFile))
         virtualSize = try Self.checkTables(header, geometry)
         try Self.checkFeatures(header)
+        try Self.checkEncryption(header, extensions, geometry)
 
         guard backingOffset != 0, header.backingNameSize != 0 else {
             backingName = nil
@@ -136,14 +137,20 @@ package struct ValidatedHeader: Hashable, Sendable {
             throw BlockError(.corruptImage, "Unsupported encryption method \(header.encryptionMethod)")
         }
     }
-}
 
-extension ValidatedHeader {
-    /// What this driver understands but cannot serve yet. `img info` shows such images; I/O on them is refused here.
-    /// - Throws: `.unsupported`, naming the feature.
-    func requireServable() throws(BlockError) {
-        if header.encryptionMethod != 0 {
-            throw BlockError(.unsupported, "Unsupported qcow2 feature(s): encryption (\(header.encryptionMethod == 1 ? "aes" : "luks"))")
+    /// Where key slots lie. Source: docs/interop/qcow2, "Full disk encryption header pointer".
+    private static func checkEncryption(_ header: QCOW2Header, _ extensions: HeaderExtensions, _ geometry: ClusterGeometry) throws(BlockError) {
+        guard let place = extensions.encryptionHeader else {
+            if header.encryptionMethod == 2 { throw BlockError(.corruptImage, "Missing CRYPTO header for crypt method 2") }
+            return
+        }
+        guard header.encryptionMethod == 2 else { throw BlockError(.corruptImage, "CRYPTO header extension only expected with LUKS encryption method") }
+        guard place.offset <= UInt64(Int.max), place.offset.isMultiple(of: UInt64(geometry.clusterSize)) else {
+            throw BlockError(.corruptImage, "Encryption header offset '\(place.offset)' is not a multiple of cluster size '\(geometry.clusterSize)'")
+        }
+        // Header and key slots of the largest keys take two megabytes.
+        guard place.offset != 0, place.length <= EncryptionHeaderPlace.maximumLength, Int(place.offset) <= Int.max - Int(place.length) else {
+            throw BlockError(.corruptImage, "The encryption header of \(place.length) bytes at offset \(place.offset) cannot be there")
         }
     }
 }

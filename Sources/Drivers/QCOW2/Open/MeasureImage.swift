@@ -36,7 +36,7 @@ extension QCOW2Driver {
         let geometry = plan.geometry
         guard options.size <= Int.max - geometry.clusterSize else { throw tooLarge }
         let size = options.size.roundedUp(to: geometry.clusterSize)
-        let tables = geometry.tableBytes(forDisk: size)
+        let tables = geometry.tableBytes(forDisk: size) + geometry.clusters(plan.keySlotBytes) << geometry.clusterBits
         var data = source == nil ? 0 : size
         // Over a backing file nobody knows what would be copied.
         if let source, options.backingFile == nil { data = try await allocatedBytes(of: source, clusterSize: geometry.clusterSize, progress) }

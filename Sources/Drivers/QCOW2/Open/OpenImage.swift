@@ -12,18 +12,12 @@ extension QCOW2Driver {
         let openOptions = try QCOW2OpenOptions(options, discardsUnmap: opener.options.discardsUnmap, header.geometry)
         let externalData = try await openDataFile(options, header, opener, file)
         let backing = try await openBacking(options, header, opener, file)
-        // Only metadata is wanted of an image that cannot be served: do not read tables that mean something else there.
-        let isServable: Bool
-        do {
-            try header.requireServable()
-            isServable = true
-        } catch {
-            if opener.opensChain { throw error }
-            isServable = false
-        }
-        let l1 = isServable ? try await readL1(of: file, header) : []
+        let keySlots = try await readKeySlots(of: file, header)
+        let encryption = opener.opensChain ? try await unlock(options, header, keySlots, file, opener.objects) : nil
+        let l1 = try await readL1(of: file, header)
         let state = initialState(header, openOptions, l1)
-        let driver = QCOW2Driver(file: file, externalData: externalData, backing: backing, opened: header, options: openOptions, state: state)
+        let driver = QCOW2Driver(
+            file: file, externalData: externalData, backing: backing, opened: header, options: openOptions, state: state, encryption: encryption, keySlots: keySlots)
         driver.scheduleCacheCleaning()
         let (events, name) = (opener.events, opener.nodeName)
         driver.announceCorruption = { contradiction, isFatal in
@@ -32,7 +26,7 @@ extension QCOW2Driver {
                     device: "", nodeName: name.hasPrefix("#") || name.isEmpty ? nil : name, msg: contradiction.message,
                     offset: contradiction.offset?.rawValue, fatal: isFatal))
         }
-        if isServable, opener.opensChain, opener.options.isActive { try await driver.loadBitmaps() }
+        if opener.opensChain, opener.options.isActive { try await driver.loadBitmaps() }
         return driver
     }
 

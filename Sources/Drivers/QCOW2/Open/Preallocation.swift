@@ -50,6 +50,13 @@ extension QCOW2Driver {
 
     private func place(_ reservation: Reservation, _ mode: PreallocMode, _ zeroes: IOBuffer?) async throws(BlockError) {
         let byteCount = reservation.clusterCount << geometry.clusterBits
+        if isEncrypted, !geometry.hasSubclusters, opened.header.version < 3 {
+            // There is no other way to say that a cluster reads as zeroes than to write them.
+            let zeroes = IOBuffer(zeroed: byteCount)
+            defer { withExtendedLifetime(zeroes) {} }
+            try await writeData(zeroes.vector, at: reservation.host, guest: reservation.guest)
+            return finish(reservation, try await step { state throws(Obstacle) in try state.publish(reservation, written: GuestRange(reservation.guest, byteCount: byteCount)) })
+        }
         // Divided clusters that were there before may hold data.
         if geometry.hasExternalData || (geometry.hasSubclusters && reservation.keepsHost) {
         } else if let zeroes {
@@ -61,6 +68,10 @@ extension QCOW2Driver {
             }
         } else if mode == .falloc || (!reservation.isKnownZero && !geometry.hasSubclusters) {
             try await file.writeZeroes(GuestRange(reservation.host.asGuest, byteCount: byteCount))
+        }
+        if isEncrypted, !geometry.hasSubclusters {
+            // Nobody has encrypted what lies there.
+            return finish(reservation, try await step { state throws(Obstacle) in try state.publishZeroes(reservation) })
         }
         let written = geometry.hasSubclusters ? GuestRange(reservation.guest, byteCount: 0) : GuestRange(reservation.guest, byteCount: byteCount)
         finish(reservation, try await step { state throws(Obstacle) in try state.publish(reservation, written: written) })

@@ -94,6 +94,7 @@ extension QCOW2Driver {
             }
         }
         try note(0, 1, .mainHeader)
+        if let place = opened.extensions.encryptionHeader { try note(place.offset, Int(place.length), .mainHeader) }
         try note(UInt64(tables.l1Offset.rawValue), l1.count * 8, .activeL1)
         try note(UInt64(tables.refcountTableOffset.rawValue), tables.refcountTableClusters << geometry.clusterBits, .refcountTable)
         if tables.snapshotCount > 0 { try note(UInt64(tables.snapshotTableOffset.rawValue), tables.snapshotCount * SnapshotRecord.fixedSize, .snapshotTable) }

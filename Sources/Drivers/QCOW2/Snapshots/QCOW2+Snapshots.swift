@@ -57,7 +57,6 @@ extension QCOW2Driver: Snapshotting {
 
     package func loadSnapshot(_ selector: SnapshotSelector) async throws(BlockError) {
         guard !state.withLock({ $0.isReadyForWrites }) else { throw BlockError(.permissionConflict, "Only a read-only node can show one of its snapshots") }
-        try opened.requireServable()
         let snapshots = try await readSnapshotTable()
         let record = snapshots[try selector.index(in: snapshots)]
         let size = try Self.diskSize(of: record, now: length, geometry)
@@ -81,7 +80,6 @@ extension QCOW2Driver: Snapshotting {
     private func rebuild<T: Sendable>(
         _ body: (inout TableRebuild, [SnapshotRecord]) async throws(BlockError) -> T
     ) async throws(BlockError) -> T {
-        try opened.requireServable()
         if opened.header.incompatible.contains(.externalDataFile) {
             throw BlockError(.unsupported, "Snapshots inside the image are not supported with an external data file")
         }

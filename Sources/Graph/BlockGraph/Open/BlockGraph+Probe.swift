@@ -1,4 +1,4 @@
-import IOCore
+package import IOCore
 package import StorageSchema
 package import StrataBase
 
@@ -7,6 +7,12 @@ extension BlockGraph {
     /// - Parameter file: a protocol node.
     /// - Throws: when they cannot be read, and for formats that are recognised but not supported.
     package func probeFormat(inside file: BlockdevOptions) async throws(BlockError) -> String {
+        try await start(ofImageInside: file).withBytes { bytes throws(BlockError) in try FormatProbe.format(of: bytes) }
+    }
+
+    /// The first bytes of what an image lies in, `FormatProbe.headerSize` of them, with zeroes for what is not there. It is opened for this only.
+    /// - Parameter file: a protocol node.
+    package func start(ofImageInside file: BlockdevOptions) async throws(BlockError) -> IOBuffer {
         let header = IOBuffer(zeroed: FormatProbe.headerSize)
         defer { withExtendedLifetime(header) {} }
         var options = file
@@ -26,6 +32,6 @@ extension BlockGraph {
         } catch { outcome = .failure(error) }
         try await remove(nodeNamed: node.name)
         try outcome.get()
-        return try header.withBytes { bytes throws(BlockError) in try FormatProbe.format(of: bytes) }
+        return header
     }
 }

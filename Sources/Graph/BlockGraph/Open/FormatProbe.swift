@@ -13,14 +13,15 @@ package enum FormatProbe {
     /// - Throws: for formats that are recognised but not supported: reading those as raw would be wrong.
     package static func format(of header: RawSpan) throws(BlockError) -> String {
         guard let name = signature(of: header) else { return "raw" }
-        guard supported.contains(name) else {
+        // Version 2 of LUKS is another format.
+        guard supported.contains(name), name != "luks" || header.checkedBigEndian(at: 6, as: UInt16.self) == 1 else {
             throw BlockError(
                 .unsupported, "The image looks like format '\(name)', which is not supported", hint: "Give the format 'raw' to use its bytes as they are.")
         }
         return name
     }
 
-    private static let supported: Set = ["qcow2", "vdi", "vhdx", "vmdk", "vpc"]
+    private static let supported: Set = ["luks", "qcow2", "vdi", "vhdx", "vmdk", "vpc"]
 
     /// The format whose signature the bytes bear, supported or not; nil for none.
     static func signature(of header: RawSpan) -> String? {

@@ -107,7 +107,7 @@ enum IdentifyingOptions {
         "raw": ["offset", "size"],
         "throttle": ["throttle-group"],
         "quorum": ["vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"],
-        "qcow2": ["encrypt"],
+        "luks": ["key-secret"], "qcow2": ["encrypt"],
     ]
 
     static func of(_ driver: String, _ definition: JSONValue) -> JSONObject {

@@ -1,6 +1,8 @@
+import BlockEncryption
 import BlockGraph
 import IOCore
 import JobCore
+import ManagedObjects
 import QCOW2
 package import StorageSchema
 import StrataBase
@@ -10,7 +12,7 @@ extension StorageService {
     package func blockdevCreate(_ arguments: BlockdevCreateArguments) async throws {
         try checkNotShuttingDown()
         switch arguments.options.branch {
-        case .file, .qcow2: break
+        case .file, .luks, .qcow2: break
         default: throw BlockError(.unsupported, "Driver does not support blockdev-create")
         }
         var settings = JobSettings(id: arguments.jobId, type: .create)
@@ -38,6 +40,7 @@ private final class CreateJob: JobDriver {
         defer { job.progress.add(1) }
         switch options.branch {
         case .file(let options): try await makeFile(options, job)
+        case .luks(let options): try await makeLUKS(options, job)
         case .qcow2(let options): try await makeQCOW2(options, job)
         default: preconditionFailure("other drivers are refused by the command")
         }
@@ -56,10 +59,33 @@ private final class CreateJob: JobDriver {
         guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
         if options.dataFile != nil { throw BlockError(.unsupported, "blockdev-create does not make images with an external data file; 'strata img create' does") }
         try QCOW2Driver.checkCreation(options)
-        func make(in backend: BlockBackend) async throws(BlockError) { try await QCOW2Driver.create(options, in: backend) }
-        switch options.file {
-        case .reference(let name): try await graph.withEmptied(nodeNamed: name, holder: job.holderName, make)
-        case .definition(let definition): try await graph.withEmptied(definition, holder: job.holderName, make)
+        let password: [UInt8]? =
+            switch options.encrypt?.branch {
+            case .luks(let encryption): try password(encryption.keySecret)
+            case .qcow(let encryption): try password(encryption.keySecret)
+            case nil: nil
+            }
+        try await withEmptied(options.file, job) { backend async throws(BlockError) in
+            try await QCOW2Driver.create(options, in: backend, password: password)
+        }
+    }
+
+    private func makeLUKS(_ options: BlockdevCreateOptionsLUKS, _ job: Job) async throws(BlockError) {
+        guard let file = options.file else { throw BlockError(.invalidArgument, "Parameter 'file' is missing") }
+        try LUKSDriver.checkCreation(options)
+        guard let password = try password(options.keySecret) else { throw BlockError(.invalidArgument, "Parameter 'key-secret' is required for cipher") }
+        try await withEmptied(file, job) { backend async throws(BlockError) in try await LUKSDriver.create(options, password: password, in: backend) }
+    }
+
+    private func password(_ secret: String?) throws(BlockError) -> [UInt8]? {
+        guard let secret else { return nil }
+        return Array(try graph.objects.password(secret).utf8)
+    }
+
+    private func withEmptied(_ reference: BlockdevRef, _ job: Job, _ body: @Sendable (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        switch reference {
+        case .reference(let name): try await graph.withEmptied(nodeNamed: name, holder: job.holderName, body)
+        case .definition(let definition): try await graph.withEmptied(definition, holder: job.holderName, body)
         }
     }
 }

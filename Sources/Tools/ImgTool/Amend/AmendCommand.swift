@@ -1,5 +1,7 @@
+import BlockEncryption
 import BlockGraph
 import IOCore
+import ManagedObjects
 import StrataBase
 import ToolSupport
 
@@ -46,18 +48,28 @@ enum AmendCommand: ImgCommand {
         Interruption.leaves("amending '\(name)' is incomplete: amend it again")
         defer { Interruption.leavesNothing() }
         try await session.closing(progress) { () async throws(ToolFailure) in
-            guard let amending = image.node.driver as? any Amending else {
-                throw ToolFailure("Format driver '\(image.node.formatName)' does not support option amendment")
-            }
             if list.asksForHelp {
                 StandardStreams.print(try AmendOptions.help(format: image.node.formatName))
             } else {
-                let amendment = try AmendOptions.amendment(list)
+                let options = try AmendOptions(list, format: image.node.formatName)
                 do throws(BlockError) {
-                    try await amending.amend(amendment) { progress.report($0, of: $1) }
+                    try await amend(image.node.driver, options, isForced: arguments.contains(.force), objects, progress)
                 } catch { throw ToolFailure(nil, error) }
             }
         }
         return 0
+    }
+
+    /// Keys first: they are what can be refused without the image knowing.
+    private static func amend(
+        _ driver: any BlockDriver, _ options: AmendOptions, isForced: Bool, _ objects: ObjectRegistry, _ progress: ProgressReporter
+    ) async throws(BlockError) {
+        if let wish = options.keySlots, let driver = driver as? any KeySlotAmending {
+            try await driver.changeKeySlots(
+                try KeySlotChange(wish, isForced: isForced) { id throws(BlockError) in Array(try objects.password(id).utf8) })
+        }
+        if let amendment = options.image, let driver = driver as? any Amending {
+            try await driver.amend(amendment) { progress.report($0, of: $1) }
+        }
     }
 }

@@ -40,7 +40,7 @@ struct Conversion {
 
         Interruption.leaves("'\(plan.target)' is incomplete")
         defer { Interruption.leavesNothing() }
-        let hasBacking = try await makeTarget(length: source.length)
+        let made = try await makeTarget(length: source.length)
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.cache = plan.targetCache
@@ -48,7 +48,7 @@ struct Conversion {
         // O_DIRECT may have units that the disk's end lies in the middle of.
         settings.resizes = true
         let target = try await session.open(
-            ImageArgument(plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat), settings)
+            ImageArgument(plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat), keys: made?.keyOptions ?? [], settings)
         if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
         let length = target.backend.length
         guard length >= source.length else { throw ToolFailure("output file is smaller than input file") }
@@ -56,7 +56,7 @@ struct Conversion {
         let progress = ProgressReporter(plan.progress)
         try await session.closing(progress) { () async throws(ToolFailure) in
             do throws(BlockError) {
-                try await copy(source, to: target, targetHasBacking: hasBacking, progress)
+                try await copy(source, to: target, made, progress)
                 // The disk is as long as it was made, although its last unit was written whole.
                 if target.backend.length > length { try await target.backend.resize(to: length) }
             } catch { throw ToolFailure(nil, error) }
@@ -67,9 +67,9 @@ struct Conversion {
     private static let cannotCompress = ToolFailure("Compression not supported for this file format")
 
     /// Makes the target unless an existing one is to be used.
-    /// - Returns: whether it has a backing file.
-    private func makeTarget(length: Int) async throws(ToolFailure) -> Bool {
-        guard plan.createsTarget else { return plan.backing != nil }
+    /// - Returns: what was made.
+    private func makeTarget(length: Int) async throws(ToolFailure) -> CreateRequest? {
+        guard plan.createsTarget else { return nil }
         let format = try CreateRequest.format(named: plan.targetFormat)
         do throws(BlockError) { _ = try ImageReference(protocolOf: plan.target) } catch { throw ToolFailure(nil, error) }
         var request = try CreateRequest(
@@ -92,8 +92,7 @@ struct Conversion {
         if plan.copiesBitmaps, format.name != CreateFormat.qcow2.name || ["0.10", "v2"].contains(request.text("compat")) {
             throw ToolFailure("Format driver '\(format.name)' does not support bitmaps")
         }
-        let hasBacking = request.text("backing_file") != nil
-        if hasBacking {
+        if request.hasBacking {
             if plan.sources.count > 1 {
                 throw ToolFailure("Having a backing file for the target makes no sense when concatenating multiple input images")
             }
@@ -106,19 +105,19 @@ struct Conversion {
         } catch {
             throw ToolFailure("\(plan.target): error while converting \(format.name)", error)
         }
-        return hasBacking
+        return request
     }
 
     private func copy(
-        _ source: ConvertSource, to target: OpenImage, targetHasBacking: Bool, _ progress: ProgressReporter
+        _ source: ConvertSource, to target: OpenImage, _ made: CreateRequest?, _ progress: ProgressReporter
     ) async throws(BlockError) {
         var source = source
-        source.leavesBacking = targetHasBacking
+        source.leavesBacking = made?.hasBacking ?? (plan.backing != nil)
         source.salvage = plan.salvage
         var settings = plan.copy
         // Nobody else writes to an image that is converted.
         settings.sourceIsStable = true
-        settings.targetIsZero = plan.targetIsZero || (plan.createsTarget && !targetHasBacking)
+        settings.targetIsZero = plan.targetIsZero || made?.readsAsZero == true
         settings.writeFlags = target.writeFlags
         if plan.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize

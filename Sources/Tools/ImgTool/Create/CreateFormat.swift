@@ -17,7 +17,7 @@ struct CreateFormat: Sendable {
     }
 
     /// The format of that name, nil when we cannot create it.
-    static func named(_ name: String) -> CreateFormat? { [raw, qcow2, file].first { $0.name == name } }
+    static func named(_ name: String) -> CreateFormat? { [raw, qcow2, luks, file].first { $0.name == name } }
 
     private static let size = CreateOption("size", .size, help: "Virtual disk size")
 
@@ -32,9 +32,29 @@ struct CreateFormat: Sendable {
             CreateOption("extent_size_hint", .size, help: "Extent size hint for the image file, 0 to disable"),
         ], supportsBacking: false, isProtocol: true)
 
+    /// The options of a LUKS header.
+    private static let cipherOptions = [
+        CreateOption("cipher-alg", .text, help: "Name of encryption cipher algorithm"),
+        CreateOption("cipher-mode", .text, help: "Name of encryption cipher mode"),
+        CreateOption("ivgen-alg", .text, help: "Name of IV generator algorithm"),
+        CreateOption("ivgen-hash-alg", .text, help: "Name of IV generator hash algorithm"),
+        CreateOption("hash-alg", .text, help: "Name of encryption hash algorithm"),
+        CreateOption("iter-time", .number, help: "Time to spend in PBKDF in milliseconds"),
+    ]
+
+    static let luks = CreateFormat(
+        name: "luks",
+        options: [size, CreateOption("key-secret", .text, help: "ID of the secret that provides the keyslot passphrase")] + cipherOptions + [
+            CreateOption("detached-header", .flag, help: "Create a detached LUKS header")
+        ], supportsBacking: false, isProtocol: false)
+
     static let qcow2 = CreateFormat(
         name: "qcow2",
         options: [
+            CreateOption("encryption", .flag, help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+            CreateOption("encrypt.format", .text, help: "Encrypt the image, format choices: 'aes', 'luks'"),
+            CreateOption("encrypt.key-secret", .text, help: "ID of secret providing qcow AES key or LUKS passphrase"),
+        ] + cipherOptions.map { $0.named("encrypt.\($0.name)") } + [
             CreateOption("cluster_size", .size, standard: "65536", help: "qcow2 cluster size"),
             CreateOption("extended_l2", .flag, standard: "off", help: "Extended L2 tables"),
             CreateOption("preallocation", .text, help: "Preallocation mode (allowed values: off, metadata, falloc, full)"),

@@ -23,6 +23,9 @@ struct CreateOption: Sendable {
         self.help = help
     }
 
+    /// The same option under the name that another layer gives it.
+    func named(_ name: String) -> CreateOption { CreateOption(name, kind, standard: standard, help: help) }
+
     /// The line of `-o help`.
     var helpLine: String {
         let type =

@@ -53,6 +53,16 @@ extension CreateRequest {
         guard size != nil else { throw ToolFailure("Image creation needs a size parameter") }
     }
 
+    private func isEncrypted(_ reference: ImageReference, in session: ImageSession) async throws(BlockError) -> Bool {
+        var settings = ImageSettings()
+        settings.forceShare = true
+        settings.opensChain = false
+        let image = try await session.open(reference, settings)
+        let description = try await image.node.imageDescribing?.describeImage()
+        try await session.close(image)
+        return description?.isEncrypted == true
+    }
+
     /// Opens the backing file, which shows that it can be opened and how large the new image is when nobody has said so.
     private mutating func lookAtBacking(_ backing: String, trusts: Bool, in session: ImageSession) async throws(ToolFailure) {
         if backing.isEmpty { throw ToolFailure("Expected backing file name, got empty string") }
@@ -68,7 +78,10 @@ extension CreateRequest {
         // Only a look at its size: writers need not stop for it.
         settings.forceShare = true
         do throws(BlockError) {
-            let image = try await session.open(try ImageReference(named: path, format: backingFormat), settings)
+            let reference = try ImageReference(named: path, format: backingFormat)
+            // The size of an encrypted image is known without its key.
+            settings.opensChain = try await !isEncrypted(reference, in: session)
+            let image = try await session.open(reference, settings)
             let length = image.backend.length
             let detected = image.node.formatName
             try await session.close(image)

@@ -44,6 +44,19 @@ struct CreateRequest: Sendable {
         }
     }
 
+    var hasBacking: Bool { text("backing_file") != nil }
+    /// Whether the new image shows nothing but zeroes: what nobody has encrypted shows anything.
+    var readsAsZero: Bool { !hasBacking && format.name != CreateFormat.luks.name }
+
+    func isSet(_ name: String) -> Bool { values[name] != nil }
+
+    /// What the new image has to be opened with: its secret, by the names that options for opening have.
+    var keyOptions: [(path: [String], value: String)] {
+        if let secret = text("key-secret") { return [(["key-secret"], secret)] }
+        guard let secret = text("encrypt.key-secret") else { return [] }
+        return [(["encrypt", "format"], flag("encryption") == true ? "aes" : text("encrypt.format") ?? ""), (["encrypt", "key-secret"], secret)]
+    }
+
     mutating func set(_ name: String, to value: CreateValue?) { values[name] = value }
 
     /// The virtual size in bytes, once it is known.

@@ -1,5 +1,7 @@
+import BlockEncryption
 import BlockGraph
 import IOCore
+import ManagedObjects
 import QAPIRuntime
 import QCOW2
 import StorageSchema
@@ -26,6 +28,7 @@ struct ImageCreation {
         let plan = try Plan(request, byteCount: byteCount)
         let isNew = try HostFile.create(path, extentHint: request.number("extent_size_hint") ?? HostFile.usualExtentHint)
         do throws(BlockError) {
+            if let secret = plan.keySecret { _ = try session.graph.objects.password(secret) }
             try await watching(path, byteCount) { () async throws(BlockError) in
                 guard case .qcow2(let options, let dataFile?) = plan else { return try await fill(reference, plan) }
                 try await withNewDataFile(dataFile) { data throws(BlockError) in
@@ -68,10 +71,26 @@ struct ImageCreation {
     private enum Plan {
         case plain(byteCount: Int, PreallocMode, format: String)
         case qcow2(BlockdevCreateOptionsQcow2, dataFile: String?)
+        case luks(BlockdevCreateOptionsLUKS)
+
+        /// The secret that opens the new image.
+        var keySecret: String? {
+            switch self {
+            case .plain: nil
+            case .qcow2(let options, _): options.encrypt?.keySecret
+            case .luks(let options): options.keySecret
+            }
+        }
 
         init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
             if let hint = request.number("extent_size_hint"), hint > Int(UInt32.max) {
                 throw BlockError(.invalidArgument, "Extent size hint is too large")
+            }
+            if request.format.name == CreateFormat.luks.name {
+                let options = try BlockdevCreateOptionsLUKS(request, byteCount: byteCount)
+                try LUKSDriver.checkCreation(options)
+                self = .luks(options)
+                return
             }
             guard request.format.name == "qcow2" else {
                 let word = request.text("preallocation") ?? "off"
@@ -85,6 +104,11 @@ struct ImageCreation {
         }
     }
 
+    private func password(_ plan: Plan) throws(BlockError) -> [UInt8]? {
+        guard let secret = plan.keySecret else { return nil }
+        return Array(try session.graph.objects.password(secret).utf8)
+    }
+
     private func fill(_ reference: ImageReference, _ plan: Plan, _ dataFile: BlockBackend? = nil) async throws(BlockError) {
         try await session.withEmptied(reference, cache: cache) { file async throws(BlockError) in
             switch plan {
@@ -95,37 +119,10 @@ struct ImageCreation {
                     throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
                 }
             case .qcow2(let options, let name):
-                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: name)
+                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: name, password: try password(plan))
+            case .luks(let options):
+                try await LUKSDriver.create(options, password: try password(plan) ?? [], in: file)
             }
         }
-    }
-}
-
-extension BlockdevCreateOptionsQcow2 {
-    /// The options of `-o` as QAPI has them.
-    init(_ request: CreateRequest, byteCount: Int) throws(BlockError) {
-        func choice<Choice: RawRepresentable<String>>(_ text: String?, _ name: String) throws(BlockError) -> Choice? {
-            guard let text else { return nil }
-            guard let value = Choice(rawValue: text) else {
-                throw BlockError(.invalidArgument, "Parameter '\(name)' does not accept value '\(text)'")
-            }
-            return value
-        }
-        if request.text("backing_file") == nil, request.text("backing_fmt") != nil {
-            throw BlockError(.invalidArgument, "Backing format cannot be used without backing file")
-        }
-        // The old names of the versions, which images of that time also carry.
-        let version =
-            switch request.text("compat") {
-            case "0.10": "v2"
-            case "1.1": "v3"
-            case let other: other
-            }
-        self.init(
-            file: .reference(""), dataFile: request.text("data_file") == nil ? nil : .reference(""), dataFileRaw: request.flag("data_file_raw"), extendedL2: request.flag("extended_l2"), size: byteCount,
-            version: try choice(version, "version"), backingFile: request.text("backing_file"),
-            backingFmt: try choice(request.text("backing_fmt"), "backing-fmt"), clusterSize: request.number("cluster_size"),
-            preallocation: try choice(request.text("preallocation"), "preallocation"), lazyRefcounts: request.flag("lazy_refcounts"),
-            refcountBits: request.number("refcount_bits"), compressionType: try choice(request.text("compression_type"), "compression-type"))
     }
 }

@@ -1,3 +1,4 @@
+import BlockEncryption
 import BlockGraph
 import IOCore
 import QAPIRuntime
@@ -102,6 +103,9 @@ enum MeasureCommand: ImgCommand {
                 var kept: [MeasuredBitmap]?
                 if let source { kept = try await bitmaps(of: source.node) }
                 return try await QCOW2Driver.measure(options, source: source?.backend, bitmaps: kept) { progress.report($0, of: $1) }
+            case CreateFormat.luks.name:
+                let options = try BlockdevCreateOptionsLUKS(request, byteCount: source?.backend.length ?? size)
+                return try LUKSDriver.measure(options.headerOptions, byteCount: (source?.backend.length ?? size))
             case "raw":
                 let length = source?.backend.length ?? size
                 guard length <= Int.max - ConvertSource.sectorSize else { throw BlockError(.tooLarge, "The image size is too large") }

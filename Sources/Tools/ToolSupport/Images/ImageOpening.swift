@@ -1,15 +1,20 @@
 import BlockGraph
 import IOCore
+import QAPIRuntime
 import StrataBase
 
 // How tools open what their users name, report it when that fails, and close it.
 
 extension ImageSession {
     /// Opens an image named on the command line, and warns if it is to be written to and its format is a guess.
+    /// - Parameter keys: options to add, by their paths: what opens an image that was made a moment ago.
     /// - Throws: `Could not open 'NAME': CAUSE`.
-    package func open(_ image: ImageArgument, _ settings: ImageSettings) async throws(ToolFailure) -> OpenImage {
+    package func open(
+        _ image: ImageArgument, keys: [(path: [String], value: String)] = [], _ settings: ImageSettings
+    ) async throws(ToolFailure) -> OpenImage {
         do throws(BlockError) {
-            let reference = image.isOptions ? try ImageReference(imageOptions: image.text) : try ImageReference(named: image.text, format: image.format)
+            var reference = image.isOptions ? try ImageReference(imageOptions: image.text) : try ImageReference(named: image.text, format: image.format)
+            for key in keys { reference.options.set(key.path[...], to: .string(key.value)) }
             let opened = try await open(reference, settings)
             opened.warnOfGuess()
             return opened
@@ -33,6 +38,17 @@ extension ImageSession {
         }
         progress?.end(succeeded: true)
         return result
+    }
+}
+
+extension JSONObject {
+    /// Sets a member of an object inside of an object, and so on.
+    fileprivate mutating func set(_ path: ArraySlice<String>, to value: JSONValue) {
+        guard let first = path.first else { return }
+        if path.count == 1 { return self[first] = value }
+        var inner = self[first]?.object ?? JSONObject()
+        inner.set(path.dropFirst(), to: value)
+        self[first] = .object(inner)
     }
 }
 

@@ -23,6 +23,7 @@ package final class ImageSession: Sendable {
         var options = try settings.applied(to: reference.options)
         let wasProbed = options["driver"] == nil
         if wasProbed { options["driver"] = .string(try await probe(options)) }
+        options = try await withEncryptionFormat(options)
         let decoded: BlockdevOptions
         do throws(QMPError) {
             decoded = try BlockdevOptions(decoding: .object(LegacySizes.resolved(in: options)), mode: .keyValue)
