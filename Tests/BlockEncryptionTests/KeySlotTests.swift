@@ -123,7 +123,7 @@ struct KeySlotTests {
                     break
                 } catch {}
                 #expect(layout == before)
-                #expect(try await Self.opens(Self.old, area, key) && Self.opens(Self.other, area, key), "\(options), call \(call)")
+                for password in [Self.old, Self.other] { #expect(try await Self.opens(password, area, key), "\(options), call \(call)") }
                 #expect(try await !Self.opens(Self.new, area, key))
                 try await layout.change(try Self.change(options, isForced: isForced), openedWith: Self.old, in: area)
                 call += 1

@@ -80,7 +80,7 @@ struct LUKSHeaderTests {
         do {
             _ = try LUKSLayout(try LUKSHeader(decoding: bytes))
             Issue.record("the header was taken")
-        } catch let error as BlockError { #expect(error.message == damage.message) }
+        } catch { #expect(error.message == damage.message) }
     }
 
     @Test("key slots behind the end of their area are refused, and so is a header that is cut off")
@@ -101,7 +101,7 @@ struct LUKSHeaderTests {
                 let position = 6 + Int(random.next() % UInt64(bytes.count - 6))
                 bytes[position] = [0, 0xff, 0x80, UInt8(truncatingIfNeeded: random.next())][Int(random.next() & 3)]
             }
-            do { _ = try LUKSLayout(try LUKSHeader(decoding: bytes)).description } catch is BlockError {}
+            do throws(BlockError) { _ = try LUKSLayout(try LUKSHeader(decoding: bytes)).description } catch {}
         }
     }
 }
