@@ -12,7 +12,7 @@ struct EncryptionTests {
         let options: [String]
         var testDescription: String { options.isEmpty ? "by default" : options.joined(separator: ",") }
 
-        /// QEMU 10.0.2 aborts when it makes keys of 192 bits; those it cannot be asked for.
+        /// QEMU 10.0.2 aborts when it meets keys of 192 bits, whose slots do not fill their last sector; cryptsetup is asked about those below.
         static let forQEMU: [Cipher] =
             [[], ["cipher-alg=aes-128"], ["cipher-alg=aes-128", "cipher-mode=ecb"], ["cipher-mode=ecb", "ivgen-alg=plain"]].map { Cipher(options: $0) }
             + ["cbc", "xts"].flatMap { mode in
@@ -47,8 +47,8 @@ struct EncryptionTests {
         try Strata.mustImg(
             "convert", "--object", Self.secret, "-f", "raw", "-O", format, "-o", cipher.list(format), "source.raw", "ours.img", in: folder)
         #expect(firstDifference(try Self.contents("ours.img", format, by: Self.ours, in: folder), disk) == nil)
-        #expect(firstDifference(try Self.contents("ours.img", format, by: Self.theirs, in: folder), disk) == nil)
         guard Cipher.forQEMU.contains(where: { $0.options == cipher.options }) else { return }
+        #expect(firstDifference(try Self.contents("ours.img", format, by: Self.theirs, in: folder), disk) == nil)
         try QEMU.img("convert", "--object", Self.secret, "-f", "raw", "-O", format, "-o", cipher.list(format), "source.raw", "theirs.img", in: folder)
         #expect(firstDifference(try Self.contents("theirs.img", format, by: Self.ours, in: folder), disk) == nil)
         // What we write over theirs, they read.
@@ -107,7 +107,7 @@ struct EncryptionTests {
         }
         try Strata.mustImg("create", "-q", "--object", Self.secret, "-f", "qcow2", "-o", Cipher(options: []).list("qcow2"), "a.qcow2", "1M", in: folder)
         try io(image, "write -P 1 0 300k")
-        try mustRun(Strata.binary, ["img", "snapshot", "-c", "one", "a.qcow2"], in: folder.url)
+        try mustRun(Strata.binary, ["img", "snapshot", "--object", Self.secret, "--image-opts", "-c", "one", image], in: folder.url)
         try io(image, "write -P 2 100k 10k", "discard 192k 64k")
         try mustRun(Strata.binary, ["img", "resize", "--object", Self.secret, "--image-opts", image, "2M"], in: folder.url)
         try io(image, "write -P 3 1900k 5k", "read -P 2 100k 10k", "read -P 1 0 100k")
@@ -164,7 +164,8 @@ struct EncryptionTests {
             // Each finds the image as it was.
             let before = folder.contains("a.img") ? try folder.read("a.img") : nil
             let theirs = try run("qemu-img", arguments, in: folder.url)
-            if let before { try folder.write(before, to: "a.img") }
+            // Written anew only if need be: what it takes on the host's disk would be something else.
+            if let before, try folder.read("a.img") != before { try folder.write(before, to: "a.img") }
             return (try run(Strata.binary, ["img"] + arguments, in: folder.url), theirs)
         }
         func portable(_ finished: Finished) -> String {

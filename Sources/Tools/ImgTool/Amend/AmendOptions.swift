@@ -75,7 +75,7 @@ struct AmendOptions {
     /// Nil when no option is about keys.
     private static func keySlots(_ request: CreateRequest, prefix: String) throws(ToolFailure) -> QCryptoBlockAmendOptionsLUKS? {
         guard keySlotOptions.contains(where: { request.isSet(prefix + $0.name) }) else { return nil }
-        guard let word = request.text("\(prefix)state") else { throw ToolFailure("Parameter '\(prefix)state' is missing") }
+        guard let word = request.text("\(prefix)state") else { throw ToolFailure("Parameter 'state' is missing") }
         guard let state = QCryptoBlockLUKSKeyslotState(rawValue: word) else { throw ToolFailure("Parameter 'state' does not accept value '\(word)'") }
         return QCryptoBlockAmendOptionsLUKS(
             state: state, newSecret: request.text("\(prefix)new-secret"), oldSecret: request.text("\(prefix)old-secret"),
