@@ -27,6 +27,7 @@ enum EncryptionRows {
         let luks = try await bench.graph.makeBackend(named: "clear", on: "clearing", PermissionGrant(used: .all, shared: .all))
         let zeroes = IOBuffer(zeroed: luks.length)
         try await luks.write(zeroes.vector, at: GuestOffset(0))
+        try await luks.flush()
         withExtendedLifetime(zeroes) {}
         await bench.graph.release(luks)
         try await bench.graph.remove(nodeNamed: "clearing")
