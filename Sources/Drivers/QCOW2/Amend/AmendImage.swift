@@ -95,7 +95,6 @@ extension QCOW2Driver: Amending {
         let l1: [UInt64]
         do throws(BlockError) {
             header = try await Self.readHeader(of: file)
-            try header.requireServable()
             l1 = try await Self.readL1(of: file, header)
         } catch {
             // What is in memory is not what the header says now: nothing more is written.
