@@ -37,7 +37,7 @@ struct ForeignImage: Sendable, CustomTestStringConvertible {
         ForeignImage(format: .vhdx, options: "subformat=fixed", size: "10M"),
         ForeignImage(format: .vhdx, size: "9999872", isConverted: true),
         ForeignImage(format: .vmdk, size: "1000"),
-        ForeignImage(format: .vmdk, size: "70M"),
+        ForeignImage(format: .vmdk, size: "20M"), ForeignImage(format: .vmdk, size: "70M"),
         ForeignImage(format: .vmdk, size: "5000192", isConverted: true),
         ForeignImage(format: .vmdk, options: "zeroed_grain=on", size: "20M"),
         ForeignImage(format: .vmdk, options: "subformat=streamOptimized", size: "9999872", isConverted: true),

@@ -125,5 +125,23 @@ struct SameAsQEMUTests {
                 ["options": [["driver": .string(format.rawValue), "node-name": "disk", "read-only": false, "file": ["driver": "file", "filename": .string(path)]]]])
         }
         #expect(reopening?.message == "Image is read-only")
+        // What was read of the image would not be true of another file.
+        try daemon.monitor.execute("blockdev-add", ["driver": "null-co", "node-name": "other", "size": 1_048_576])
+        let exchange = #expect(throws: QMPLineClient.Refusal.self) {
+            try daemon.monitor.execute(
+                "blockdev-reopen", ["options": [["driver": .string(format.rawValue), "node-name": "disk", "read-only": true, "file": "other"]]])
+        }
+        #expect(exchange?.message == "The 'file' child of a node of driver '\(format.rawValue)' cannot be exchanged")
+    }
+
+    @Test("an overlay shows what lies in an image of another program below it", arguments: ForeignImage.small.filter { $0.size == "20M" && $0.options.isEmpty })
+    func backing(image: ForeignImage) throws {
+        let folder = try TemporaryFolder()
+        try image.make(in: folder)
+        try QEMU.img("create", "-q", "-f", "qcow2", "-b", ForeignImage.name, "-F", image.format.rawValue, "top.qcow2", in: folder)
+        try QEMU.io("top.qcow2", ["write -P 77 1M 100k"], in: folder)
+        try Strata.mustImg("convert", "-f", "qcow2", "-O", "raw", "top.qcow2", "ours.raw", in: folder)
+        let difference = firstDifference(try folder.read("ours.raw"), try QEMU.contents(of: "top.qcow2", in: folder))
+        #expect(difference == nil)
     }
 }

@@ -137,6 +137,11 @@ extension MappedImage {
         }
     }
 
+    /// What is known of the image is known of the file that it was opened with.
+    package func stageReopen(_ request: ReopenRequest) throws(BlockError) {
+        guard request.replaced["file"] == nil else { throw BlockError(.unsupported, "The 'file' child of a node of driver '\(Self.formatName)' cannot be exchanged") }
+    }
+
     package func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         throw BlockError(.readOnly, "Images of format '\(Self.formatName)' can only be read")
     }
