@@ -34,7 +34,7 @@ struct NBDPeerTests {
                 + mustRun("nbdinfo", ["--totals", "--map=\(context)", daemon.uri("disk")]).text)
             try daemon.quit()
         }
-        #expect(texts[0] == texts[1] && texts[0].contains("8388608"))
+        #expect(texts[0] == texts[1] && texts[0].contains("5242880"))
     }
 
     @Test("nbddump prints our export as it prints the same bytes of another server")
@@ -101,7 +101,7 @@ struct NBDPeerTests {
         for context in ["qemu:dirty-bitmap:none", "nonsense"] {
             let theirs = try run("qemu-img", ["map", "--image-opts", options + ",x-dirty-bitmap=" + context])
             let ours = try Strata.img("map", "--image-opts", options + ",x-dirty-bitmap=" + context, in: folder)
-            #expect(ours.errorText.replacing("strata img:", with: "qemu-img:") == theirs.errorText && ours.ending == theirs.ending)
+            #expect(ours.ending == theirs.ending && ours.errorText.hasSuffix("requested x-dirty-bitmap \(context) not found\n"), "\(ours)")
         }
         try daemon.quit()
     }

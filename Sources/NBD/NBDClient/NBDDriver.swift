@@ -23,6 +23,8 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
     private let hasStatus: Bool
     /// The context is not `base:allocation` but one that the user named: its flags are handed on as they are.
     private let hasOwnContext: Bool
+    /// That context counts layers: all from the second on are told alike.
+    private let tellsDepth: Bool
     private let shared: SharedSize
     /// The delay that a reopen prepares.
     private let candidate = Mutex<Duration?>(nil)
@@ -92,6 +94,7 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
         flags = session.flags
         hasStatus = session.metaContextID != nil
         self.hasOwnContext = hasOwnContext
+        tellsDepth = wishes.metaContext == "qemu:allocation-depth"
         shared = size
         // A server that does not say may insist on sectors only if the export is one of whole sectors, which a client can keep to as well.
         let sizes = session.blockSizes ?? NBDBlockSizes(minimum: session.byteCount.isMultiple(of: 512) ? 512 : 1, preferred: 4096)
@@ -206,9 +209,13 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
     }
 
     private func meaning(of flags: UInt32) -> BlockStatus.Flags {
-        let state = NBDAllocationState(rawValue: flags)
-        // The first bit of another context is told as "not there", as QEMU tells it: tools that read dirty bitmaps rely on that.
-        if hasOwnContext { return state.contains(.hole) ? [] : [.data, .allocated, .offsetValid] }
+        let state = NBDAllocationState(rawValue: tellsDepth ? min(flags, 2) : flags)
+        if hasOwnContext {
+            // The bits of any context are told as those of base:allocation would be, as QEMU tells them: tools that read dirty bitmaps rely on that.
+            var told: BlockStatus.Flags = state.contains(.hole) ? [] : .data
+            if state.contains(.zero) { told.insert(.zero) }
+            return told.isEmpty ? [] : told.union([.allocated, .offsetValid])
+        }
         if state.contains(.zero) { return state.contains(.hole) ? [.zero, .allocated, .offsetValid] : [.data, .zero, .allocated, .offsetValid] }
         // A hole that does not read as zeroes has to be read.
         return [.data, .allocated, .offsetValid]
