@@ -100,4 +100,28 @@ struct ChainCommandTests {
             try script.expectSame([command], comparing: [base: "qcow2", top: "qcow2", middle: "qcow2"])
         }
     }
+
+    @Test("convert does not write over what it reads, however far down that is", arguments: [
+        "convert -n a.raw a.raw", "convert a.raw a.raw", "convert -n -f raw -O raw a.raw a.raw", "convert -f qcow2 -O raw o1 a.raw", "convert -O raw o2 a.raw", "convert -n -O raw o2 a.raw",
+        "convert -O qcow2 o2 o1", "convert a.raw o1 a.raw",
+    ])
+    func overItself(command: String) throws {
+        var script = CommandScript()
+        script.images += [["create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "o1"], ["create", "-q", "-f", "qcow2", "-b", "o1", "-F", "qcow2", "o2"]]
+        try script.expectSame([command], comparing: ["a.raw": "raw", "o1": "qcow2", "o2": "qcow2"])
+    }
+
+    @Test("convert refuses an image that another process writes to")
+    func writtenMeanwhile() throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare(CommandScript.standardImages)
+        let writer = try ChildProcess("qemu-io", ["-f", "raw", "-c", "write 0 512", "-c", "sleep 60000", "a.raw"], in: pair.ours)
+        defer { writer.send(SIGKILL) }
+        #expect(try waitUntil { try ToolPair.run(ToolPair.qemu, ["convert", "-f", "raw", "a.raw", "o"], in: pair.ours).status != 0 })
+        for arguments in [["convert", "-f", "raw", "a.raw", "o"], ["convert", "-U", "-f", "raw", "a.raw", "o"], ["convert", "-f", "qcow2", "long.qcow2", "p"]] {
+            let theirs = try ToolPair.run(ToolPair.qemu, arguments, in: pair.ours)
+            #expect(try pair.runOurs(arguments) == theirs, "\(arguments)")
+        }
+    }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 
 /// Runs the same command line with qemu-img and with our binary under the same name, each in a directory of its own.
 struct ToolPair {
@@ -23,8 +24,9 @@ struct ToolPair {
     /// Ours, under the name of theirs.
     var program: URL { link }
 
-    init() throws {
-        root = FileManager.default.temporaryDirectory.appendingPathComponent("img-\(UUID().uuidString)")
+    /// - Parameter folder: where the two directories are made.
+    init(in folder: URL = FileManager.default.temporaryDirectory) throws {
+        root = folder.appendingPathComponent("img-\(UUID().uuidString)")
         for directory in [root, theirs, ours] { try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true) }
         try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: Self.binary)
     }
@@ -57,34 +59,11 @@ struct ToolPair {
     struct Failure: Error { let text: String }
 
     static func run(_ program: String, _ arguments: [String], in directory: URL) throws -> Outcome {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
-        process.currentDirectoryURL = directory
-        let scratch = FileManager.default.temporaryDirectory.appendingPathComponent("run-\(UUID().uuidString)")
-        defer {
-            try? FileManager.default.removeItem(at: scratch.appendingPathExtension("out"))
-            try? FileManager.default.removeItem(at: scratch.appendingPathExtension("err"))
-        }
-        func sink(_ name: String) throws -> FileHandle {
-            let url = scratch.appendingPathExtension(name)
-            try Data().write(to: url)
-            return try FileHandle(forWritingTo: url)
-        }
-        process.standardOutput = try sink("out")
-        process.standardError = try sink("err")
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        // Only a program that hangs gets to this limit, and then it fails the test by its status.
-        let limit = DispatchWorkItem { kill(process.processIdentifier, SIGKILL) }
-        DispatchQueue.global().asyncAfter(deadline: .now() + 60, execute: limit)
-        process.waitUntilExit()
-        limit.cancel()
-        func text(_ name: String) throws -> String {
-            let data = try Data(contentsOf: scratch.appendingPathExtension(name))
-            // The C library's messages repeat the program as it was called.
-            return String(decoding: data, as: UTF8.self).replacingOccurrences(of: program, with: "qemu-img")
-        }
-        return Outcome(status: process.terminationStatus, output: try text("out"), errors: try text("err"))
+        // Only a program that hangs gets to the limit.
+        let finished = try StrataTesting.run(program, arguments, in: directory, atMost: .seconds(60))
+        // The C library's messages repeat the program as it was called.
+        func text(_ text: String) -> String { text.replacing(program, with: "qemu-img") }
+        let status: Int32 = switch finished.ending { case .exited(let status): status; case .signalled(let signal): -signal }
+        return Outcome(status: status, output: text(finished.text), errors: text(finished.errorText))
     }
 }

@@ -25,8 +25,11 @@ struct RandomScript {
 
     private mutating func image() -> String { chance(4) ? "nosuch" : one(of: formats.keys.sorted()) }
     private mutating func newName() -> String { "i\(number(below: 6))" }
-    /// Now and then a format that does not fit.
-    private mutating func format(of name: String) -> String { chance(3) ? one(of: ["raw", "qcow2", "foo"]) : formats[name] ?? "raw" }
+    /// Now and then a format that does not fit; but never the plain bytes of a qcow2 image, since both programs may lay one out as they like.
+    private mutating func format(of name: String) -> String {
+        let right = formats[name] ?? "raw"
+        return chance(3) ? one(of: right == "raw" ? ["qcow2", "foo"] : ["foo"]) : right
+    }
     private mutating func formatOption(_ name: String, _ letter: String = "-f") -> [String] { chance(60) ? [letter, format(of: name)] : [] }
 
     /// Whether `name` can be reached from `start`.
@@ -84,7 +87,7 @@ struct RandomScript {
 
     private mutating func addCommand() {
         let name = image()
-        switch number(below: 20) {
+        switch number(below: 24) {
         case 0: create(newName())
         case 1, 2, 3: io(name)
         case 4:
@@ -103,11 +106,15 @@ struct RandomScript {
         case 16: add(["info"] + (chance(40) ? ["--output=json"] : []) + (chance(40) ? ["--backing-chain"] : []) + formatOption(name) + [name])
         case 17: dd(name)
         case 18: wrong(name)
-        default: more(name)
+        case 19, 20: bitmap(name)
+        case 21: measure(name)
+        case 22: add(["check", "-r", one(of: ["leaks", "all", "all", "foo"])] + (chance(30) ? ["--output=json"] : []) + formatOption(name) + [name])
+        default: add(["info", "-U", name])
         }
     }
 
     private mutating func snapshot(_ name: String) {
+        if chance(8) { return add(["snapshot"] + one(of: [["-c", "x", "-l"], ["-l", "-d", "s1"], ["-a"], ["-c", ""], ["-f", "foo", "-l"], ["-q", "-U", "-l"], ["-U", "-c", "x"]]) + [name]) }
         switch number(below: 5) {
         case 0, 1:
             snapshots += 1
@@ -173,6 +180,23 @@ struct RandomScript {
         }
     }
 
-    /// What came later.
-    private mutating func more(_ name: String) { add(["info", "-U", name]) }
+    private mutating func bitmap(_ name: String) {
+        var words = ["bitmap"]
+        for _ in 0..<1 + number(below: 2) { words += one(of: [["--add"], ["--add"], ["--remove"], ["--clear"], ["--enable"], ["--disable"], ["--merge", one(of: ["b1", "b2", "nosuch"])]]) }
+        if chance(25) { words += ["-g", one(of: ["4k", "64k", "1M", "3", "256"])] }
+        if chance(15) {
+            let source = image()
+            // Whether an image can be read while it is open for writing is a matter of locks.
+            if source != name { words += ["-b", source] + formatOption(source, "-F") }
+        }
+        add(words + formatOption(name) + [name, one(of: ["b1", "b1", "b2", "b3"])])
+    }
+
+    private mutating func measure(_ name: String) {
+        var words = ["measure"] + (chance(70) ? ["-O", one(of: ["qcow2", "qcow2", "raw", "foo"])] : []) + (chance(30) ? ["--output=json"] : [])
+        if chance(30) { words += imageOptions() }
+        if chance(10) { words += ["-l", one(of: ["s1", "1", "nosuch"])] }
+        if chance(20) { return add(words + ["--size", size()]) }
+        add(words + formatOption(name) + [name])
+    }
 }

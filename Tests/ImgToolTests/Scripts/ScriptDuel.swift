@@ -5,9 +5,12 @@ struct ScriptDuel {
     /// Commands that change nothing: both programs look at the same files, once at those that qemu-img has made and once at ours.
     private static let readers: Set<String> = ["info", "check", "map", "compare", "measure"]
 
+    /// A file system without a disk: both programs flush after every command, which would take most of the time.
+    private static let memory = URL(fileURLWithPath: "/dev/shm")
+
     /// - Returns: nil when everything is the same.
     static func difference(in commands: [[String]]) throws -> String? {
-        let pair = try ToolPair()
+        let pair = try ToolPair(in: memory)
         defer { pair.remove() }
         for command in commands {
             if let difference = try difference(in: command, pair) { return "\(shell(command)): \(difference)" }
@@ -38,6 +41,7 @@ struct ScriptDuel {
             // The guest: qemu-io on both.
             let arguments = Array(command.dropFirst())
             let outcomes = try [pair.theirs, pair.ours].map { try ToolPair.run("/usr/bin/qemu-io", arguments, in: $0) }
+            // Which bytes are there is what counts; how long it took is in the output.
             return outcomes[0].status == outcomes[1].status ? nil : different(outcomes[0], outcomes[1])
         }
         if readers.contains(command[0]) || isList(command) {
@@ -71,6 +75,12 @@ struct ScriptDuel {
         { outcome in
             var outcome = outcome
             outcome.output = outcome.output.replacing(#/"date-(n?sec)": [0-9]+/#) { "\"date-\($0.output.1)\": 0" }
+            return outcome
+        },
+        // Nodes without a name have different numbers.
+        { outcome in
+            var outcome = outcome
+            outcome.errors = outcome.errors.replacing(#/#block[0-9]+/#, with: "#block")
             return outcome
         },
         // QEMU warns each time it opens an image, we once.
@@ -135,14 +145,14 @@ struct ScriptDuel {
             let paths = ["theirs/\(name)", "ours/\(name)"]
             let format = descriptions[0].contains("file format: qcow2") ? "qcow2" : "raw"
             let comparison = try ToolPair.run(ToolPair.qemu, ["compare", "-f", format, "-F", format] + paths, in: pair.root)
-            let broken = try ToolPair.run(ToolPair.qemu, ["compare", "-f", format, "-F", format, paths[0], paths[0]], in: pair.root)
-            // A chain that has come apart cannot be read in either place.
-            if comparison.status != 0, broken.status == 0 { return "the contents of \(name) differ: \(comparison)" }
+            if comparison.status != 0 {
+                // A chain that has come apart cannot be read in either place.
+                let broken = try ToolPair.run(ToolPair.qemu, ["compare", "-f", format, "-F", format, paths[0], paths[0]], in: pair.root)
+                if broken.status == 0 { return "the contents of \(name) differ: \(comparison)" }
+            }
             if format == "qcow2" {
-                let checks = try paths.map { try ToolPair.run(ToolPair.qemu, ["check", $0], in: pair.root).status }
-                if checks[1] != 0, checks[1] != checks[0] {
-                    return "\(name) is not sound: \(try ToolPair.run(ToolPair.qemu, ["check", paths[1]], in: pair.root))"
-                }
+                let check = try ToolPair.run(ToolPair.qemu, ["check", paths[1]], in: pair.root)
+                if check.status != 0, try ToolPair.run(ToolPair.qemu, ["check", paths[0]], in: pair.root).status != check.status { return "\(name) is not sound: \(check)" }
             }
         }
         return nil

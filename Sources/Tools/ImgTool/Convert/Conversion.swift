@@ -24,6 +24,8 @@ struct Conversion {
             var settings = ImageSettings()
             settings.cache = plan.sourceCache
             settings.forceShare = plan.forceShare
+            // The target may be one of the files below a source.
+            settings.toleratesWriters = false
             images.append(try await session.open(ImageArgument(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat), settings))
         }
         if let snapshot = plan.snapshot {
@@ -40,10 +42,11 @@ struct Conversion {
 
         Interruption.leaves("'\(plan.target)' is incomplete")
         defer { Interruption.leavesNothing() }
-        let made = try await makeTarget(length: source.length)
+        let cache = try CacheMode(argument: plan.targetCache, "cache option") ?? .unsafe
+        let made = try await makeTarget(length: source.length, cache)
         var settings = ImageSettings()
         settings.isReadOnly = false
-        settings.cache = plan.targetCache
+        settings.cache = cache
         settings.unmaps = true
         // O_DIRECT may have units that the disk's end lies in the middle of.
         settings.resizes = true
@@ -68,7 +71,7 @@ struct Conversion {
 
     /// Makes the target unless an existing one is to be used.
     /// - Returns: what was made.
-    private func makeTarget(length: Int) async throws(ToolFailure) -> CreateRequest? {
+    private func makeTarget(length: Int, _ cache: CacheMode) async throws(ToolFailure) -> CreateRequest? {
         guard plan.createsTarget else { return nil }
         let format = try CreateRequest.format(named: plan.targetFormat)
         do throws(BlockError) { _ = try ImageReference(protocolOf: plan.target) } catch { throw ToolFailure(nil, error) }
@@ -100,7 +103,7 @@ struct Conversion {
         }
         do throws(BlockError) {
             var creation = ImageCreation(session: session)
-            creation.cache = plan.targetCache
+            creation.cache = cache
             try await creation.create(request)
         } catch {
             throw ToolFailure("\(plan.target): error while converting \(format.name)", error)

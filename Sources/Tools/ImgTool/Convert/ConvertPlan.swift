@@ -12,7 +12,8 @@ struct ConvertPlan: Sendable {
     var forceShare = false
     var targetFormat = "raw"
     var targetIsOptions = false
-    var targetCache = CacheMode.unsafe
+    /// What `-t` says; looked at when the sources are open, as qemu-img does.
+    var targetCache: String?
     var targetOptions: [String] = []
     var backing: String?
     var backingFormat: String?
@@ -47,7 +48,7 @@ struct ConvertPlan: Sendable {
                 guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
                 targetOptions.append(value)
             case .targetCache:
-                targetCache = try CacheMode(argument: value, "cache option") ?? targetCache
+                targetCache = value
             case .backing: backing = value
             case .backingFormat: backingFormat = value
             case .noCreate: createsTarget = false

@@ -86,6 +86,7 @@ package final class ImageSession: Sendable {
             if settings.resizes { used.insert(.resize) }
         }
         shared.remove(.resize)
+        if !settings.toleratesWriters { shared.remove(.write) }
         return PermissionGrant(used: used, shared: shared)
     }
 

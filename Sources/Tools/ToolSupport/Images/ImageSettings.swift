@@ -7,6 +7,8 @@ package struct ImageSettings: Sendable, Hashable {
     package var cache = CacheMode.writeback
     /// Open although another process writes to the image; for looking only.
     package var forceShare = false
+    /// Whether others may write to the image meanwhile, where its format can live with that.
+    package var toleratesWriters = true
     /// Whether backing and data files are opened too.
     package var opensChain = true
     /// The file driver's `aio` option: threads, native, io_uring; nil for its default.
