@@ -12,8 +12,8 @@ struct QMPJob: Sendable {
     let awaitedEvent: String?
     let isCompact: Bool
     let keepsGoing: Bool
-    /// How the server's jobs are shown after the commands; `.none` does not wait for them.
-    let progress: ProgressReporter.Style
+    /// How the server's jobs are shown after the commands; nil does not wait for them.
+    let progress: ProgressReporter.Style?
     let name: String
 
     func run() async throws(ToolFailure) -> Int32 {
@@ -29,7 +29,7 @@ struct QMPJob: Sendable {
                 status = 1
                 if !keepsGoing { return status }
             }
-        } else if progress != .none {
+        } else if progress != nil {
             // Only looking.
         } else if Terminal.isInteractive, awaitedEvent == nil, !printsEvents {
             return try await QMPShell(client, context: context, name: name, isCompact: isCompact).run()
@@ -37,7 +37,7 @@ struct QMPJob: Sendable {
             status = try await performLines(client, context)
             if status != 0, !keepsGoing { return status }
         }
-        if progress != .none, try await !JobFollower(client: client, context: context, style: progress).run() { status = 1 }
+        if let progress, try await !JobFollower(client: client, context: context, style: progress).run() { status = 1 }
         if let awaitedEvent {
             while !client.eventNames.contains(awaitedEvent) {
                 guard try await client.waitForEvent() else {

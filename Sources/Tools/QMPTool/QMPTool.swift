@@ -35,8 +35,18 @@ private func run(_ invocation: ToolInvocation, _ context: CommandContext) throws
     let job = QMPJob(
         address: try address(socket), commands: try commands(parsed, operands), printsEvents: parsed.contains(.events),
         awaitedEvent: parsed.last(.wait), isCompact: parsed.contains(.compact), keepsGoing: parsed.contains(.keepGoing),
-        progress: try ProgressReporter.Style(isWanted: parsed.contains(.progress), value: parsed.last(.progress), isQuiet: false), name: context.name)
+        progress: try progressStyle(parsed), name: context.name)
     return try ToolRun.onMainContext { () throws(ToolFailure) in try await job.run() }
+}
+
+/// How jobs are to be shown; nil when nobody has asked for it.
+private func progressStyle(_ parsed: ParsedArguments<Key>) throws(ToolFailure) -> ProgressReporter.Style? {
+    guard parsed.contains(.progress) else { return nil }
+    switch parsed.last(.progress) {
+    case nil, "line"?: return .line
+    case "json"?: return .json
+    case let value?: throw ToolFailure("--progress expects 'line' or 'json' not '\(value)'")
+    }
 }
 
 private func commands(_ parsed: ParsedArguments<Key>, _ operands: [String]) throws(ToolFailure) -> [CommandWords] {
