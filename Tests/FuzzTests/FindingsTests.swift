@@ -3,7 +3,9 @@ import FuzzTargets
 import Testing
 
 /// What `Scripts/fuzz` has found once stays found: every kept input is run again, and every seed.
-@Suite("fuzz targets")
+///
+/// One at a time: the disk of the qcow2 target is one for the process, as a fuzzer has it.
+@Suite("fuzz targets", .serialized)
 struct FindingsTests {
     private static let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Findings")
 

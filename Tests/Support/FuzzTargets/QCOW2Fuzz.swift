@@ -158,7 +158,7 @@ package enum QCOW2Fuzz: FuzzTarget {
             do { try await graph.closeAll() } catch {}
         }
         if reports.count == 2, reports[0].corruptions == 0, reports[0].checkErrors == 0 {
-            precondition(reports[1].corruptions == 0 && reports[1].corruptionsFixed == 0, "a repair that called the image sound left \(reports[1])")
+            precondition(reports[1].corruptions == 0 && reports[1].corruptionsFixed == 0, "a repair that called the image sound left \(reports[1]) after \(reports[0])")
         }
     }
 }
