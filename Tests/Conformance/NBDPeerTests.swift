@@ -135,4 +135,14 @@ struct NBDPeerTests {
         try front.quit()
         try back.quit()
     }
+
+    @Test("where no server is, the error names the address and the cause in the words that users know", arguments: [
+        "nbd+unix:///disk?socket=/nowhere/nbd.sock", "nbd://localhost:1/disk", "nbd://127.0.0.1:1", "nbd://no-such-host.invalid/disk",
+    ])
+    func nobodyThere(uri: String) throws {
+        let ours = try run(Strata.binary, ["img", "info", uri])
+        let theirs = try run("qemu-img", ["info", uri])
+        #expect(ours.ending == theirs.ending)
+        #expect(ours.errorText.replacing("strata img:", with: "qemu-img:") == theirs.errorText)
+    }
 }

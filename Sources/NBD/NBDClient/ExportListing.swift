@@ -20,14 +20,7 @@ package enum ExportListing {
             let use = try objects.useTLSCredentials(credentials, forServer: false, by: "the list of exports")
             security = ClientSecurity(use: use, hostName: hostName ?? server.hostName)
         }
-        let socket: ConnectedSocket
-        do throws(BlockError) {
-            socket = try ConnectedSocket(connectingTo: address)
-        } catch {
-            // The kernel's own words are at the end.
-            let cause = error.message.split(separator: ": ").last ?? ""
-            throw BlockError(error.code, "Failed to connect to \(server): \(cause)")
-        }
+        let socket = try ConnectedSocket(connectingTo: address)
         return try await Negotiation.run(ListHandshake(usesTLS: security != nil), over: socket, security, context: context).session
     }
 }

@@ -10,9 +10,6 @@ enum ServerAddress: Sendable {
     /// A connected socket that was handed over. It serves one connection; there is no second one to be made from it.
     case descriptor(Int32)
 
-    /// Stands in front of errors of connecting, where nobody has answered yet.
-    static let connecting = "Connecting to the NBD server"
-
     init(_ address: SocketAddress) throws(BlockError) {
         if case .fd(let given) = address.branch {
             guard let number = Int32(given.str), number >= 0 else {
@@ -34,7 +31,7 @@ enum ServerAddress: Sendable {
     func connect() throws(BlockError) -> ConnectedSocket {
         switch self {
         case .host(let address, let tcp):
-            do throws(BlockError) { return try ConnectedSocket(connectingTo: address, tcp: tcp) } catch { throw error.during(Self.connecting) }
+            return try ConnectedSocket(connectingTo: address, tcp: tcp)
         case .descriptor(let number):
             let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
             guard copy >= 0 else { throw BlockError(errno: Glibc.errno, "File descriptor \(number)") }

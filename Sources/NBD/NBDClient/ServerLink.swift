@@ -37,6 +37,8 @@ final class ServerLink: Sendable {
         var losses = 0
         /// What ended it the last time.
         var lossReason = ""
+        /// Whether somebody listened when it was tried last.
+        var foundPeer = false
         /// The socket of a negotiation under way, to be shut down when it is no longer wanted.
         var negotiating: ConnectedSocket?
     }
@@ -67,8 +69,8 @@ final class ServerLink: Sendable {
             do throws(BlockError) {
                 return try await connect()
             } catch {
-                // A server that answers and says no will say it again.
-                let isFinal = [.notFound, .accessDenied, .unsupported, .invalidArgument].contains(error.code) && !error.isMissingPeer
+                // A server that answers and says no will say it again. Where nobody listens somebody may soon.
+                let isFinal = [.notFound, .accessDenied, .unsupported, .invalidArgument].contains(error.code) && state.withLock { $0.foundPeer }
                 if isFinal || MonotonicTime.now >= deadline { throw error }
             }
             await context.sleep(for: pause)
@@ -79,6 +81,7 @@ final class ServerLink: Sendable {
     /// One attempt. On the context.
     private func connect() async throws(BlockError) -> NBDClientSession {
         let address = settings.address
+        state.withLock { $0.foundPeer = false }
         let attempt = await BlockingPool.run { () -> Result<ConnectedSocket, BlockError> in
             do throws(BlockError) { return .success(try address.connect()) } catch { return .failure(error) }
         }
@@ -86,6 +89,7 @@ final class ServerLink: Sendable {
         socket.setNonBlocking(true)
         let isWanted = state.withLock { state in
             if case .closed = state.phase { return false }
+            state.foundPeer = true
             state.negotiating = socket
             return true
         }
@@ -216,11 +220,6 @@ extension ServerLink.State {
         if case .up(let connection) = phase { return connection }
         return nil
     }
-}
-
-extension BlockError {
-    /// Whether nobody listens there (yet): worth another try, unlike an answer that says no.
-    fileprivate var isMissingPeer: Bool { steps.first == ServerAddress.connecting }
 }
 
 extension Duration {

@@ -35,11 +35,11 @@ package final class ConnectedSocket: Sendable {
         Trace.socketConnectBegin(address: address.description)
         defer { Trace.socketConnectEnd(address: address.description) }
         switch address {
-        case .unix(let path): descriptor = unsafe try address.descriptor(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)), "connect to")
-        case .tcp(let host, let port): descriptor = unsafe try address.descriptor(strata_connect_tcp(host, port, settings.family.rawValue, settings.cFlags), "connect to")
+        case .unix(let path): descriptor = unsafe try address.connected(strata_connect_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH)))
+        case .tcp(let host, let port): descriptor = unsafe try address.connected(strata_connect_tcp(host, port, settings.family.rawValue, settings.cFlags))
         case .abstract(let name, let isPadded):
             let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
-            descriptor = unsafe try address.descriptor(strata_connect_unix(name, name.utf8.count, kind), "connect to")
+            descriptor = unsafe try address.connected(strata_connect_unix(name, name.utf8.count, kind))
         case .descriptor(let number):
             let isListening = strata_is_listening(number)
             if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }

@@ -26,10 +26,10 @@ package final class ListeningSocket: Sendable {
                 _ = unsafe unlink(path)
                 result = unsafe strata_listen_unix(path, path.utf8.count, Int32(STRATA_UNIX_PATH), Int32(backlog))
             }
-            descriptor = try address.descriptor(result, "listen on")
+            descriptor = try address.listening(result)
         case .abstract(let name, let isPadded):
             let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
-            descriptor = try address.descriptor(unsafe strata_listen_unix(name, name.utf8.count, kind, Int32(backlog)), "listen on")
+            descriptor = try address.listening(unsafe strata_listen_unix(name, name.utf8.count, kind, Int32(backlog)))
         case .descriptor(let number):
             let isListening = strata_is_listening(number)
             if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }
@@ -37,7 +37,7 @@ package final class ListeningSocket: Sendable {
             _ = strata_set_nonblocking(number, 1)
             descriptor = number
         case .tcp(let host, let service):
-            descriptor = try address.descriptor(Self.listen(host, service, settings, backlog, &port), "listen on")
+            descriptor = try address.listening(Self.listen(host, service, settings, backlog, &port))
         }
         self.port = Int(port)
         if case .unix(let path) = address { file = FileStamp(of: path, followsLinks: false) } else { file = nil }

@@ -52,12 +52,20 @@ extension HostAddress: CustomStringConvertible {
 }
 
 extension HostAddress {
-    /// Turns a result of the socket calls into a descriptor.
-    func descriptor(_ result: Int32, _ what: String) throws(BlockError) -> Int32 {
+    /// Turns a result of connecting into a descriptor. The words are those that users of NBD know.
+    func connected(_ result: Int32) throws(BlockError) -> Int32 {
+        let name = if case .unix(let path) = self { path } else { description }
+        return try descriptor(result, orElse: "Failed to connect to '\(name)'")
+    }
+
+    /// Turns a result of listening into a descriptor.
+    func listening(_ result: Int32) throws(BlockError) -> Int32 { try descriptor(result, orElse: "Failed to listen on \(self)") }
+
+    private func descriptor(_ result: Int32, orElse failure: String) throws(BlockError) -> Int32 {
         if result >= 0 { return result }
         if result <= -1000 + 100, let text = unsafe strata_address_error(result) {
-            throw BlockError(.invalidArgument, "Failed to \(what) \(self): \(unsafe String(cString: text))")
+            throw BlockError(.invalidArgument, "address resolution failed for \(self): \(unsafe String(cString: text))")
         }
-        throw BlockError(errno: -result, "Failed to \(what) \(self)")
+        throw BlockError(errno: -result, failure)
     }
 }
