@@ -29,6 +29,11 @@ struct JobMeterTests {
         meter.note(job("ready", 100, 100), now: 0)
         #expect(meter.waitsForUser)
         #expect(meter.line(columns: 100) == "j mirror [####################] 100.0%  ready")
+        // One that finalizes itself passes through this status.
+        meter.note(job("pending", 100, 100), now: 0.2)
+        #expect(!meter.waitsForUser)
+        meter.note(job("pending", 100, 100), now: 0.4)
+        #expect(meter.waitsForUser)
         meter.note(job("created", 0, 0), now: 1)
         #expect(!meter.waitsForUser && meter.share == 0 && meter.left == nil)
         #expect(meter.line(columns: 30).count == 29)

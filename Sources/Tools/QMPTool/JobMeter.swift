@@ -11,6 +11,8 @@ struct JobMeter: Sendable {
     /// Of the job, in units of its progress per second (bytes, for what copies); nil until two looks tell.
     private(set) var rate: Double?
     private var seen: Double?
+    /// How many looks in a row have found this status.
+    private var looks = 0
 
     /// How much a new look counts against those before: the rate follows in a few seconds and does not jump.
     private static let weight = 0.3
@@ -22,17 +24,20 @@ struct JobMeter: Sendable {
     ///   - now: seconds on a clock that does not go back.
     mutating func note(_ job: JSONValue, now: Double) {
         type = job["type"]?.string ?? ""
-        status = job["status"]?.string ?? ""
-        let (current, all) = (job["current-progress"]?.integer ?? 0, job["total-progress"]?.integer ?? 0)
+        let current = job["status"]?.string ?? ""
+        looks = current == status ? looks + 1 : 1
+        status = current
+        let (reached, all) = (job["current-progress"]?.integer ?? 0, job["total-progress"]?.integer ?? 0)
         if let seen, now > seen {
-            let moment = max(0, Double(current) - Double(done)) / (now - seen)
+            let moment = max(0, Double(reached) - Double(done)) / (now - seen)
             rate = rate.map { $0 + (moment - $0) * Self.weight } ?? moment
         }
-        (done, total, seen) = (current, all, now)
+        (done, total, seen) = (reached, all, now)
     }
 
     /// Whether nothing happens until its user does something, or it is over.
-    var waitsForUser: Bool { ["paused", "ready", "standby", "pending", "concluded", "null"].contains(status) }
+    /// A job that finalizes itself is pending for a moment only.
+    var waitsForUser: Bool { status == "pending" ? looks > 1 : ["paused", "ready", "standby", "concluded", "null"].contains(status) }
 
     /// Seconds; nil when nobody can tell.
     var left: Double? {
