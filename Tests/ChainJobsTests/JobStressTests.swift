@@ -61,6 +61,7 @@ private final class StressRun: @unchecked Sendable {  // unchecked: see above
     private var filters: [String] = []
     /// Nodes that were made writable or moved away from what they were, and how they were.
     private var reopened: [(name: String, definition: BlockdevOptions)] = []
+    private var hasReopened = false
     private var count = 0
     private var targetIsFree = true
     private(set) var complaints: [String] = []
@@ -221,6 +222,7 @@ private final class StressRun: @unchecked Sendable {  // unchecked: see above
 
     /// A backing image becomes writable for a while, or what it was before.
     private func reopen() async throws {
+        hasReopened = true
         if let (name, definition) = reopened.popLast() {
             _ = try await bench.graph.makeWritable(name, restoring: definition)
         } else if let name = pick(["base", "mid", "top"]), let old = try await bench.graph.makeWritable(name) {
@@ -254,7 +256,8 @@ private final class StressRun: @unchecked Sendable {  // unchecked: see above
             started.remove(at: index)
             let failure = one.job.state.failure
             // An image that a user makes read-only while a job is about to end makes the job fail.
-            if let failure, failure.code != .cancelled, failure.code != .readOnly, !Self.faults.contains(failure.code) { complaints.append("\(one.job.type) failed: \(failure)") }
+            let allowed = Self.faults.union(hasReopened ? [.cancelled, .readOnly, .permissionConflict] : [.cancelled])
+            if let failure, !allowed.contains(failure.code) { complaints.append("\(one.job.type) failed: \(failure)") }
             if one.job.status == .concluded { try await bench.jobs.dismiss(one.job) }
             guard [.mirror, .backup].contains(one.job.type) else { continue }
             if let expected = one.expected, failure == nil {

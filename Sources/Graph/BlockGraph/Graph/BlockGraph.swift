@@ -75,8 +75,7 @@ package actor BlockGraph {
     package func remove(nodeNamed name: String) async throws(BlockError) {
         try await change { change async throws(BlockError) in
             guard let record = change.state.nodes[name] else { throw BlockError(.notFound, "Failed to find node with node-name='\(name)'") }
-            // A job uses its nodes too, but what it does says more.
-            try change.state.checkNobodyForbids(.delete, on: name)
+            if let blocker = record.blockers.first(where: \.isToldFirst) { throw blocker.refusal(for: name) }
             let parents = record.parents.compactMap { change.state.edges[$0] }
             if let edge = parents.first(where: { if case .backend = $0.owner { true } else { false } }) {
                 throw BlockError(.permissionConflict, "Node \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))

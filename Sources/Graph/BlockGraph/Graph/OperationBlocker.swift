@@ -15,14 +15,20 @@ package struct OperationBlocker: Sendable {
     package let operations: Set<BlockedOperation>
     /// Follows `Node 'x' is busy: ` in messages.
     package let reason: String
+    /// Whoever wants to remove the node hears of this before he hears who uses it.
+    let isToldFirst: Bool
 
     private static let nextID = Atomic<ID>(1)
 
-    package init(_ operations: Set<BlockedOperation>, reason: String) {
+    package init(_ operations: Set<BlockedOperation>, reason: String, isToldFirst: Bool = false) {
         id = Self.nextID.add(1, ordering: .relaxed).oldValue
         self.operations = operations
         self.reason = reason
+        self.isToldFirst = isToldFirst
     }
+
+    /// - Parameter name: the node's.
+    func refusal(for name: String) -> BlockError { BlockError(.permissionConflict, "Node '\(name)' is busy: \(reason)") }
 }
 
 extension OperationBlocker {
@@ -36,7 +42,7 @@ extension GraphState {
     /// - Throws: `.permissionConflict` with the first reason that forbids `operation` on the node.
     package func checkNotBlocked(_ operation: BlockedOperation, on name: String) throws(BlockError) {
         guard let record = nodes[name] else { return }
-        try checkNobodyForbids(operation, on: name)
+        if let blocker = record.blockers.first(where: { $0.operations.contains(operation) }) { throw blocker.refusal(for: name) }
         // The data of a backing file shows through in the overlay, so what would change it is done through the overlay.
         guard Self.protectedWhileBacking.contains(operation) else { return }
         for id in record.parents {
@@ -45,12 +51,6 @@ extension GraphState {
                 .permissionConflict, "Node '\(name)' is busy: node is used as backing hd of '\(overlay)'",
                 hint: "Name the top of the chain, or detach '\(name)' from '\(overlay)' first.")
         }
-    }
-
-    /// The half of it that asks those who have said so.
-    func checkNobodyForbids(_ operation: BlockedOperation, on name: String) throws(BlockError) {
-        guard let blocker = nodes[name]?.blockers.first(where: { $0.operations.contains(operation) }) else { return }
-        throw BlockError(.permissionConflict, "Node '\(name)' is busy: \(blocker.reason)")
     }
 
     private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile, .jobTarget]
