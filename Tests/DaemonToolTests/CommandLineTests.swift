@@ -18,7 +18,7 @@ struct CommandLineTests {
             (["--nbd-server", "addr.type=unix,addr.path=s,tls-creds=t"], "TLS"),
             (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=0,addr.ipv4=off,addr.ipv6=off"], "Cannot disable IPv4 and IPv6 at same time"),
             (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=10,addr.to=9"], "Parameter 'to' expects the last of the ports from '10' on"),
-            (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=0,addr.numeric=on"], "Failed to listen on localhost:0: Name or service not known"),
+            (["--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=0,addr.numeric=on"], "address resolution failed for localhost:0: Name or service not known"),
             (["--chardev", "socket,path=s"], "chardev: no id specified"),
             (["--chardev", "vc,id=c"], "'vc' is not a valid char driver name"),
             (["--chardev", "socket,id=c,path=s,server=on,tn3270=on"], "Parameter 'tn3270' is not supported"),
