@@ -65,11 +65,11 @@ final class RunningDaemon {
     let process = Process()
     let monitor: MonitorClient
 
-    /// - Parameter arguments: what follows the monitor's own options.
+    /// - Parameter arguments: what stands before the monitor's own options, so that all of it is there when the monitor answers.
     init(_ arguments: [String], scratch: Scratch) throws {
         process.executableURL = URL(fileURLWithPath: strata)
         process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
-        process.arguments = ["daemon", "--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"] + arguments
+        process.arguments = ["daemon"] + arguments + ["--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"]
         process.standardInput = FileHandle.nullDevice
         try process.run()
         monitor = try MonitorClient(connectingTo: scratch.file("qmp.sock"), of: process)

@@ -3,7 +3,7 @@ public import Synchronization
 /// A strong reference that any thread may follow without a lock, and that changes only while nobody does.
 ///
 /// A `var` that holds an object costs each reader a check for exclusive access, a retain and a release: about forty instructions and two locked
-/// ones, which on the way of a request is more than the request (Docs/Decisions/0008-what-a-request-costs.md). Following this one is a load.
+/// ones, which on the way of a request is more than the request (Docs/Decisions/0009-what-a-request-costs.md). Following this one is a load.
 ///
 /// **The rule that makes it safe**: `replace` is called only while no `borrow` runs, and whoever calls it keeps the old object alive until that is certain
 /// for every thread. For what requests follow, a drained section gives both (Docs/Concurrency.md).

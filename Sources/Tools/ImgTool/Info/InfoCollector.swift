@@ -3,6 +3,7 @@ import BlockGraph
 import IOCore
 import ManagedObjects
 import QAPIRuntime
+import StorageCommands
 import StorageSchema
 import StrataBase
 import ToolSupport
@@ -52,7 +53,7 @@ struct InfoCollector {
         let description = try await node.imageDescribing?.describeImage()
         var info = ImageInfo(
             filename: filename, format: node.formatName, isProtocol: node.kind == .protocol,
-            virtualSize: node.length.roundedUp(to: ConvertSource.sectorSize), actualSize: try allocatedSize(of: node))
+            virtualSize: node.length.roundedUp(to: ConvertSource.sectorSize), actualSize: try NodeDescriber.allocatedSize(of: node))
         info.clusterSize = description?.clusterSize
         info.isEncrypted = description?.isEncrypted ?? false
         info.isDirty = description?.isDirty ?? (knowsDirtiness(node) ? false : nil)
@@ -68,17 +69,6 @@ struct InfoCollector {
             info.children.append(.init(name: child.name, info: try await Self.info(of: child.node, shownAs: names.filename(of: child.node))))
         }
         return info
-    }
-
-    /// Bytes that the node's files take on the host, without the backing file's; nil when nobody can tell.
-    private static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
-        if let file = node.driver as? FileDriver { return try file.allocatedSize }
-        if node.driver is any NullDisk { return 0 }
-        var total: Int?
-        for child in node.children where !child.role.contains(.copyOnWrite) {
-            if let size = try allocatedSize(of: child.node) { total = (total ?? 0) + size }
-        }
-        return total
     }
 
     private static func knowsDirtiness(_ node: BlockNode) -> Bool { !node.formatName.hasPrefix("null-") }

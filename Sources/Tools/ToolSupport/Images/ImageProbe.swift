@@ -33,9 +33,10 @@ extension ImageSession {
             if !file.tryRead(header.vector, at: HostOffset(0)) { try await file.read(header.vector, at: HostOffset(0)) }
             return header
         }
+        let resolved = try LegacyOptions.resolved(in: options)
         let definition: BlockdevOptions
         do throws(QMPError) {
-            definition = try BlockdevOptions(decoding: .object(LegacySizes.resolved(in: options)), mode: .keyValue)
+            definition = try BlockdevOptions(decoding: .object(resolved), mode: .keyValue)
         } catch {
             throw BlockError(.invalidArgument, Self.explain(error, options))
         }

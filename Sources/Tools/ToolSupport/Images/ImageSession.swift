@@ -24,9 +24,10 @@ package final class ImageSession: Sendable {
         let wasProbed = options["driver"] == nil
         if wasProbed { options["driver"] = .string(try await probe(options)) }
         options = try await withEncryptionFormat(options)
+        let resolved = try LegacyOptions.resolved(in: options)
         let decoded: BlockdevOptions
         do throws(QMPError) {
-            decoded = try BlockdevOptions(decoding: .object(LegacySizes.resolved(in: options)), mode: .keyValue)
+            decoded = try BlockdevOptions(decoding: .object(resolved), mode: .keyValue)
         } catch {
             throw BlockError(.invalidArgument, Self.explain(error, options))
         }
