@@ -9,8 +9,10 @@ struct OverlayNameTests {
         let folder = try TemporaryFolder()
         try FileManager.default.createDirectory(atPath: folder.path("sub"), withIntermediateDirectories: false)
         try folder.write(mixedContents(1 << 20, seed: runSeed), to: "disk.raw")
-        let daemon = try Daemon(nbd: false, in: folder)
+        let daemon = try Daemon(in: folder)
         try daemon.monitor.execute("blockdev-add", ["driver": "raw", "node-name": "n0", "file": ["driver": "file", "filename": "disk.raw"]])
+        // An overlay that nobody uses is gone again at once.
+        try daemon.monitor.execute("block-export-add", ["type": "nbd", "id": "e", "node-name": "n0"])
         for (number, name, stored) in [(1, "one.qcow2", "disk.raw"), (2, "sub/two.qcow2", folder.path("one.qcow2"))] {
             try daemon.monitor.execute(
                 "blockdev-snapshot-sync",
