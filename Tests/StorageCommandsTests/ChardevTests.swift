@@ -114,7 +114,7 @@ struct ChardevTests {
         let refusal = await run(Self.socket("c", Self.unix(absent), [("server", false)]))
         #expect(refusal["error"]?["desc"]?.string?.hasPrefix("Failed to add chardev 'c': ") == true && refusal["error"]?["desc"]?.string?.contains(absent) == true)
         let closed = await run(Self.socket("c", Self.inet("127.0.0.1", "1"), [("server", false)]))
-        #expect(closed["error"]?["desc"]?.string?.contains("127.0.0.1:1: Connection refused") == true)
+        #expect(closed["error"]?["desc"]?.string?.contains("Failed to connect to '127.0.0.1:1': Connection refused") == true)
 
         // A range of ports: the second server finds the first port taken.
         #expect(await run(Self.socket("i", Self.inet("127.0.0.1", "0"))) == ["return": [:]])
