@@ -33,7 +33,7 @@ struct CommandScript {
             let arguments = command.split(separator: " ").map { $0 == "''" ? "" : String($0) }
             let theirs = try pair.runTheirs(arguments)
             let ours = try pair.runOurs(arguments)
-            #expect(ours == theirs, "qemu-img \(command)", sourceLocation: sourceLocation)
+            #expect(Self.withoutAllocation(ours) == Self.withoutAllocation(theirs), "qemu-img \(command)", sourceLocation: sourceLocation)
         }
         func names(in directory: URL) throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() }
         #expect(try names(in: pair.ours) == names(in: pair.theirs), sourceLocation: sourceLocation)
@@ -48,5 +48,13 @@ struct CommandScript {
                 #expect(check.status == 0, "\(name): \(check)", sourceLocation: sourceLocation)
             }
         }
+    }
+
+    /// What a file takes on the disk is up to the file system, and when it decides.
+    private static func withoutAllocation(_ outcome: ToolPair.Outcome) -> ToolPair.Outcome {
+        var outcome = outcome
+        let lines = outcome.output.split(separator: "\n", omittingEmptySubsequences: false)
+        outcome.output = lines.filter { !$0.contains("disk size:") && !$0.contains("\"actual-size\":") }.joined(separator: "\n")
+        return outcome
     }
 }
