@@ -1,4 +1,5 @@
 package import BlockGraph
+import Glibc
 package import IOCore
 package import StorageSchema
 package import StrataBase
@@ -69,7 +70,9 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         self.configuration = configuration
         fileInUse = QuiescentReference(file)
         limits = Self.limits(of: file)
-        size.store(try file.status().size.roundedUp(to: Self.sector), ordering: .relaxed)
+        let length = try file.status().size
+        guard length <= BlockLimits.maximumLength else { throw BlockError(errno: EFBIG, "Could not refresh total sector count") }
+        size.store(length.roundedUp(to: Self.sector), ordering: .relaxed)
     }
 
     private static func openFile(

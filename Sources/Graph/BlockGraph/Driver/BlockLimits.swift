@@ -31,6 +31,16 @@ package struct BlockLimits: Hashable, Sendable {
         self.optimalTransfer = optimalTransfer
     }
 
+    /// No node is longer, so that a length can be rounded up to any unit there is: the largest multiple of a gibibyte.
+    package static let maximumLength = Int.max.roundedDown(to: 1 << 30)
+
+    /// - Throws: `.tooLarge` for a length in bytes that no node can have.
+    package static func check(newLength byteCount: Int) throws(BlockError) {
+        guard byteCount <= maximumLength else {
+            throw BlockError(.tooLarge, "Required too big image size, it must be not greater than \(maximumLength)")
+        }
+    }
+
     /// Refuses those who write to a disk and may not make it longer, when its last unit is not all there: it could not be written alone.
     /// - Parameter length: of the disk, in bytes.
     package func check(_ grant: PermissionGrant, length: Int) throws(BlockError) {

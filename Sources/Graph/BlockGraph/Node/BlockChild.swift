@@ -227,6 +227,7 @@ package final class BlockChild: Sendable {
             throw BlockError(.permissionConflict, "the '\(name)' edge to block node '\(node.name)' was not granted permission to resize")
         }
         guard let resizing = node.resizing else { throw BlockError(.unsupported, "Image format driver does not support resize") }
+        try BlockLimits.check(newLength: byteCount)
         Trace.bdrvResize(node: node.name, bytes: byteCount)
         defer { node.bitmaps.noteSize(node.length) }
         try await resizing.resize(to: byteCount, exact: exact, preallocation: preallocation)

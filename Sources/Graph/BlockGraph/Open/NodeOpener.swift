@@ -1,3 +1,4 @@
+import Glibc
 package import IOCore
 package import ManagedObjects
 import QAPIRuntime
@@ -149,6 +150,8 @@ package struct NodeOpener: Sendable {
         let node = BlockNode(
             name: name, driver: instance, options: final, definition: options, inheritsFrom: owner, identity: IdentifyingOptions.of(driverName, options.json))
         transaction.contents.withLock { $0.nodes.append(node) }
+        // Whatever the options, the image or the server say; the transaction closes the node.
+        guard instance.length <= BlockLimits.maximumLength else { throw BlockError(errno: EFBIG, "Could not refresh total sector count") }
         return node
     }
 

@@ -50,12 +50,14 @@ private final class CreateJob: JobDriver {
         if options.preallocation == .metadata { throw BlockError(.invalidArgument, "Unsupported preallocation mode: metadata") }
         let hint = options.extentSizeHint ?? HostFile.usualExtentHint
         guard hint <= Int(UInt32.max) else { throw BlockError(.invalidArgument, "Extent size hint is too large") }
+        try BlockLimits.check(newLength: options.size)
         _ = try await graph.withNewFile(options.filename, extentHint: hint, holder: job.holderName) { backend async throws(BlockError) in
             try await backend.resize(to: options.size.roundedUp(to: 512), preallocation: options.preallocation ?? .off)
         }
     }
 
     private func makeQCOW2(_ options: BlockdevCreateOptionsQcow2, _ job: Job) async throws(BlockError) {
+        try await mustExist(options.file)
         guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
         if options.dataFile != nil { throw BlockError(.unsupported, "blockdev-create does not make images with an external data file; 'strata img create' does") }
         try QCOW2Driver.checkCreation(options)
@@ -80,6 +82,11 @@ private final class CreateJob: JobDriver {
     private func password(_ secret: String?) throws(BlockError) -> [UInt8]? {
         guard let secret else { return nil }
         return Array(try graph.objects.password(secret).utf8)
+    }
+
+    private func mustExist(_ reference: BlockdevRef) async throws(BlockError) {
+        guard case .reference(let name) = reference, await graph.node(named: name) == nil else { return }
+        throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'")
     }
 
     private func withEmptied(_ reference: BlockdevRef, _ job: Job, _ body: @Sendable (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
