@@ -238,6 +238,40 @@ struct GraphChangeCommandTests {
         }
     }
 
+    @Test("no overlay is made over the file of the disk that it is for, whatever the file is called and although nobody locks it")
+    func overlayOverItself() async throws {
+        let scratch = try Scratch()
+        for name in ["base", "disk"] { try run("qemu-img", ["create", "-q", "-f", "qcow2", scratch.file(name), "1M"]) }
+        try run("qemu-img", ["rebase", "-u", "-b", "base", "-F", "qcow2", scratch.file("disk")])
+        try FileManager.default.createSymbolicLink(atPath: scratch.file("link"), withDestinationPath: scratch.file("disk"))
+        let before = try ["base", "disk"].map { try Data(contentsOf: URL(fileURLWithPath: scratch.file($0))) }
+        func file(_ name: String) -> JSONValue { ["driver": "file", "locking": "off", "filename": .string(scratch.file(name))] }
+        let open = Command("blockdev-add", [
+            "driver": "qcow2", "node-name": "disk", "file": file("disk"), "backing": ["driver": "qcow2", "file": file("base")],
+        ])
+        func snapshot(_ name: String) -> Command {
+            Command("blockdev-snapshot-sync", ["node-name": "disk", "snapshot-file": .string(scratch.file(name)), "snapshot-node-name": "overlay"])
+        }
+        try await Conversation.compare([
+            Command("blockdev-add", ["driver": "qcow2", "node-name": "base", "file": ["driver": "file", "filename": .string(scratch.file("base"))]]),
+            Command("blockdev-snapshot-sync", ["node-name": "base", "snapshot-file": .string(scratch.file("base")), "snapshot-node-name": "overlay"]),
+        ])
+        // QEMU looks at names only, and would write over these.
+        let fixture = try ServiceFixture()
+        #expect(await fixture.failure(open.name, open.arguments) == nil)
+        for name in ["disk", "link", "base"] {
+            let command = snapshot(name)
+            #expect(await fixture.failure(command.name, command.arguments)?.hasPrefix("Error: Trying to create an image with the same filename as the backing file") == true)
+        }
+        for (command, more) in [("drive-mirror", "m"), ("drive-backup", "b")] {
+            let refusal = await fixture.failure(
+                command, ["job-id": .string(more), "device": "disk", "target": .string(scratch.file("link")), "sync": "full", "format": "qcow2"])
+            #expect(refusal?.hasPrefix("Error: Trying to create an image with the same filename as the backing file") == true, "\(command)")
+        }
+        try await fixture.stop()
+        #expect(try ["base", "disk"].map { try Data(contentsOf: URL(fileURLWithPath: scratch.file($0))) } == before)
+    }
+
     @Test("a write threshold is reported once, by the write that crosses it, and can be set again")
     func threshold() async throws {
         let scratch = try Scratch()

@@ -27,7 +27,7 @@ extension StorageService {
         try NodeNames.check(overlayName)
 
         let file = arguments.snapshotFile
-        let image = NewImage(graph: graph, path: file, format: driver, size: node.length)
+        let image = NewImage(graph: graph, path: file, format: driver, source: node)
         let isNew = arguments.mode == .existing ? false : try await image.create(over: node)
         let options = BlockdevOptions(
             .qcow2(BlockdevOptionsQcow2(file: .definition(.hostFile(file)), backing: .null)), nodeName: overlayName,

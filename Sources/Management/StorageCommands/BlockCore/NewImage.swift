@@ -10,16 +10,19 @@ struct NewImage {
     /// The file. What it holds is lost.
     let path: String
     let format: BlockdevDriver
+    /// What the image is made for: it gets its size, and must not be made over it.
+    let source: BlockNode
     /// Bytes.
-    let size: Int
+    private var size: Int { source.length }
     /// The same in whole sectors, which qcow2 wants.
     private var sectorSize: Int { size.roundedUp(to: 512) }
 
     /// Makes the image. A file that had to be made for this is gone again when that fails.
     /// - Parameter backing: whose image the new one names as its backing file; nil for none.
     /// - Returns: whether the file had to be made.
-    /// - Throws: `.unsupported` for formats that cannot be made, or not with a backing file.
+    /// - Throws: `.unsupported` for formats that cannot be made, or not with a backing file; `.invalidArgument` when the file holds some of the source.
     func create(over backing: BlockNode?) async throws(BlockError) -> Bool {
+        try await refuseToOverwriteSource()
         let fill: (BlockBackend) async throws(BlockError) -> Void
         switch format {
         case .raw, .file, .hostDevice:
@@ -31,6 +34,18 @@ struct NewImage {
         default: throw BlockError(.unsupported, "Format driver '\(format.rawValue)' does not support image creation")
         }
         return try await graph.withNewFile(path, holder: "the new image '\(path)'", fill)
+    }
+
+    /// Locks would see to it as well, but users can turn them off.
+    private func refuseToOverwriteSource() async throws(BlockError) {
+        guard let file = HostFile.identity(ofFileNamed: path) else { return }
+        let state = await graph.snapshot
+        for name in state.topologicalOrder(from: [source.name]) {
+            guard let node = state.nodes[name]?.node, node.kind == .protocol, let used = node.filename, HostFile.identity(ofFileNamed: used) == file else { continue }
+            throw BlockError(
+                .invalidArgument, "Error: Trying to create an image with the same filename as the backing file",
+                hint: "'\(path)' holds data of node '\(source.name)'.")
+        }
     }
 
     static func takesNoBacking(_ format: String) -> BlockError {

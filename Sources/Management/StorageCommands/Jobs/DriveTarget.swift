@@ -80,7 +80,7 @@ struct DriveTarget: Sendable {
                 .unsupported, "Protocol driver '\(keeper)' does not support creating new images, so an existing image must be selected as the target",
                 hint: "Make the image where it is, and use mode=existing.")
         }
-        return (path, try await NewImage(graph: graph, path: path, format: format, size: source.length).create(over: backing))
+        return (path, try await NewImage(graph: graph, path: path, format: format, source: source).create(over: backing))
     }
 
     private static func probe(_ name: String, in graph: BlockGraph) async throws(BlockError) -> String {
