@@ -60,6 +60,27 @@ struct PreallocateTests {
         }
     }
 
+    @Test("a reservation that cannot be given back is still no part of the disk, and goes when that works again")
+    func failedReturn() async throws {
+        try await FilterBench.run { bench in
+            let disk = SimulatedDisk(byteCount: 512)
+            defer { disk.retire() }
+            let filter = BlockdevOptionsPreallocate(file: .definition(disk.options()), preallocAlign: 65536, preallocSize: 0)
+            try await bench.graph.add(BlockdevOptions(.preallocate(filter), nodeName: "p"))
+            let backend = try await bench.writer(on: "p", [.consistentRead, .write, .resize])
+            try await backend.writeArray([UInt8](repeating: 3, count: 1024), at: 512)
+            disk.fail(.init([.resize]))
+            // The change is refused and nothing has changed.
+            #expect(try await failure { try await bench.graph.setGrant(PermissionGrant(used: .consistentRead, shared: .all), of: backend) } != nil)
+            #expect(backend.length == 1536 && disk.contents.count == 65536)
+            disk.clearFaults()
+            try await backend.writeArray([UInt8](repeating: 4, count: 512), at: 1536)
+            #expect(backend.length == 2048)
+            await bench.graph.release(backend)
+            #expect(disk.contents.count == 2048)
+        }
+    }
+
     @Test("zeroes beyond the end of the data come from the reservation")
     func zeroes() async throws {
         try await FilterBench.run { bench in

@@ -229,12 +229,9 @@ package final class PreallocateDriver: FilterDriver {
     /// Cuts off what is reserved and was not written to.
     private func giveBack() async throws(BlockError) {
         try await reserving.withLock { () async throws(BlockError) in
-            let end = state.withLock { state in
-                defer { state = State() }
-                return state.dataEnd
-            }
-            guard let end, end < file.length, file.permissions.contains(.resize) else { return }
-            try await file.resize(to: end)
+            if let end = state.withLock({ $0.dataEnd }), end < file.length, file.permissions.contains(.resize) { try await file.resize(to: end) }
+            // Only now: as long as the reservation is there, we alone know where the data end.
+            state.withLock { $0 = State() }
         }
     }
 }
