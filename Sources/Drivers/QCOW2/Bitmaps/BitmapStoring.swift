@@ -70,7 +70,10 @@ extension QCOW2Driver {
         // From here on the next write marks them again first.
         state.withLock { $0.mustMarkBitmaps = true }
         let inconsistent = bitmapStore.inconsistentNames
-        for index in next.directory.indices where !inconsistent.contains(next.directory[index].name) { next.directory[index].flags.remove(.inUse) }
+        // QEMU opens no image in which a bitmap of a disk without bytes is not in use: no length of its table would be right.
+        if length > 0 {
+            for index in next.directory.indices where !inconsistent.contains(next.directory[index].name) { next.directory[index].flags.remove(.inUse) }
+        }
         let directory = next.directory
         bitmapStore.content.withLock { $0.directory = directory }
         if directory.isEmpty { return }
