@@ -1,3 +1,4 @@
+import IOCore
 import JobCore
 import StorageSchema
 import StrataBase
@@ -26,6 +27,39 @@ struct JobTransactionTests {
         let firstEnd = try #require(told.firstIndex { $0.hasSuffix("BLOCK_JOB_COMPLETED") })
         #expect(lastPending < firstEnd)
         for work in works { #expect(work.called.suffix(3) == ["prepare", "commit", "clean"]) }
+        try await fixture.stop()
+    }
+
+    @Test("a job that is being made when all are ended is given up, and the end waits for that")
+    func madeAtTheEnd() async throws {
+        let fixture = try JobFixture()
+        let work = Puppet()
+        let isMaking = AsyncCondition(false), mayGoOn = AsyncCondition(false), hasEnded = AsyncCondition(false)
+        let making = Task { () async -> BlockError? in
+            do throws(BlockError) {
+                _ = try await fixture.registry.start(JobSettings(id: "late", type: .backup)) { _ in
+                    isMaking.update { $0 = true }
+                    await mayGoOn.wait { $0 ? () : nil }
+                    return work
+                }
+                return nil
+            } catch { return error }
+        }
+        await isMaking.wait { $0 ? () : nil }
+        let ending = Task {
+            await fixture.registry.cancelAll()
+            hasEnded.update { $0 = true }
+        }
+        // A command to the registry that comes behind the end has its turn only when the end has begun to wait.
+        while await !fixture.registry.isEnding {}
+        #expect(!hasEnded.withLock { $0 })
+        mayGoOn.update { $0 = true }
+        #expect(await making.value?.message == "The storage daemon is shutting down")
+        await ending.value
+        #expect(work.called == ["abort", "clean"])
+        #expect(await fixture.registry.infos.isEmpty)
+        let refusal = await #expect(throws: BlockError.self) { try await fixture.start("later", Puppet()) }
+        #expect(refusal?.code == .cancelled)
         try await fixture.stop()
     }
 

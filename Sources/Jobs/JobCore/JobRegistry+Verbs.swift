@@ -94,12 +94,14 @@ extension JobRegistry {
         forget(job)
     }
 
-    /// Ends all jobs, the newest first, and forgets them. Nothing new may be started meanwhile.
+    /// Ends all jobs, the newest first, and forgets them. No job can be made any more; those that are being made are given up.
     package func cancelAll() async {
+        isEnding = true
         while let job = jobs.last {
             await endEarly(job, isForced: true)
             await job.waitUntilConcluded()
             if job.status == .concluded { forget(job) }
         }
+        await making.waitUntilIdle()
     }
 }

@@ -14,6 +14,10 @@ package actor JobRegistry: ContextActor {
     private(set) var jobs: [Job] = []
     /// Ids of jobs that are being made.
     private var reserved: Set<String> = []
+    /// How many jobs are being made.
+    let making = InFlightCounter()
+    /// Everything is being ended: a job that comes into being now would be overlooked.
+    package internal(set) var isEnding = false
 
     /// - Parameter onEvent: told of events, on any thread.
     package init(graph: BlockGraph, onEvent: @escaping @Sendable (any QAPIEvent) -> Void = { _ in }) {
@@ -43,16 +47,30 @@ package actor JobRegistry: ContextActor {
         if reserved.contains(settings.id) || jobs.contains(where: { $0.id == settings.id }) {
             throw BlockError(.alreadyExists, "Job ID '\(settings.id)' already in use")
         }
+        try refuseAtTheEnd()
         if settings.speed < 0 { throw BlockError(.invalidArgument, "Parameter 'speed' expects a non-negative value") }
         reserved.insert(settings.id)
-        defer { reserved.remove(settings.id) }
+        making.enter()
+        defer {
+            reserved.remove(settings.id)
+            making.leave()
+        }
         let job = Job(settings, context: context, transaction: transaction, send: send)
         let driver = try await make(job)
+        do throws(BlockError) { try refuseAtTheEnd() } catch {
+            await driver.abort(job)
+            await driver.clean(job)
+            throw error
+        }
         job.work.withLock { $0 = driver }
         jobs.append(job)
         transaction.jobs.append(job)
         job.move(to: .created)
         return job
+    }
+
+    private func refuseAtTheEnd() throws(BlockError) {
+        if isEnding { throw BlockError(.cancelled, "The storage daemon is shutting down") }
     }
 
     /// Lets a job begin that was created. One that was cancelled meanwhile, or whose transaction has failed before its turn came, ends at its first
