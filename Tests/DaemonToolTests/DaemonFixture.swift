@@ -84,6 +84,29 @@ final class RunningDaemon {
 
 struct Complaint: Error, CustomStringConvertible { let description: String }
 
+/// Speaks before it is greeted.
+struct EarlyClient {
+    private let socket: ConnectedSocket
+
+    init(connectingTo path: String, of process: Process) throws { socket = try MonitorClient.connect(to: .unix(path: path), of: process) }
+
+    func send(_ text: String) throws {
+        guard case .bytes(text.utf8.count) = socket.send(Array(text.utf8), from: 0) else { throw Complaint(description: "cannot send") }
+    }
+
+    /// All that comes until the other side hangs up.
+    func everything() throws -> String {
+        var bytes: [UInt8] = []
+        while true {
+            var descriptor = pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&descriptor, 1, 60_000) > 0 else { throw Complaint(description: "the monitor is silent") }
+            let (outcome, chunk) = socket.receive(atMost: 1 << 16)
+            guard case .bytes = outcome else { return String(decoding: bytes, as: UTF8.self) }
+            bytes += chunk
+        }
+    }
+}
+
 /// A blocking QMP client.
 final class MonitorClient {
     private let socket: ConnectedSocket
@@ -93,7 +116,10 @@ final class MonitorClient {
     /// Connects as soon as somebody listens, and negotiates.
     convenience init(connectingTo path: String, of process: Process) throws { try self.init(connectingTo: .unix(path: path), of: process) }
 
-    convenience init(connectingTo address: HostAddress, of process: Process) throws {
+    convenience init(connectingTo address: HostAddress, of process: Process) throws { try self.init(try Self.connect(to: address, of: process)) }
+
+    /// Connects as soon as somebody listens.
+    static func connect(to address: HostAddress, of process: Process) throws -> ConnectedSocket {
         let deadline = ContinuousClock.now + .seconds(20)
         var connected: ConnectedSocket?
         while connected == nil {
@@ -102,7 +128,7 @@ final class MonitorClient {
             if connected == nil { sched_yield() }
         }
         guard let connected else { throw Complaint(description: "not connected") }
-        try self.init(connected)
+        return connected
     }
 
     /// Negotiates on a connection.

@@ -98,6 +98,27 @@ struct DaemonLifeTests {
         #expect(try scratch.read("disk.img").count == 1 << 20)
     }
 
+    @Test("a client who comes early is answered when all of the command line is carried out")
+    func earlyClient() throws {
+        let scratch = try Self.scratchWithDisk()
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: strata)
+        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
+        process.arguments = [
+            "daemon", "--chardev", "socket,id=c,path=qmp.sock,server=on,wait=off", "--monitor", "c",
+            "--blockdev", "driver=nbd,node-name=n,server.type=unix,server.path=peer.sock,open-timeout=60", "--blockdev", "driver=null-co,node-name=last",
+        ]
+        try process.run()
+        // What the daemon needs comes only when the client has asked.
+        let client = try EarlyClient(connectingTo: scratch.file("qmp.sock"), of: process)
+        try client.send(#"{"execute": "qmp_capabilities"} {"execute": "query-named-block-nodes", "arguments": {"flat": true}} {"execute": "quit"}"#)
+        #expect(try run("/usr/bin/qemu-nbd", ["--fork", "-f", "raw", "-k", scratch.file("peer.sock"), scratch.file("disk.img")]).status == 0)
+        let answers = try client.everything()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0)
+        #expect(answers.contains("\"QMP\"") && answers.contains("\"node-name\": \"last\""), "\(answers)")
+    }
+
     @Test("with wait=on the options that follow wait for the first client, who is then served")
     func waitsForClient() throws {
         let scratch = try Self.scratchWithDisk()

@@ -15,6 +15,8 @@ final class DaemonRun {
     private let service: StorageService
     private let monitors: QMPServer
     private var pidFile: PidFile?
+    /// Monitors that the command line asks for. Their clients are served when all of it is carried out, so that nobody sees or changes half of it.
+    private var promised: [(options: MonitorOptions, source: String)] = []
 
     init(_ plan: DaemonPlan, on context: IOContext, background: Daemonization?) {
         self.plan = plan
@@ -32,7 +34,10 @@ final class DaemonRun {
         try watchSignals()
         do throws(ToolFailure) {
             for step in plan.steps {
-                do throws(QMPError) { try await perform(step.action) } catch { throw ToolFailure("\(step.source): \(error.message)") }
+                do throws(QMPError) { try await perform(step) } catch { throw ToolFailure("\(step.source): \(error.message)") }
+            }
+            for (options, source) in promised {
+                do throws(BlockError) { try serve(options) } catch { throw ToolFailure("\(source): \(error.message)") }
             }
             // Members of sets are duplicates; what they were made of is not needed any more.
             for case .addDescriptor(let passed) in plan.steps.map(\.action) { OwnedDescriptor.closeInherited(passed.descriptor) }
@@ -59,28 +64,32 @@ final class DaemonRun {
         }
     }
 
-    private func perform(_ action: DaemonPlan.Action) async throws(QMPError) {
+    private func perform(_ step: DaemonPlan.Step) async throws(QMPError) {
         do {
-            switch action {
+            switch step.action {
             case .addDescriptor(let passed): try service.addInherited(descriptor: passed.descriptor, toSet: passed.set, opaque: passed.opaque)
             case .addNode(let options): try await service.blockdevAdd(options)
             case .addExport(let options): try await service.blockExportAdd(options)
             case .startNBDServer(let options): try await service.startNBDServer(options)
             case .addObject(let options): try await service.objectAdd(options)
             case .addChardev(let options): try await service.addChardev(options.id, options.backend)
-            case .addMonitor(let options): try addMonitor(options)
+            case .addMonitor(let options):
+                _ = try chardev(of: options)
+                promised.append((options, step.source))
             }
         } catch {
             throw QMPError(error)
         }
     }
 
-    private func addMonitor(_ options: MonitorOptions) throws(BlockError) {
+    private func chardev(of options: MonitorOptions) throws(BlockError) -> any CharacterDevice {
         guard let chardev = service.chardevs.find(options.chardev) else {
             throw BlockError(.notFound, "chardev \"\(options.chardev)\" not found")
         }
-        try monitors.serve(on: chardev, pretty: options.pretty ?? false)
+        return chardev
     }
+
+    private func serve(_ options: MonitorOptions) throws(BlockError) { try monitors.serve(on: try chardev(of: options), pretty: options.pretty ?? false) }
 
     private func writePIDFile() throws(ToolFailure) {
         guard let path = plan.pidFile else { return }
