@@ -80,6 +80,45 @@ struct JobsAgainstQEMUTests {
         }
     }
 
+    @Test("an image that a snapshot has made read-only is read-only again after a stream or a commit", arguments: ["block-stream", "block-commit"])
+    func afterSnapshots(command: String) throws {
+        try compare(["base"], images: ["base"]) { stage in
+            for number in 1...2 {
+                try stage.must(
+                    "blockdev-snapshot-sync",
+                    ["node-name": number == 1 ? "base" : "s1", "snapshot-file": .string("s\(number).qcow2"), "snapshot-node-name": .string("s\(number)")])
+            }
+            let isStream = command == "block-stream"
+            try stage.run(command, job(isStream ? ["device": "s1"] : ["device": "s2", "top-node": "s1", "base-node": "base"]))
+            try stage.wait(for: "j null")
+            try stage.noteGraph()
+        }
+    }
+
+    @Test("zeroes of an overlay hide its base in the copy too, which was opened without the base that it names", arguments: [
+        ("blockdev-mirror", "top"), ("blockdev-mirror", "full"), ("blockdev-backup", "top"), ("blockdev-backup", "full"),
+    ])
+    func zeroesOverBase(command: String, sync: String) throws {
+        let folder = try TemporaryFolder()
+        try ChainImages.make(in: folder, ["base", "top"])
+        // What the base has here the overlay's guest has zeroed.
+        try QEMU.io("top.qcow2", ["write -z 256k 512k", "discard 3584k 128k"], in: folder)
+        try QEMU.img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "copy.qcow2", in: folder)
+        let stage = try JobStage(nil, in: folder)
+        try stage.openChain(["base", "top"])
+        try stage.must(
+            "blockdev-add",
+            ["driver": "qcow2", "node-name": "copy", "backing": nil, "file": ["driver": "file", "filename": "copy.qcow2"]])
+        try stage.must(command, job(["device": "top", "target": "copy", "sync": .string(sync)]))
+        if command == "blockdev-mirror" {
+            try stage.wait(for: "j ready")
+            try stage.must("block-job-cancel", ["device": "j"])
+        }
+        try stage.wait(for: "j null")
+        try stage.daemon.quit()
+        try QEMU.img("compare", "-f", "qcow2", "-F", "qcow2", "top.qcow2", "copy.qcow2", in: folder)
+    }
+
     @Test("two streams in one chain where each has its part")
     func twoStreams() throws {
         let names = ["a", "b", "c", "d", "e"]

@@ -57,6 +57,33 @@ struct ConcurrencyTests {
         }
     }
 
+    @Test("a discard of much of a large disk lets others on the thread have their turns, although it waits for nothing")
+    func longDiscard() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "2G"])
+        let turns = try await onContext { context in
+            try await withImage(imageOptions(path), context) { disk in
+                let range = GuestRange(GuestOffset(0), byteCount: 1 << 30)
+                // What has to be written before the first change is written.
+                try await disk.discard(range)
+                let isOver = AsyncCondition(false)
+                let others = Task(executorPreference: context) {
+                    var turns = 0
+                    while !isOver.withLock({ $0 }) {
+                        turns += 1
+                        await Task.yield()
+                    }
+                    return turns
+                }
+                try await disk.discard(range)
+                isOver.update { $0 = true }
+                return await others.value
+            }
+        }
+        #expect(turns > 100)
+    }
+
     @Test("more parts of the mapping are read at once than the cache has room for", .timeLimit(.minutes(2)))
     func manyLoads() async throws {
         let scratch = try Scratch()

@@ -105,6 +105,7 @@ package final class BackupJob: JobDriver {
         plan.settings.usesCopyRange = options.usesCopyRange && !options.compresses
         plan.settings.compressionUnit = options.compresses ? target.compressionUnit : nil
         plan.settings.discardsSource = options.discardsSource
+        plan.settings.targetGetsBacking = options.sync != .full
         plan.copied = { [progress = job.progress] count in progress.add(count) }
         filter.configure(plan)
     }

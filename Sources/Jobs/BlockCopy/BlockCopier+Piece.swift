@@ -148,14 +148,21 @@ extension BlockCopier {
                 // A target that is too short says so itself.
                 guard position < inside else { return try await zero(position..<range.upperBound) }
                 let rest = GuestRange(GuestOffset(position), byteCount: inside - position)
-                let (status, _, _) = try await target.node.chainStatus(of: rest)
+                let (status, _, node) = try await target.node.chainStatus(of: rest)
                 let end = position + status.byteCount
-                if !status.flags.contains(.zero) { try await zero(position..<end) }
+                if !staysZero(status, node) { try await zero(position..<end) }
                 position = end
             }
         } catch {
             throw CopyFailure(error.during("error while writing at byte \(range.lowerBound)"), range, isRead: false)
         }
+    }
+
+    /// Whether what reads as zero does so for good. An image that was opened without the backing file that it names, or gets one later, shows that
+    /// file wherever it has nothing of its own.
+    private func staysZero(_ status: BlockStatus, _ node: BlockNode) -> Bool {
+        guard status.flags.contains(.zero) else { return false }
+        return status.flags.contains(.allocated) || (!settings.targetGetsBacking && node.imageDescribing?.backingName == nil)
     }
 
     private func zero(_ range: Range<Int>) async throws(BlockError) {

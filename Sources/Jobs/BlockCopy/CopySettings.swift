@@ -12,6 +12,8 @@ package struct CopySettings: Sendable {
     package var targetIsZero = false
     /// Whether to look, before zeroes are written, where the target has them already.
     package var asksTarget = false
+    /// Whether the target is going to stand on something else: where it has nothing of its own it need not go on reading as zero.
+    package var targetGetsBacking = false
     /// Whether pieces are written in their order. Only for work that never comes back, because nobody waits longer than that.
     package var isOrdered = false
     /// Whether what is still to be copied stays as it is, so that what was found about one piece holds for the next.

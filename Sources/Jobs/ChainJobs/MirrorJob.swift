@@ -106,6 +106,7 @@ package final class MirrorJob: JobDriver {
         let work = MirrorWork(dirty, filter.driver.locks, pieceSize: Self.pieceSize)
         var settings = CopySettings()
         settings.asksTarget = true
+        settings.targetGetsBacking = options.sync != .full && !options.isCommit
         settings.zeroFlags = options.unmaps ? .mayUnmap : []
         if let limit = options.bufferSize {
             settings.pieceSize = min(settings.pieceSize, max(limit, Self.smallestBuffer))

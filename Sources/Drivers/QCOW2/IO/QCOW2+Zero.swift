@@ -98,7 +98,7 @@ extension QCOW2Driver: ZeroWriting {
             how = flags.contains(.mayUnmap) ? .zeroAndFree : .zero
         } else {
             // Version 2 has no zero flag: only without a backing file does "not allocated" mean zero.
-            if bytesInBacking(at: range.start, range.byteCount) > 0 { return .unsupported }
+            if lacksNamedBacking || bytesInBacking(at: range.start, range.byteCount) > 0 { return .unsupported }
             how = .forget
         }
         let unit = geometry.subclusterSize
@@ -115,12 +115,20 @@ extension QCOW2Driver: ZeroWriting {
         return .done
     }
 
+    /// The image was opened without the backing file that it names. What is not allocated reads as zeroes now, and not when that file is there again: zeroes
+    /// that somebody writes have to be in the image.
+    private var lacksNamedBacking: Bool { backing == nil && backingName != nil }
+
     /// Changes the mapping of whole subclusters.
     /// - Parameter writingData: whether parts of a compressed cluster are overwritten with zeroes; otherwise they stay.
     func unmap(from start: GuestOffset, to end: GuestOffset, _ how: Unmapping, writingData: Bool = false) async throws(BlockError) {
         var position = start
-        let visible = backing?.length ?? 0
+        var rounds = 0
+        let visible = writingData && lacksNamedBacking ? .max : backing?.length ?? 0
         while position < end {
+            // A disk of terabytes takes long, and where nothing has to be read or written nothing here waits: others want their turns.
+            rounds += 1
+            if rounds.isMultiple(of: 64) { await Task.yield() }
             let here = position
             let clusterEnd = (here + 1).roundedUp(to: geometry.clusterSize)
             if !here.isAligned(to: geometry.clusterSize) || end < clusterEnd {
@@ -192,7 +200,7 @@ extension QCOW2Driver: ZeroWriting {
             let isZero: Bool
             switch extent.kind {
             case .zero, .zeroAllocated: isZero = true
-            case .unallocated, .reserved: isZero = bytesInBacking(at: position, count) == 0
+            case .unallocated, .reserved: isZero = !lacksNamedBacking && bytesInBacking(at: position, count) == 0
             case .normal, .compressed: isZero = false
             }
             if !isZero { try await write(buffer.vector(at: 0, byteCount: count), at: position, flags: []) }
