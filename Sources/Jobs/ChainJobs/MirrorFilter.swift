@@ -65,7 +65,9 @@ final class MirrorFilter: FilterDriver {
             return grant
         }
         if isStopped { return .none }
-        if isCommit { return PermissionGrant(used: [.write, .resize], shared: [.consistentRead, .write, .writeUnchanged]) }
+        // A base that is long enough need not grow: somebody may rely on its size.
+        let used: BlockPermissions = target.length < file.length ? [.write, .resize] : .write
+        if isCommit { return PermissionGrant(used: used, shared: [.consistentRead, .write, .writeUnchanged]) }
         // Who does not tolerate that the target's data changes does not tolerate that its backing file is written to.
         return PermissionGrant(used: .write, shared: targetStandsOnSource ? [.write, .writeUnchanged] : .writeUnchanged)
     }

@@ -34,7 +34,7 @@ struct QCOW2OpenOptions: Hashable, Sendable {
         for (name, value) in [
             ("cache-size", options.cacheSize), ("l2-cache-size", options.l2CacheSize), ("refcount-cache-size", options.refcountCacheSize),
         ] {
-            if let value, value < 0 { throw BlockError(.invalidArgument, "\(name) may not be negative") }
+            if let value, value < 0 { throw BlockError(.invalidArgument, "Value '\(value)' is out of range for parameter '\(name)'") }
         }
         let leastRefcountBytes = max(4 * geometry.clusterSize, 256 << 10)
         var l2Bytes = options.l2CacheSize

@@ -68,9 +68,13 @@ extension BlockGraph {
     /// Changes the size of a node (block_resize).
     /// - Throws: `.permissionConflict` when somebody relies on the size, what the driver says.
     package func resize(_ name: String, to byteCount: Int) async throws(BlockError) {
-        try state.checkNotBlocked(.resize, on: name)
-        if let node = state.nodes[name]?.node, node.isReadOnly { throw node.readOnlyError }
-        let backend = try await makeBackend(named: "block_resize", on: name, PermissionGrant(used: .resize, shared: .all))
+        // Looked at in the change that takes hold of the node: whoever forbids it comes before or finds it in use.
+        let backend = try await change { change throws(BlockError) -> BlockBackend in
+            guard let node = change.state.nodes[name]?.node else { throw BlockError(.notFound, "Cannot find device='' nor node-name='\(name)'") }
+            try change.state.checkNotBlocked(.resize, on: name)
+            if node.isReadOnly { throw node.readOnlyError }
+            return change.makeBackend(named: "block_resize", on: node, PermissionGrant(used: .resize, shared: .all))
+        }
         let outcome: Result<Void, BlockError>
         do throws(BlockError) {
             let drain = await beginDrain(of: [name])

@@ -23,6 +23,7 @@ extension GraphChange {
     /// - Throws: `.unsupported`, `.invalidArgument` when the overlay has a backing file already or lies below the node.
     package func append(_ overlay: String, onTopOf node: String) throws(BlockError) {
         let top = try record(overlay)
+        if top.node.kind == .filter { throw BlockError(.invalidArgument, "Filters cannot be used as overlays") }
         guard type(of: top.node.driver).supportsBacking else { throw BlockError(.unsupported, "The overlay does not support backing images") }
         try attach(node, to: overlay, as: "backing", role: .copyOnWrite)
         try replace(node, with: overlay)

@@ -53,6 +53,8 @@ package struct GraphState: Sendable {
     private(set) var disturbed: Set<String> = []
     /// Nodes whose options change, so that their drivers get ready anew whatever is wanted of them.
     private(set) var reconfigured: Set<String> = []
+    /// Nodes that have come with this copy.
+    private(set) var added: Set<String> = []
 
     // MARK: Building
 
@@ -61,6 +63,7 @@ package struct GraphState: Sendable {
         nodes[node.name] = NodeRecord(node: node, options: node.options, isMonitorOwned: isMonitorOwned)
         order.append(node.name)
         touched.insert(node.name)
+        added.insert(node.name)
     }
 
     /// Adds an edge to `child.node`. The edges of a new node, or a new backend, disturb nobody; those of a node that is in use do
@@ -127,6 +130,7 @@ package struct GraphState: Sendable {
     /// Called when this has become the state: the next copy has changed nothing yet.
     mutating func settle() {
         touched = []
+        added = []
         reconfigured = []
         disturbed = []
     }

@@ -50,7 +50,7 @@ package struct NodeDescription: Sendable {
         } else if kind == .format, identity.isEmpty, !isOverridden {
             exactName = primary?.description.protocolName
         } else {
-            exactName = nil
+            exactName = Self.transparentName(driver, parts)
         }
         depth = 1 + (parts.map(\.description.depth).max() ?? 0)
         options = depth > Self.deepest ? JSONObject(["driver": .string(driver)]) : Self.options(driver, identity, parts, isOverridden)
@@ -77,10 +77,15 @@ package struct NodeDescription: Sendable {
         return options
     }
 
+    /// Filters that are called as what they are put over.
+    private static func transparentName(_ driver: String, _ parts: [Part]) -> String? {
+        let children = ["commit_top": "backing", "mirror_top": "backing", "copy-before-write": "file"]
+        return parts.first { $0.child.name == children[driver] }?.description.filename
+    }
+
     private static func protocolName(_ driver: String, _ identity: JSONObject, _ parts: [Part]) -> String? {
         func name(_ child: String) -> String? { parts.first { $0.child.name == child }?.description.exactName }
         switch driver {
-        // What a job puts over a node is called as the node is.
         case "commit_top", "mirror_top": return name("backing")
         case "file", "host_device": return identity["filename"]?.string
         case "null-co", "null-aio": return identity.isEmpty ? "\(driver)://" : nil

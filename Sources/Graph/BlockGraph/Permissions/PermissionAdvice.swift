@@ -1,6 +1,14 @@
 /// What a person can do about a conflict: one sentence for the hint of the error. The message itself is QEMU's, word for word.
 enum PermissionAdvice {
-    static func hint(_ conflict: BlockPermissions, user: GraphState.EdgeRecord, refuser: GraphState.EdgeRecord) -> String {
+    /// - Parameter newNodes: those that are refused; whoever conflicts with one of them was there before.
+    static func hint(_ conflict: BlockPermissions, user: GraphState.EdgeRecord, refuser: GraphState.EdgeRecord, newNodes: Set<String>) -> String {
+        if case .node(let new) = refuser.owner, newNodes.contains(new) {
+            switch user.owner {
+            case .node(let old) where !newNodes.contains(old): return "Node '\(old)' was there first: use it in place of '\(new)', or delete it first."
+            case .backend(let backend): return "For node '\(new)' to be added: remove \(backend.name) first."
+            case .node: break
+            }
+        }
         let wish = conflict == .resize ? "change the size" : conflict.contains(.write) ? "write" : "read"
         let way =
             switch refuser.owner {

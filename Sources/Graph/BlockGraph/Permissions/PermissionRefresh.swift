@@ -62,6 +62,6 @@ extension GraphState {
         throw BlockError(
             .permissionConflict,
             "Permission conflict on node '\(name)': permissions '\(conflict)' are both required by \(describe(user)) and unshared by \(describe(refuser))",
-            hint: PermissionAdvice.hint(conflict, user: user, refuser: refuser))
+            hint: PermissionAdvice.hint(conflict, user: user, refuser: refuser, newNodes: added))
     }
 }

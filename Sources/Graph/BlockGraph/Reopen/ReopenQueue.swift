@@ -61,7 +61,8 @@ final class ReopenQueue {
     }
 
     /// One node takes other options, and what inherits from it follows. What it inherits itself stays.
-    func fill(_ name: String, _ definition: BlockdevOptions) throws(BlockError) {
+    /// - Parameter isReadOnly: whatever the definition says; nil goes by the definition.
+    func fill(_ name: String, _ definition: BlockdevOptions, isReadOnly: Bool? = nil) throws(BlockError) {
         let node = try change.record(name).node
         var (parent, role) = (NodeOptions?.none, ChildRole())
         if let owner = node.inheritsFrom, let above = change.state.nodes[owner],
@@ -69,12 +70,12 @@ final class ReopenQueue {
         {
             (parent, role) = (above.options, edge.child.role)
         }
-        try add(node, definition, inheriting: parent, role: role, keepsWhatIsNotSaid: true)
+        try add(node, definition, inheriting: parent, role: role, keepsWhatIsNotSaid: true, isReadOnly: isReadOnly)
     }
 
     /// - Parameter keepsWhatIsNotSaid: the definition is the one that the node has already, so children it does not speak of stay.
     private func add(
-        _ node: BlockNode, _ definition: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole, keepsWhatIsNotSaid: Bool
+        _ node: BlockNode, _ definition: BlockdevOptions, inheriting parent: NodeOptions?, role: ChildRole, keepsWhatIsNotSaid: Bool, isReadOnly: Bool? = nil
     ) throws(BlockError) {
         guard queued.insert(node.name).inserted else { return }
         try change.state.checkNotBlocked(.reopen, on: node.name)
@@ -85,7 +86,9 @@ final class ReopenQueue {
         try OptionComparison.refuseChanges(
             from: old, to: new, children: children, own: type(of: driver).changeableOptions, isActive: node.options.isActive)
         var options = NodeOptions(definition, inheriting: parent, role: role)
-        options.isActive = node.options.isActive
+        if let isReadOnly { options.isReadOnly = isReadOnly }
+        // What no definition says stays: a guess is no better for being opened again.
+        (options.isActive, options.isAlone, options.isProbedRaw) = (node.options.isActive, node.options.isAlone, node.options.isProbedRaw)
         try options.refuseContradictions()
         entries.append(Entry(node: node, definition: definition, options: options))
         for name in children.sorted() { try addChild(name, of: node, new[name], options, keepsWhatIsNotSaid) }
@@ -245,7 +248,7 @@ extension BlockGraph {
     }
 
     /// Makes a read-only node writable for a job that has to write to it, or gives it back the options that it had.
-    /// - Parameter definition: nil makes it writable.
+    /// - Parameter definition: nil makes it writable; otherwise it becomes read-only again, which a snapshot may have made it in spite of its definition.
     /// - Returns: its definition as it was; nil when it was writable already.
     package func makeWritable(_ name: String, restoring definition: BlockdevOptions? = nil) async throws(BlockError) -> BlockdevOptions? {
         guard let node = state.nodes[name]?.node, let old = node.definition else { return nil }
@@ -253,7 +256,7 @@ extension BlockGraph {
         var new = definition ?? old
         if definition == nil { new.readOnly = false }
         let wanted = new
-        try await reopen { queue throws(BlockError) in try queue.fill(name, wanted) }
+        try await reopen { queue throws(BlockError) in try queue.fill(name, wanted, isReadOnly: definition != nil) }
         return old
     }
 

@@ -3,8 +3,12 @@ import StrataBase
 /// Answers what a node knows about a range, and what a whole backing chain knows.
 enum BlockStatusPipeline {
     /// What `node` itself says about the beginning of `range`.
-    static func status(_ node: BlockNode, _ range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
-        precondition(!range.isEmpty && range.end.rawValue <= node.length, "a status is asked of a range inside the node")
+    static func status(_ node: BlockNode, _ asked: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
+        precondition(!asked.isEmpty, "a status is asked of some bytes")
+        // The caller has looked at the length, but a node that shrinks meanwhile is nobody's fault here: what it has lost reads as zeroes.
+        let inside = min(asked.byteCount, node.length - asked.start.rawValue)
+        guard inside > 0 else { return BlockStatus(byteCount: asked.byteCount, flags: [.zero, .endOfFile]) }
+        let range = GuestRange(asked.start, byteCount: inside)
         guard let driver = node.statusReporting else {
             // A driver that cannot tell stores everything.
             return finish(BlockStatus(byteCount: range.byteCount, flags: [.data, .allocated]), range, node)
