@@ -107,17 +107,21 @@ struct TLSTests {
         withExtendedLifetime(daemon) {}
     }
 
-    @Test("our server with shared keys, under a client that keeps many requests in flight")
-    func sharedKeyServer() throws {
-        let folder = try TemporaryFolder()
+    /// Our server with shared keys, and what clients call its disk.
+    private static func sharedKeyDaemon(in folder: TemporaryFolder) throws -> (daemon: Daemon, socket: String, uri: String) {
         try TestCertificates.make(in: folder)
-        try Self.makeDisk(in: folder)
+        try makeDisk(in: folder)
         let socket = folder.path("nbd.sock")
         let daemon = try Daemon(
             ["--object", "tls-creds-psk,id=t,dir=\(folder.url.path),endpoint=server", "--blockdev", "driver=file,node-name=disk,filename=\(folder.path("disk"))",
              "--nbd-server", "addr.type=unix,addr.path=\(socket),tls-creds=t", "--export", "nbd,id=e,node-name=disk,name=,writable=on"], nbd: false, in: folder)
-        _ = waitUntil { UnixSocket(path: socket) != nil }
-        let uri = "nbds+unix://qemu@/?socket=\(socket)&tls-psk-file=\(folder.path("keys.psk"))"
+        return (daemon, socket, "nbds+unix://qemu@/?socket=\(socket)&tls-psk-file=\(folder.path("keys.psk"))")
+    }
+
+    @Test("our server with shared keys, under a client that keeps many requests in flight")
+    func sharedKeyServer() throws {
+        let folder = try TemporaryFolder()
+        let (daemon, _, uri) = try Self.sharedKeyDaemon(in: folder)
         let into = try run("nbdcopy", ["--requests=32", "--connections=4", folder.path("disk"), uri])
         #expect(into.succeeded, "\(into)")
         let out = try run("nbdcopy", ["--requests=32", "--connections=4", uri, folder.path("copied")])
@@ -163,12 +167,7 @@ struct TLSTests {
     @Test("a server that insists on TLS hears nothing that came in clear behind the wish for it")
     func injection() throws {
         let folder = try TemporaryFolder()
-        try TestCertificates.make(in: folder)
-        try Self.makeDisk(in: folder)
-        let socket = folder.path("nbd.sock")
-        let daemon = try Daemon(
-            ["--object", "tls-creds-psk,id=t,dir=\(folder.url.path),endpoint=server", "--blockdev", "driver=file,node-name=disk,filename=\(folder.path("disk"))",
-             "--nbd-server", "addr.type=unix,addr.path=\(socket),tls-creds=t", "--export", "nbd,id=e,node-name=disk,name="], nbd: false, in: folder)
+        let (daemon, socket, uri) = try Self.sharedKeyDaemon(in: folder)
         func option(_ number: UInt8) -> [UInt8] { Array("IHAVEOPT".utf8) + [0, 0, 0, number, 0, 0, 0, 0] }
         let agreed = ScriptedServer.reply(to: 5, 1)
         for injected in [option(8), option(3), [0x16], Array(option(8).prefix(7))] {
@@ -177,7 +176,7 @@ struct TLSTests {
             #expect(try client.receive(18 + agreed.count).suffix(agreed.count) == agreed[...])
             #expect(try client.receiveSome(4096).isEmpty, "the connection is closed")
         }
-        try mustRun("nbdinfo", ["--size", "nbds+unix://qemu@/?socket=\(socket)&tls-psk-file=\(folder.path("keys.psk"))"])
+        try mustRun("nbdinfo", ["--size", uri])
         try daemon.quit()
     }
 

@@ -53,14 +53,20 @@ struct CrashTests {
         return ([UInt8](try Data(contentsOf: URL(fileURLWithPath: path))), [UInt8](try Data(contentsOf: URL(fileURLWithPath: raw))))
     }
 
-    /// Plays a random history and returns it with the log of what reached the file.
+    /// Plays a random history on an image over one disk.
     static func play(_ disk: BlockBackend, _ recorder: Recorder, _ start: DiskModel, _ count: Int) async throws -> [Step] {
+        try await play(disk, start, count) { recorder.state.withLock { $0.log.count } }
+    }
+
+    /// Plays a random history.
+    /// - Parameter now: how many host operations there were so far.
+    static func play(_ disk: BlockBackend, _ start: DiskModel, _ count: Int, compresses: Bool = true, now: () -> Int) async throws -> [Step] {
         var model = start
         var steps: [Step] = []
         for _ in 0..<count {
             var range = model.range(alignment: 512)
-            var step = Step(range: range, data: [], isFlush: false, logStart: recorder.state.withLock { $0.log.count }, logEnd: 0, text: "")
-            switch Int.random(in: 0..<15, using: &model.random) {
+            var step = Step(range: range, data: [], isFlush: false, logStart: now(), logEnd: 0, text: "")
+            switch Int.random(in: 0..<(compresses ? 15 : 12), using: &model.random) {
             case 12..<15:
                 range = model.range(alignment: model.clusterSize)
                 step.range = range
@@ -86,7 +92,7 @@ struct CrashTests {
                 step.text = "flush"
                 try await disk.flush()
             }
-            step.logEnd = recorder.state.withLock { $0.log.count }
+            step.logEnd = now()
             steps.append(step)
         }
         return steps
@@ -165,24 +171,39 @@ struct CrashTests {
         let crashed = Recorder(disk: disk)
         defer { crashed.forget() }
         crashed.state.withLock { ($0.isSlow, $0.isRecording) = (false, false) }
-        // The last flush that the guest saw acknowledged, and what it saw then.
-        let begun = steps.prefix { $0.logStart < point }
-        let lastFlush = begun.lastIndex { $0.isFlush && $0.logEnd <= point }
-        var durable = guest
-        for step in begun.prefix(upTo: lastFlush ?? 0) where !step.isFlush {
-            for position in step.range { durable[position] = step.value(at: position) }
-        }
-        let later = begun[(lastFlush ?? 0)...].filter { !$0.isFlush }
-        let expected = durable
+        let expected = Expectation(steps, point, guest)
         return try await withImage(crashed.imageOptions(readOnly: true), context) { backend in
             guard let checking = backend.node.checking else { return "no check" }
             let report = try await checking.check(repair: [])
             if report.corruptions > 0 || report.checkErrors > 0 { return "\(report.corruptions) corruptions: \(report.messages.prefix(4))" }
-            let found = try await backend.readBytes(at: 0, expected.count)
-            for position in found.indices where found[position] != expected[position] {
+            return expected.difference(in: try await backend.readBytes(at: 0, guest.count))
+        }
+    }
+
+    /// What a guest may find after a crash.
+    struct Expectation {
+        /// What it saw at the last flush that was acknowledged.
+        private var flushed: [UInt8]
+        private let later: [Step]
+
+        /// - Parameters:
+        ///   - point: host operations before the crash.
+        ///   - guest: what it saw before the first step.
+        init(_ steps: [Step], _ point: Int, _ guest: [UInt8]) {
+            let begun = steps.prefix { $0.logStart < point }
+            let lastFlush = begun.lastIndex { $0.isFlush && $0.logEnd <= point } ?? 0
+            flushed = guest
+            later = begun[lastFlush...].filter { !$0.isFlush }
+            for step in begun.prefix(upTo: lastFlush) where !step.isFlush {
+                for position in step.range { flushed[position] = step.value(at: position) }
+            }
+        }
+
+        func difference(in found: [UInt8]) -> String? {
+            for position in found.indices where found[position] != flushed[position] {
                 // A byte may also be what any unflushed operation made of it.
                 if later.contains(where: { $0.range.contains(position) && $0.value(at: position) == found[position] }) { continue }
-                return "byte \(position) is \(found[position]), flushed was \(expected[position])"
+                return "byte \(position) is \(found[position]), flushed was \(flushed[position])"
             }
             return nil
         }

@@ -12,14 +12,12 @@ import Testing
 @Suite("qcow2 with a data file after a crash")
 struct DataFileCrashTests {
     private static func options(_ image: Recorder, _ data: Recorder, readOnly: Bool = false) -> BlockdevOptions {
-        var options = image.imageOptions(readOnly: readOnly, l2CacheSize: 8192)
+        let options = image.imageOptions(readOnly: readOnly, l2CacheSize: 8192)
         guard case .qcow2(var own) = options.branch else { return options }
         var dataOptions = BlockdevOptions(.nullCo(BlockdevOptionsNull(size: data.number)))
         dataOptions.discard = .unmap
         own.dataFile = .definition(dataOptions)
-        let made = BlockdevOptions(.qcow2(own), nodeName: options.nodeName, discard: options.discard, readOnly: readOnly)
-        options = made
-        return options
+        return BlockdevOptions(.qcow2(own), nodeName: options.nodeName, discard: options.discard, readOnly: readOnly)
     }
 
     private static func create(_ image: Recorder, _ data: Recorder, size: Int, clusterSize: Int, hasSubclusters: Bool, isRaw: Bool) async throws {
@@ -61,32 +59,8 @@ struct DataFileCrashTests {
         let recorders = [image, data]
         let steps = try await onContext { context in
             try await withImage(Self.options(image, data), context) { disk in
-                var model = DiskModel(size: size, clusterSize: hasSubclusters ? clusterSize / 32 : clusterSize, seed: seed)
-                var steps: [CrashTests.Step] = []
-                for _ in 0..<40 {
-                    let range = model.range(alignment: 512)
-                    var step = CrashTests.Step(range: range, data: [], isFlush: false, logStart: Recorder.now, logEnd: 0, text: "")
-                    switch Int.random(in: 0..<12, using: &model.random) {
-                    case 0..<6:
-                        step.data = model.data(range.count)
-                        step.text = "write \(range)"
-                        try await disk.writeBytes(step.data, at: range.lowerBound)
-                    case 6..<8:
-                        step.text = "zero \(range)"
-                        let unmap = Bool.random(using: &model.random)
-                        try await disk.writeZeroes(GuestRange(GuestOffset(range.lowerBound), byteCount: range.count), flags: unmap ? .mayUnmap : [])
-                    case 8..<10:
-                        step.range = model.range(alignment: model.clusterSize)
-                        step.text = "discard \(step.range)"
-                        try await disk.discard(GuestRange(GuestOffset(step.range.lowerBound), byteCount: step.range.count))
-                    default:
-                        (step.range, step.isFlush, step.text) = (0..<0, true, "flush")
-                        try await disk.flush()
-                    }
-                    step.logEnd = Recorder.now
-                    steps.append(step)
-                }
-                return steps
+                let model = DiskModel(size: size, clusterSize: hasSubclusters ? clusterSize / 32 : clusterSize, seed: seed)
+                return try await CrashTests.play(disk, model, 40, compresses: false) { Recorder.now }
             }
         }
         let times = recorders.flatMap { $0.state.withLock { $0.sequence } }.sorted()
@@ -104,14 +78,7 @@ struct DataFileCrashTests {
     }
 
     private static func judge(_ disks: [[UInt8]], after time: Int, _ steps: [CrashTests.Step], _ size: Int, isRaw: Bool) async throws -> String? {
-        let begun = steps.prefix { $0.logStart < time }
-        let lastFlush = begun.lastIndex { $0.isFlush && $0.logEnd <= time }
-        var durable = [UInt8](repeating: 0, count: size)
-        for step in begun.prefix(upTo: lastFlush ?? 0) where !step.isFlush {
-            for position in step.range { durable[position] = step.value(at: position) }
-        }
-        let expected = durable
-        let later = begun[(lastFlush ?? 0)...].filter { !$0.isFlush }
+        let expected = CrashTests.Expectation(steps, time, [UInt8](repeating: 0, count: size))
         let (image, data) = (Recorder(disk: disks[0]), Recorder(disk: disks[1]))
         defer {
             image.forget()
@@ -124,13 +91,7 @@ struct DataFileCrashTests {
                 if report.corruptions > 0 || report.checkErrors > 0 { return "\(report.corruptions) corruptions: \(report.messages.prefix(4))" }
                 var views = [try await disk.readBytes(at: 0, size)]
                 if isRaw { views.append(Array((disks[1] + [UInt8](repeating: 0, count: size)).prefix(size))) }
-                for found in views {
-                    for position in found.indices where found[position] != expected[position] {
-                        if later.contains(where: { $0.range.contains(position) && $0.value(at: position) == found[position] }) { continue }
-                        return "byte \(position) is \(found[position]), flushed was \(expected[position])"
-                    }
-                }
-                return nil
+                return views.lazy.compactMap { expected.difference(in: $0) }.first
             }
         }
     }

@@ -2,17 +2,9 @@ package import BlockGraph
 package import StrataBase
 
 extension VDIDriver: Checking {
-    /// More are counted, but not told.
-    private static let maximumMessages = 1000
-
     /// Looks at every entry of the block map: none may lead outside the image, and no two to the same place. Sentences are those of qemu-img.
     package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
-        guard repair.isEmpty else { throw BlockError(.unsupported, "Images of format 'vdi' cannot be repaired") }
-        var report = CheckReport()
-        func note(_ message: String) {
-            report.corruptions += 1
-            if report.messages.count < Self.maximumMessages { report.messages.append("ERROR: \(message)") }
-        }
+        var report = try CheckReport(refusing: repair, for: Self.formatName)
         var used = UsedBlocks()
         var allocatedCount = 0
         for block in 0..<header.blockCount {
@@ -22,13 +14,13 @@ extension VDIDriver: Checking {
             }
             guard let entry = try await loadedEntry(block) else { continue }
             guard entry < header.blockCount else {
-                note("block index \(block) too large, is \(entry)")
+                report.noteDamage("block index \(block) too large, is \(entry)")
                 continue
             }
             allocatedCount += 1
-            if !used.insert(Int(entry)) { note("block index \(entry) also used by \(entry)") }
+            if !used.insert(Int(entry)) { report.noteDamage("block index \(entry) also used by \(entry)") }
         }
-        if allocatedCount != header.allocatedBlockCount { note("allocated blocks mismatch, is \(allocatedCount), should be \(header.allocatedBlockCount)") }
+        if allocatedCount != header.allocatedBlockCount { report.noteDamage("allocated blocks mismatch, is \(allocatedCount), should be \(header.allocatedBlockCount)") }
         return report
     }
 

@@ -2,12 +2,9 @@ package import BlockGraph
 package import StrataBase
 
 extension VMDKDriver: Checking {
-    private static let maximumMessages = 1000
-
     /// Looks at every grain: none may begin beyond the end of the file.
     package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
-        guard repair.isEmpty else { throw BlockError(.unsupported, "Images of format 'vmdk' cannot be repaired") }
-        var report = CheckReport()
+        var report = try CheckReport(refusing: repair, for: Self.formatName)
         var position = 0
         while position < length {
             if Task.isCancelled { throw BlockError(.cancelled, "the check was interrupted") }
@@ -15,10 +12,7 @@ extension VMDKDriver: Checking {
             let run = try await findRun(at: GuestOffset(position), limit: length - position)
             switch run.place {
             case .data(let host), .compressed(let host):
-                if host.rawValue >= file.length {
-                    report.corruptions += 1
-                    if report.messages.count < Self.maximumMessages { report.messages.append("ERROR: cluster at guest offset \(position) lies at \(host), beyond the end of the file") }
-                }
+                if host.rawValue >= file.length { report.noteDamage("cluster at guest offset \(position) lies at \(host), beyond the end of the file") }
             case .zero, .unallocated: break
             }
             position += run.byteCount
