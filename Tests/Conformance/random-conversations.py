@@ -143,7 +143,7 @@ def plain(value):
         # Who may not be written to is told by name, and who wants to resize.
         value = re.sub(" +", " ", value).replace("Could not create node: ", "")
         value = re.sub(r"by (an unnamed block device|block_resize|block export '[^']*') \(uses.*", "by somebody", value.replace("Could not open backing file: ", ""))
-        value = value.replace("Image is read-only", "Block node is read-only")
+        value = re.sub(r"Failed to get .* lock.*", "Failed to get a lock", value.replace("Image is read-only", "Block node is read-only"))
         return re.sub(r"Block node '[^']*' is read-only", "Block node is read-only", re.sub(r"#block[0-9]+", "#block", value))
     if isinstance(value, list):
         # Nodes that jobs put in for themselves show what they are in other ways.
@@ -152,7 +152,10 @@ def plain(value):
     if isinstance(value, dict):
         # What an image takes on the disk, and when its bitmaps are stored, differs on purpose.
         # Filters over an image do not tell of its snapshots.
-        without = ("vm-clock-sec", "vm-clock-nsec", "date-sec", "date-nsec", "actual-size", "bitmaps", "snapshots")
+        without = ("vm-clock-sec", "vm-clock-nsec", "date-sec", "date-nsec", "actual-size", "bitmaps", "snapshots", "dirty-flag")
+        if "io-status" in value:
+            # Drained sections pause QEMU's jobs.
+            without += ("paused", "busy")
         if value.get("format") in ("file", "host_device") or value.get("drv") in ("file",):
             without += ("virtual-size",)
         if "dirty-bitmaps" in value:
@@ -183,8 +186,11 @@ def parts(first, second, path=""):
     return [] if first == second else [f"{path}: {json.dumps(first)}, ours {json.dumps(second)}"]
 
 
-def difference(command, theirs, ours):
+def difference(command, theirs, ours, is_mistaken=False):
     if "error" in theirs and "error" in ours:
+        if is_mistaken and theirs["error"]["class"] == ours["error"]["class"]:
+            # Something else may be wrong as well, and either may be told first.
+            return None
         first, second = theirs["error"], ours["error"]
         same = first["class"] == second["class"] and plain(second["desc"]).startswith(plain(first["desc"]))
         return None if same else f"{first['class']}: {first['desc']}\n  ours: {second['class']}: {second['desc']}"
@@ -212,18 +218,19 @@ class Duel:
             shutil.copytree(os.path.join(folder, "images"), place)
             self.daemons.append(Daemon(words, place))
 
-    def run(self, command, arguments):
+    def run(self, command, arguments, is_mistaken):
         """The answer of QEMU and what is different in ours, or None."""
         for daemon in self.daemons:
             daemon.send(command, arguments)
         theirs, ours = (self.receive(daemon) for daemon in self.daemons)
-        found = difference(command, theirs, ours)
+        found = difference(command, theirs, ours, is_mistaken)
         for daemon in self.daemons:
             self.settle(daemon)
         if found is None and not command.startswith("query"):
-            # What jobs put into the graph looks different.
-            has_jobs = bool(self.daemons[0].tell("query-jobs"))
-            for question, details in QUESTIONS[:-1] if has_jobs else QUESTIONS:
+            # What jobs and copy-on-read ask of the nodes below differs.
+            nodes = self.daemons[0].tell("query-named-block-nodes", {"flat": True})
+            differs = self.daemons[0].tell("query-jobs") or any(node["drv"] == "copy-on-read" for node in nodes)
+            for question, details in QUESTIONS[:-1] if differs else QUESTIONS:
                 answers = [daemon.ask(question, details) for daemon in self.daemons]
                 found = found or difference(question, *answers)
                 if found:
@@ -298,8 +305,8 @@ def attempt(folder, program, commands):
     except Lost:
         return None
     try:
-        for command, arguments in commands:
-            _, found = duel.run(command, arguments)
+        for command, arguments, is_mistaken in commands:
+            _, found = duel.run(command, arguments, is_mistaken)
             if found:
                 return f"{command} {json.dumps(arguments)}\n  QEMU: {found}"
         return duel.end()
@@ -389,7 +396,7 @@ class Conversation:
         good = [name for name in self.roots if among is None or name in among]
         return self.one(good) if good and self.chance(0.85) else self.node()
 
-    FORMATS = ("qcow2", "raw", "null-co", "throttle", "copy-on-read", "copy-before-write", "preallocate", "compress", "blkdebug", "quorum")
+    FORMATS = ("qcow2", "raw", "null-co", "throttle", "copy-on-read", "copy-before-write", "compress", "blkdebug", "quorum")
     IMAGES = ["base.qcow2", "mid.qcow2", "top.qcow2", "lone.qcow2", "marked.qcow2"]
     DISKS = ["disk.img", "disk.img", "odd.img", "base.qcow2"]
 
@@ -409,11 +416,12 @@ class Conversation:
         options = {"driver": "file", "filename": self.one([name], ["missing.img", "."]), "node-name": self.fresh("f")}
         return self.maybe(self.generic(options), locking=["off", "on", "auto"])
 
-    KINDS = ["file", "qcow2", "qcow2", "qcow2", "raw", "raw", "null-co", "throttle", "copy-on-read", "copy-before-write", "preallocate", "compress", "blkdebug", "quorum"]
+    KINDS = ["file", "qcow2", "qcow2", "qcow2", "raw", "raw", "null-co", "throttle", "copy-on-read", "copy-before-write", "compress", "blkdebug", "quorum"]
 
     def definition(self, depth=0, kind=None):
         kind = kind or self.random.choice(self.KINDS if depth < 2 else ["file", "null-co"])
-        if kind == "compress" and "qcow2" not in self.drivers.values():
+        writable = [name for name in self.nodes if self.drivers[name] == "qcow2" and name not in self.read_only]
+        if kind in ("compress", "copy-on-read") and not writable:
             kind = "qcow2"
         if kind == "throttle" and not self.groups:
             kind = "raw"
@@ -455,10 +463,9 @@ class Conversation:
             if self.slips():
                 options["align"] = 1000
         else:
-            options["file"] = self.node("qcow2") if kind == "compress" else self.reference(depth)
-            if kind == "preallocate":
-                self.maybe(options, prealloc_align=[512, MIB], prealloc_size=[MIB])
-        if "node-name" in options:
+            options.pop("read-only", None)
+            options["file"] = self.one(writable)
+        if options.get("node-name") not in [None] + self.nodes:
             self.definitions[options["node-name"]] = options
         return options
 
@@ -484,7 +491,7 @@ class Conversation:
     def reopen(self):
         """Other options for a node that was defined by itself."""
         # QEMU reopens fewer drivers.
-        known = [name for name in self.nodes if name in self.definitions and self.drivers[name] in ("qcow2", "raw", "file", "throttle", "preallocate", "null-co")]
+        known = [name for name in self.nodes if name in self.definitions and self.drivers[name] in ("qcow2", "raw", "file", "throttle", "null-co")]
         if not known:
             return self.chain()
         name = self.random.choice(known)
@@ -498,15 +505,16 @@ class Conversation:
         if name in self.read_only:
             options["read-only"] = True
         if options["driver"] == "qcow2":
-            options["backing"] = self.node() if self.nodes and self.chance(0.6) else None
-        elif options["driver"] in ("raw", "throttle", "preallocate") and self.chance(0.4):
+            others = [other for other in self.nodes if other != name and self.drivers[other] in self.FORMATS]
+            options["backing"] = self.one(others) if others and self.chance(0.6) else None
+        elif options["driver"] in ("raw", "throttle") and self.chance(0.4):
             options["file"] = self.node()
         if self.slips():
             options.update(self.random.choice([{"driver": "null-co"}, {"surplus": 1}, {"node-name": "nowhere"}]))
         return "blockdev-reopen", {"options": [options]}
 
     def resize(self):
-        return "block_resize", {"node-name": self.root(), "size": self.one([MIB, MIB // 2, MIB - 512], [-1])}
+        return "block_resize", {"node-name": self.root(), "size": self.one([MIB], [-1])}
 
     def activate(self):
         return "blockdev-set-active", {"active": self.chance(0.6), "node-name": self.node()}
@@ -545,7 +553,7 @@ class Conversation:
         return "blockdev-snapshot-delete-internal-sync", self.maybe({"device": self.node("qcow2"), "name": self.one(["one", "two", "three"], [""])}, id=["1", "2"])
 
     def backing_name(self):
-        return "change-backing-file", {"device": self.root(), "image-node-name": self.node("qcow2"), "backing-file": self.random.choice(["base.qcow2", "other.qcow2"])}
+        return "change-backing-file", {"device": self.root(self.overlays), "image-node-name": self.one(self.overlays), "backing-file": self.random.choice(["base.qcow2", "other.qcow2"])}
 
     def bitmap_add_arguments(self):
         arguments = {"node": self.node(), "name": self.one([self.fresh("b")], ["", "x" * 1030] + [name for node, name in self.bitmaps[:1]])}
@@ -615,7 +623,7 @@ class Conversation:
     def export(self):
         if not self.serves:
             return self.server()
-        node = self.root()
+        node = self.root([name for name in self.nodes if self.drivers[name] in self.FORMATS])
         options = {"type": "nbd", "id": self.one([self.fresh("e")], ["9bad"] + self.exports[:1]), "node-name": node, "name": self.fresh("x")}
         if node not in self.read_only:
             self.maybe(options, writable=[True])
@@ -760,8 +768,8 @@ def converse(folder, program, seed, statistics):
         for number in range(LENGTH):
             conversation.look(duel.daemons[0])
             command, arguments = conversation.command(number)
-            played.append((command, arguments))
-            theirs, found = duel.run(command, arguments)
+            played.append((command, arguments, conversation.mistakes > 0))
+            theirs, found = duel.run(*played[-1])
             conversation.hear(command, theirs)
             done, refused = statistics.get(command, (0, 0))
             statistics[command] = (done + ("return" in theirs), refused + ("error" in theirs))
@@ -782,7 +790,7 @@ def converse(folder, program, seed, statistics):
     if attempt(folder, program, played):
         played = shortened(folder, program, played)
         found = attempt(folder, program, played) or found
-    script = "\n".join(f"{command} {json.dumps(arguments)}" for command, arguments in played)
+    script = "\n".join(f"{command} {json.dumps(arguments)}" for command, arguments, _ in played)
     return f"seed {seed}:\n{script}\n=> {found}\n"
 
 
