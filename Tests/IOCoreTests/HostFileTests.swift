@@ -37,6 +37,36 @@ struct HostFileTests {
         }
     }
 
+    @Test("a thread for copying writes long pieces to the page cache itself, others hand them on; writeback that was begun changes nothing", arguments: [true, false])
+    func copyingThread(isForCopying: Bool) async throws {
+        let path = Self.path()
+        defer { unlink(path) }
+        let thread = try IOContext.startThread(name: "copying", isForCopying: isForCopying)
+        let outcome: Result<(atOnce: Bool, isRight: Bool), BlockError> = await withCheckedContinuation { continuation in
+            thread.spawn {
+                do throws(BlockError) {
+                    let file = try HostFile(opening: path, .init(writable: true, create: true))
+                    let (written, read) = (IOBuffer(byteCount: 1 << 20), IOBuffer(byteCount: 1 << 20))
+                    defer { withExtendedLifetime((written, read)) {} }
+                    written.vector.fill(with: 0x5A)
+                    let atOnce = file.tryWrite(written.vector, at: HostOffset(0))
+                    for index in 1...20 {
+                        try await file.write(written.vector, at: HostOffset(index << 20))
+                        file.startWriteback()
+                    }
+                    try await file.flush()
+                    try await file.read(read.vector, at: HostOffset(20 << 20))
+                    continuation.resume(returning: .success((atOnce, read.vector.firstDifference(from: written.vector) == nil)))
+                } catch { continuation.resume(returning: .failure(error)) }
+            }
+        }
+        thread.stop()
+        thread.join()
+        let (atOnce, isRight) = try outcome.get()
+        #expect(atOnce == isForCopying)
+        #expect(isRight)
+    }
+
     private func describe(_ file: HostFile, _ offset: Int) throws -> String? {
         try file.extent(at: HostOffset(offset)).map { "\($0.isData ? "data" : "hole") \($0.byteCount)" }
     }

@@ -127,6 +127,7 @@ ssize_t strata_preadv_nowait(int fd, const struct iovec *vector, int count, int6
 }
 
 int strata_fdatasync(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
+void strata_start_writeback(int fd) { (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE); }
 int strata_truncate(int fd, int64_t size) { return ftruncate(fd, size) < 0 ? -errno : 0; }
 
 static int allocate(int fd, int mode, int64_t offset, int64_t count) {

@@ -37,6 +37,8 @@ ssize_t strata_pwritev(int fd, const struct iovec *vector, int count, int64_t of
 ssize_t strata_preadv_nowait(int fd, const struct iovec *vector, int count, int64_t offset);
 
 int strata_fdatasync(int fd);
+// Advice: dirty pages are queued for the disk. Errors stay with the file for the next fdatasync.
+void strata_start_writeback(int fd);
 int strata_truncate(int fd, int64_t size);
 int strata_allocate(int fd, int64_t offset, int64_t count);              // blocks reserved, size grows if needed
 int strata_punch_hole(int fd, int64_t offset, int64_t count);            // reads as zeroes, space returned

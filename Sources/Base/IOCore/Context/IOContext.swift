@@ -17,6 +17,9 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     package var maxBatch: Int { batchLimit.load(ordering: .relaxed) }
     package func setMaxBatch(_ count: Int) { batchLimit.store(count, ordering: .relaxed) }
     private let batchLimit = Atomic<Int>(0)
+    /// The thread does nothing but move data for one piece of work, which a call that blocks holds up and nobody else: it writes to the page cache
+    /// itself, however much that is, instead of handing the write to another thread.
+    package let isForCopying: Bool
 
     // Own thread.
     private var jobs = JobQueue()
@@ -58,8 +61,9 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     }
 
     /// - Throws: when the kernel refuses the descriptors that a loop needs.
-    package init(name: String) throws(BlockError) {
+    package init(name: String, isForCopying: Bool = false) throws(BlockError) {
         self.name = name
+        self.isForCopying = isForCopying
         epoll = try Self.check(strata_epoll_open(), "creating an event queue for I/O thread '\(name)'")
         wakeUp = try Self.check(strata_eventfd_open(), "creating an event descriptor for I/O thread '\(name)'")
         _ = try Self.check(strata_epoll_add(epoll, wakeUp, UInt32(STRATA_READABLE), Self.wakeUpToken), "watching the event descriptor of I/O thread '\(name)'")
@@ -317,8 +321,8 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     // MARK: Life
 
     /// A context with a thread of its own.
-    package static func startThread(name: String) throws(BlockError) -> IOContext {
-        let context = try IOContext(name: name)
+    package static func startThread(name: String, isForCopying: Bool = false) throws(BlockError) -> IOContext {
+        let context = try IOContext(name: name, isForCopying: isForCopying)
         // The thread holds one reference for as long as its loop runs.
         let reference = unsafe Unmanaged.passRetained(context).toOpaque()
         var handle: UInt64 = 0

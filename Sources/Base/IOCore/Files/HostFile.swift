@@ -57,10 +57,13 @@ package final class HostFile: Sendable {
     private let flushFailure = Atomic<Int32>(0)
     /// The file system cannot share blocks between files; learned from its first refusal.
     let refusesClones = Atomic<Bool>(false)
+    /// A worker thread is starting writeback.
+    private let isWritingBack = Atomic<Bool>(false)
     /// Whether a non-waiting read works here; learned from the first refusal.
     private let supportsNoWait = Atomic<Bool>(true)
 
-    /// Inline writes to the page cache up to this many bytes: a copy of some microseconds. Longer ones would hold up the loop.
+    /// Inline writes to the page cache up to this many bytes: a copy of some microseconds. Longer ones would hold up the loop, unless that is what the
+    /// thread is for (`IOContext.isForCopying`).
     private static let inlineWriteLimit = 128 << 10
 
     /// Opens a file. Blocks while the file system looks the name up.
@@ -217,11 +220,14 @@ package final class HostFile: Sendable {
 
     /// Writes without waiting for a disk. False: it was not done, or only in part: use `write`, which starts over.
     package func tryWrite(_ source: IOVector, at offset: HostOffset) -> Bool {
-        if options.direct || !(isMemoryBacked || source.byteCount <= Self.inlineWriteLimit) { return false }
+        if options.direct || !(isMemoryBacked || source.byteCount <= Self.inlineWriteLimit || writesHere) { return false }
         let count = unsafe source.withSystemVector { unsafe strata_pwritev(descriptor, $0, $1, Int64(offset.rawValue)) }
         Trace.ioTryWrite(descriptor: Int(descriptor), offset: offset.rawValue, bytes: source.byteCount, done: count == source.byteCount)
         return count == source.byteCount
     }
+
+    /// Whether the calling thread may be held up by writes to the page cache.
+    private var writesHere: Bool { !options.direct && mode == .automatic && IOContext.current?.isForCopying == true }
 
     /// Writes all of `source`.
     package func write(_ source: IOVector, at offset: HostOffset) async throws(BlockError) {
@@ -239,6 +245,9 @@ package final class HostFile: Sendable {
 
     /// One attempt on the engine in charge. Bytes transferred, possibly fewer than asked for, or a negative errno.
     private func transfer(_ direction: Direction, _ vector: IOVector, at offset: Int) async -> Int32 {
+        if direction == .write, writesHere {
+            return Int32(truncatingIfNeeded: unsafe vector.withSystemVector { unsafe strata_pwritev(descriptor, $0, $1, Int64(offset)) })
+        }
         if let context = IOContext.current {
             switch mode {
             case .automatic, .ioUring:
@@ -272,6 +281,17 @@ package final class HostFile: Sendable {
     private func batchLimit(_ context: IOContext) -> Int {
         let limits = (maxBatch, context.maxBatch)
         return limits.0 > 0 && limits.1 > 0 ? min(limits.0, limits.1) : max(limits.0, limits.1)
+    }
+
+    /// Has the disk begin to write what is in the page cache, so that a flush that comes later has less to wait for. Returns at once; tells of no error,
+    /// which is left to the flush.
+    package func startWriteback() {
+        if options.direct || isMemoryBacked || isWritingBack.exchange(true, ordering: .acquiring) { return }
+        // Queueing for the disk can take its time.
+        BlockingPool.submit { [self] in
+            strata_start_writeback(descriptor)
+            isWritingBack.store(false, ordering: .releasing)
+        }
     }
 
     /// Everything written before the call is on stable storage after it, the file size included.

@@ -144,6 +144,8 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         try await file.flush()
     }
 
+    package final func startWriteback() { file.startWriteback() }
+
     package final func hostFileRange(of range: GuestRange) -> HostFileRange? {
         configuration.bypassesCache ? nil : HostFileRange(descriptor: file.descriptor, offset: range.start.rawValue)
     }

@@ -109,6 +109,8 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
         try await file.flush()
     }
 
+    package func startWriteback() { file.startWriteback() }
+
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         Trace.rawRequest(operation: "zeroes", offset: range.start.rawValue, bytes: range.byteCount, fileOffset: range.start.rawValue + start)
         try await file.writeZeroes(shifted(range), flags: flags)

@@ -83,6 +83,8 @@ package final class LUKSDriver: BlockDriver, Flushing, Resizing, ImageDescribing
         try await file.flush()
     }
 
+    package func startWriteback() { file.startWriteback() }
+
     package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
         guard byteCount.isMultiple(of: DiskCipher.sectorSize) else { throw BlockError(.invalidArgument, "The new size must be a multiple of \(DiskCipher.sectorSize)") }
         let (total, overflow) = byteCount.addingReportingOverflow(payloadOffset)

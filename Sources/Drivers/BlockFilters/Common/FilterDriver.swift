@@ -31,6 +31,7 @@ extension FilterDriver {
     }
 
     package func flush() async throws(BlockError) { try await file.flush() }
+    package func startWriteback() { file.startWriteback() }
 
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         try await file.writeZeroes(range, flags: flags)

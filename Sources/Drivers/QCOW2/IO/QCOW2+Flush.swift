@@ -10,6 +10,9 @@ extension QCOW2Driver: Flushing {
         try await commit(.durable)
     }
 
+    /// Data only: metadata is written when it has to be, in its order.
+    package func startWriteback() { dataFile.startWriteback() }
+
     /// Nothing is left to do for a flush but to flush the file: true for an image that has not been written to.
     package func close() async throws(BlockError) {
         try await settleBitmaps()

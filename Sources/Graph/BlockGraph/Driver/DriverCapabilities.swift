@@ -8,6 +8,12 @@ package import StrataBase
 package protocol Flushing: BlockDriver {
     /// Everything acknowledged before the call is on stable storage after it.
     func flush() async throws(BlockError)
+    /// Advice that a flush will follow: the disk may begin with data that wait in the page cache. Returns at once. Promises nothing.
+    func startWriteback()
+}
+
+extension Flushing {
+    package func startWriteback() {}
 }
 
 /// Can write zeroes faster than as data.

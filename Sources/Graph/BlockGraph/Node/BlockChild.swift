@@ -219,6 +219,11 @@ package final class BlockChild: Sendable {
         try await node.flushing?.flush()
     }
 
+    /// Advice that a flush will follow, so that it has less to wait for. Returns at once.
+    package func startWriteback() {
+        withNode { if !$0.options.ignoresFlushes { $0.flushing?.startWriteback() } }
+    }
+
     /// Changes the size.
     package func resize(to byteCount: Int, exact: Bool = true, preallocation: PreallocMode = .off) async throws(BlockError) {
         let node = node

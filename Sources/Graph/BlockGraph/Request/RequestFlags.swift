@@ -13,7 +13,7 @@
     @inlinable package static var compressed: RequestFlags { RequestFlags(rawValue: 1 << 3) }
     /// The write does not change what a reader sees.
     @inlinable package static var writeUnchanged: RequestFlags { RequestFlags(rawValue: 1 << 4) }
-    /// Only bring the data near; the target is not used.
+    /// Only bring the data near: nobody looks at the memory, or touches it before the request is over.
     @inlinable package static var prefetch: RequestFlags { RequestFlags(rawValue: 1 << 5) }
     /// The synchronous path has been tried already and answered no: go straight to the engine.
     @inlinable package static var alreadyTried: RequestFlags { RequestFlags(rawValue: 1 << 6) }
