@@ -159,7 +159,7 @@ let package = Package(
         tests("JobCoreTests", ["StrataTesting", "JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
         tests(
             "ChainJobsTests",
-            ["DriverTesting", "ChainJobs", "BackupJobs", "CopyFilters", "JobCore", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "QAPIRuntime", "StorageSchema", "IOCore", "StrataBase"]),
+            ["DriverTesting", "ChainJobs", "BackupJobs", "BlockCopy", "CopyFilters", "JobCore", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "QAPIRuntime", "StorageSchema", "IOCore", "StrataBase"]),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["StrataTesting", "NBDProtocol", "StrataBase"]),
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),

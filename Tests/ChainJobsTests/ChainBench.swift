@@ -1,4 +1,5 @@
 import BasicDrivers
+import BlockCopy
 import BlockFilters
 import BlockGraph
 import CopyFilters
@@ -27,6 +28,8 @@ final class ChainBench: Sendable {
 
     init(size: Int) throws {
         self.size = size
+        // Some of what jobs copy is enough for threads of their own, some is not.
+        CopyThreads.smallestShared = 64 << 10
         contexts = [try IOContext.startThread(name: "control"), try IOContext.startThread(name: "io-0"), try IOContext.startThread(name: "io-1"), try IOContext.startThread(name: "io-2")]
         graph = BlockGraph(
             context: contexts[0], drivers: DriverRegistry([SimulatedDiskDriver.self, RawDriver.self, QCOW2Driver.self, CopyOnReadDriver.self, CopyBeforeWriteDriver.self]))
@@ -56,7 +59,8 @@ final class ChainBench: Sendable {
 
     func openImage(_ name: String, over backing: String?, seed: UInt64) async throws {
         var properties = SimulatedDisk.Properties()
-        properties.suspends = true
+        // Some disks answer at once, as page caches do.
+        properties.suspends = seed % 4 != 0
         properties.seed = seed
         let disk = SimulatedDisk(byteCount: 0, properties)
         disks.withLock { $0[name] = disk }

@@ -29,8 +29,6 @@ package final class BackupJob: JobDriver {
     private static let pieceSize = 256 << 10
     /// More pieces at once bring nothing; each has a buffer.
     private static let mostWorkers = 16
-    /// Below this a thread of its own costs more than it brings, in bytes.
-    private static let smallestShared = 8 << 20
 
     /// Puts the filter on top of the source. No request is on the source meanwhile: what it holds now is what is copied.
     /// - Parameter options: settled.
@@ -106,6 +104,7 @@ package final class BackupJob: JobDriver {
         plan.settings.compressionUnit = options.compresses ? target.compressionUnit : nil
         plan.settings.discardsSource = options.discardsSource
         plan.settings.targetGetsBacking = options.sync != .full
+        plan.settings.startsWriteback = true
         plan.copied = { [progress = job.progress] count in progress.add(count) }
         filter.configure(plan)
     }
@@ -139,18 +138,9 @@ package final class BackupJob: JobDriver {
         }
         job.progress.setRemaining(filter.work.openByteCount)
         if options.sync == .top { try await leaveOutBacking(job) }
-        var threads: [IOContext] = []
-        if options.workers > 1, HostProcessors.count > 1, filter.work.byteCount >= Self.smallestShared {
-            // Without threads of its own it only takes longer, and the monitor waits now and then.
-            do throws(BlockError) { for _ in 0..<2 { threads.append(try IOContext.startThread(name: "backup")) } } catch {}
-        }
-        defer {
-            for thread in threads {
-                thread.stop()
-                thread.join()
-            }
-        }
-        try await copy(job, on: threads.isEmpty ? [job.context] : threads)
+        let threads = CopyThreads(beside: job.context, for: options.workers > 1 ? filter.work.openByteCount : 0)
+        defer { threads.stop() }
+        try await copy(job, on: threads.contexts)
         if let error = filter.snapshotError { throw job.reported(error) }
     }
 
@@ -165,7 +155,6 @@ package final class BackupJob: JobDriver {
                 guard let failure = watch.takeFailure() else { throw job.reported(error) }
                 let policy = failure.isRead ? options.onSourceError : options.onTargetError
                 if job.action(for: failure.error, on: failure.isRead ? .read : .write, policy: policy) == .report { throw job.reported(failure.error) }
-                filter.work.restart()
                 continue
             }
             if filter.work.openByteCount == 0 || filter.snapshotError != nil { return }

@@ -23,6 +23,10 @@ package final class BlockCopier: Sendable {
     let order: WriteOrder?
     /// Whether the kernel is asked to copy; not any more once it has refused.
     let copiesRanges: Atomic<Bool>
+    /// Memory of workers that have no piece. Whoever takes one takes what was given back last: it is still in the processor's cache.
+    private let spareBuffers = Mutex<[IOBuffer]>([])
+    /// Bytes that were written, for `startsWriteback`.
+    private let written = Atomic<Int>(0)
     private let gates: [BlockBackend]
     private let delegate: any CopyDelegate
     private let failure = Mutex<BlockError?>(nil)
@@ -53,22 +57,26 @@ package final class BlockCopier: Sendable {
     /// - Throws: the first error for which the delegate has said to stop. The target is then incomplete.
     package func run(on contexts: [IOContext]) async throws(BlockError) {
         failure.withLock { $0 = nil }
+        work.restart()
         await withTaskGroup(of: Void.self) { group in
             for index in 0..<max(settings.workers, contexts.count) {
                 group.addTask(executorPreference: contexts[index % contexts.count]) { await self.labour() }
             }
         }
+        spareBuffers.withLock { $0 = [] }
         if let error = failure.withLock({ $0 }) { throw error }
     }
 
     private func labour() async {
-        // Taken when the first data is met: a worker that never gets a turn needs none.
-        var buffer: IOBuffer?
         while await delegate.admit() {
             do throws(BlockError) { try await BlockBackend.enter(gates) } catch { return end(with: error) }
             guard let piece = work.next() else { return BlockBackend.leave(gates) }
+            // Made when data is met and there is none to spare.
+            var buffer = spareBuffers.withLock { $0.popLast() }
+            defer { if let buffer { spareBuffers.withLock { $0.append(buffer) } } }
             do throws(CopyFailure) {
                 let tally = try await copy(piece, &buffer)
+                if settings.startsWriteback { startWriteback(tally.moved) }
                 // Space that does not come back costs space and nothing else.
                 if settings.discardsSource { do throws(BlockError) { try await source.discard(piece.range) } catch {} }
                 work.finish(piece, succeeded: true)
@@ -83,6 +91,14 @@ package final class BlockCopier: Sendable {
             // A worker whose requests are all answered at once would keep its thread for itself, and with it tasks that others wait for.
             await Task.yield()
         }
+    }
+
+    /// How much is written between two requests to begin writeback, in bytes: enough for the disk to have long requests.
+    private static let writebackStep = 16 << 20
+
+    private func startWriteback(_ byteCount: Int) {
+        let (before, after) = written.add(byteCount, ordering: .relaxed)
+        if before / Self.writebackStep != after / Self.writebackStep { target.startWriteback() }
     }
 
     private func end(with error: BlockError) {

@@ -121,7 +121,6 @@ package final class ClusterWork: CopyWork {
     }
 
     package func stop() { state.withLock { $0.isStopped = true } }
-    /// Workers get pieces again.
     package func restart() { state.withLock { $0.isStopped = false } }
 
     // MARK: Guests

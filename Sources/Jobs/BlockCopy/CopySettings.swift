@@ -28,6 +28,8 @@ package struct CopySettings: Sendable {
     package var sharesOnly = false
     /// Whether workers discard at the source what they have copied.
     package var discardsSource = false
+    /// Whether a flush follows when all is copied: then the disk begins to write while there is more to copy, and the flush has less to wait for.
+    package var startsWriteback = false
     /// What writes carry.
     package var writeFlags: RequestFlags = []
     /// What writes of zeroes carry.

@@ -22,8 +22,9 @@ package protocol CopyWork: Sendable {
     func skip(_ range: Range<Int>) -> Int
     /// - Parameter succeeded: if not, the piece will be handed out again.
     func finish(_ piece: CopyPiece, succeeded: Bool)
-    /// Nothing is handed out any more.
+    /// Nothing is handed out any more, until `restart`.
     func stop()
+    func restart()
 }
 
 /// What became of one piece.

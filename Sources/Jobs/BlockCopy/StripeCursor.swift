@@ -48,6 +48,7 @@ package final class StripeCursor: CopyWork {
     }
 
     package func stop() { state.withLock { $0.isStopped = true } }
+    package func restart() { state.withLock { $0.isStopped = false } }
 
     package func finish(_ piece: CopyPiece, succeeded: Bool) {
         state.withLock { state in

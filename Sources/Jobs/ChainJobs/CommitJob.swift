@@ -89,6 +89,9 @@ package final class CommitJob: JobDriver {
         // Nobody writes to the images that are copied from.
         settings.sourceIsStable = true
         settings.asksTarget = true
+        settings.startsWriteback = true
+        let threads = CopyThreads(beside: job.context, for: length)
+        defer { threads.stop() }
         let work = StripeCursor(length: length, stripeSize: Self.pieceSize)
         let copying = JobCopying(job, onReadError: options.onError, onWriteError: options.onError)
         let copier = BlockCopier(
@@ -97,7 +100,7 @@ package final class CommitJob: JobDriver {
             try await job.waitForRate()
             Trace.chainRoundBegin(job: job.id, bytes: length - work.done)
             defer { Trace.chainRoundEnd(job: job.id, bytes: length - work.done) }
-            try await copying.round(copier)
+            try await copying.round(copier, on: threads.contexts)
         }
         try await job.pausePoint()
         try await base.flush()

@@ -1,27 +1,49 @@
 import BlockCopy
 import BlockGraph
+import IOCore
 import JobCore
 import StorageSchema
 import StrataBase
 import Synchronization
 
-/// Runs the copy engine for a job: its workers keep to the job's speed, stop when it is held, and ask its policies about errors.
+/// Runs the copy engine for a job: its workers keep to the job's speed, stop when it is held, and the job's own task asks its policies about errors.
 final class JobCopying: CopyDelegate {
     private let job: Job
     private let onReadError: BlockdevOnError
-    private let onWriteError: BlockdevOnError
-    private let hasStopped = Atomic<Bool>(false)
+    private let onWriteError: BlockdevOnError?
+    private let failure = Mutex<CopyFailure?>(nil)
 
-    init(_ job: Job, onReadError: BlockdevOnError, onWriteError: BlockdevOnError) {
+    /// - Parameter onWriteError: nil for a job that reads and nothing else: then that is what users are told has failed.
+    init(_ job: Job, onReadError: BlockdevOnError, onWriteError: BlockdevOnError?) {
         self.job = job
         self.onReadError = onReadError
         self.onWriteError = onWriteError
     }
 
     /// One round: until there is nothing left to do, or the job's own task should look around.
+    /// - Returns: a failure that is to be ignored. What it concerns is handed out again in the next round.
     /// - Throws: the failure of the job.
-    func round(_ copier: BlockCopier) async throws(BlockError) {
-        do throws(BlockError) { try await copier.run(on: [job.context]) } catch { throw job.reported(error) }
+    @discardableResult
+    func round(_ copier: BlockCopier, on contexts: [IOContext]) async throws(BlockError) -> CopyFailure? {
+        do throws(BlockError) {
+            try await copier.run(on: contexts)
+            return nil
+        } catch {
+            // One failure at a time: workers that fail end the round, and those behind the first try again.
+            guard let failure = failure.withLock({ $0.take() }) else { throw job.reported(error) }
+            return try settle(failure) == .ignore ? failure : nil
+        }
+    }
+
+    /// Asks the policy.
+    /// - Throws: the failure of the job, if it is one.
+    @discardableResult
+    func settle(_ failure: CopyFailure) throws(BlockError) -> BlockErrorAction {
+        var (operation, policy) = (IoOperationType.read, onReadError)
+        if !failure.isRead, let onWriteError { (operation, policy) = (.write, onWriteError) }
+        let action = job.action(for: failure.error, on: operation, policy: policy)
+        if action == .report { throw job.reported(failure.error) }
+        return action
     }
 
     func admit() async -> Bool { !job.mustStop }
@@ -32,7 +54,7 @@ final class JobCopying: CopyDelegate {
     }
 
     func failed(_ failure: CopyFailure) async -> CopyFailureAction {
-        let action = job.action(for: failure.error, on: failure.isRead ? .read : .write, policy: failure.isRead ? onReadError : onWriteError)
-        return action == .report ? .stop : .retry
+        self.failure.withLock { $0 = $0 ?? failure }
+        return .stop
     }
 }

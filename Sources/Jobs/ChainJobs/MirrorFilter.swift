@@ -8,7 +8,7 @@ import Synchronization
 /// Stands over the source of a mirror. Everything that goes to the target goes through its second edge, so that a drained section of the target keeps
 /// guests out as well.
 ///
-/// In the mode `write-blocking` a write goes to both sides before it is over. Writes that overlap each other or a copy that is under way take turns, so
+/// In the mode `write-blocking` a write goes to both sides, at the same time, before it is over. Writes that overlap each other or a copy that is under way take turns, so
 /// that both sides see them in one order. What is discarded is copied by the job afterwards: the two sides may discard differently.
 final class MirrorFilter: FilterDriver {
     static let formatName = "mirror_top"
@@ -24,6 +24,8 @@ final class MirrorFilter: FilterDriver {
     private let isActive = Atomic<Bool>(false)
     /// The mirror is about to go: it needs nothing any more.
     private let isStopped = Atomic<Bool>(false)
+    /// The target has refused to write without waiting: then trying first would only mean to write to the source twice.
+    private let targetRefusesTries = Atomic<Bool>(false)
     /// What the job has to hear of active writes.
     private let observer = Mutex<(any MirrorObserver)?>(nil)
 
@@ -75,21 +77,34 @@ final class MirrorFilter: FilterDriver {
     // MARK: Writing
 
     func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
-        if isActive.load(ordering: .acquiring) { return false }
-        return file.tryWrite(source, at: offset, flags: flags)
+        guard isActive.load(ordering: .acquiring) else { return file.tryWrite(source, at: offset, flags: flags) }
+        let range = GuestRange(offset, byteCount: source.byteCount)
+        guard !targetRefusesTries.load(ordering: .relaxed), let observer = observer.withLock({ $0 }), let lock = locks.tryEnter(range, isCopy: true) else {
+            return false
+        }
+        defer { locks.leave(lock) }
+        guard file.tryWrite(source, at: offset, flags: flags) else { return false }
+        if target.tryWrite(source, at: offset) {
+            observer.wroteToBoth(range)
+            return true
+        }
+        // The write that follows brings both sides to the same state; should it never come, the job does.
+        targetRefusesTries.store(true, ordering: .relaxed)
+        observer.changedSource(range)
+        return false
     }
 
     func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
         let range = GuestRange(offset, byteCount: source.byteCount)
         try await mirrored(
             range, { () async throws(BlockError) in try await file.write(source, at: offset, flags: flags) },
-            { () async throws(BlockError) in try await target.write(source, at: offset, flags: flags.intersection(.forceUnitAccess)) })
+            { [target] () async throws(BlockError) in try await target.write(source, at: offset, flags: flags.intersection(.forceUnitAccess)) })
     }
 
     func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         try await mirrored(
             range, { () async throws(BlockError) in try await file.writeZeroes(range, flags: flags) },
-            { () async throws(BlockError) in try await target.writeZeroes(range, flags: flags.intersection([.forceUnitAccess, .mayUnmap])) })
+            { [target] () async throws(BlockError) in try await target.writeZeroes(range, flags: flags.intersection([.forceUnitAccess, .mayUnmap])) })
         return .done
     }
 
@@ -107,23 +122,33 @@ final class MirrorFilter: FilterDriver {
 
     /// Does something to the source, and in active mode to the target as well.
     private func mirrored(
-        _ range: GuestRange, _ atSource: () async throws(BlockError) -> Void, _ atTarget: () async throws(BlockError) -> Void
+        _ range: GuestRange, _ atSource: @Sendable () async throws(BlockError) -> Void, _ atTarget: @escaping @Sendable () async throws(BlockError) -> Void
     ) async throws(BlockError) {
         guard isActive.load(ordering: .acquiring), let observer = observer.withLock({ $0 }) else { return try await atSource() }
         let lock = await locks.enter(range, isCopy: true)
         defer { locks.leave(lock) }
-        do throws(BlockError) { try await atSource() } catch {
+        async let outcomeAtTarget = Self.failure(of: atTarget)
+        let failureAtSource = await Self.failure(of: atSource)
+        let failureAtTarget = await outcomeAtTarget
+        if let error = failureAtSource {
             // Nobody knows what it has changed.
             observer.changedSource(range)
             throw error
         }
-        do throws(BlockError) {
-            try await atTarget()
-            observer.wroteToBoth(range)
-        } catch {
+        if let error = failureAtTarget {
             // The guest's write has succeeded; the job copies it later.
             observer.failedToWrite(range, error)
+        } else {
+            observer.wroteToBoth(range)
         }
+    }
+
+    /// - Returns: why it has failed; nil when it has not.
+    private static func failure(of body: @Sendable () async throws(BlockError) -> Void) async -> BlockError? {
+        do throws(BlockError) {
+            try await body()
+            return nil
+        } catch { return error }
     }
 }
 

@@ -103,10 +103,13 @@ package final class MirrorJob: JobDriver {
         try await markInitially(job, length)
         job.progress.restart(total: dirty.dirtyByteCount)
 
+        let threads = CopyThreads(beside: job.context, for: dirty.dirtyByteCount)
+        defer { threads.stop() }
         let work = MirrorWork(dirty, filter.driver.locks, pieceSize: Self.pieceSize)
         var settings = CopySettings()
         settings.asksTarget = true
         settings.targetGetsBacking = options.sync != .full && !options.isCommit
+        settings.startsWriteback = true
         settings.zeroFlags = options.unmaps ? .mayUnmap : []
         if let limit = options.bufferSize {
             settings.pieceSize = min(settings.pieceSize, max(limit, Self.smallestBuffer))
@@ -124,7 +127,7 @@ package final class MirrorJob: JobDriver {
             if before > 0 {
                 Trace.chainRoundBegin(job: job.id, bytes: before)
                 work.beginRound()
-                try await copying.round(copier)
+                try await copying.round(copier, on: before >= CopyThreads.smallestShared ? threads.contexts : [job.context])
                 Trace.chainRoundEnd(job: job.id, bytes: dirty.dirtyByteCount)
                 job.progress.setRemaining(work.remaining)
                 if job.mustStop { continue }
@@ -179,7 +182,7 @@ package final class MirrorJob: JobDriver {
         } catch { failure = CopyFailure(error, 0..<0, isRead: false) }
         guard failure == nil, dirty.dirtyByteCount == 0 else {
             await graph.end(drain)
-            if let failure, await copying.failed(failure) == .stop { throw job.reported(failure.error) }
+            if let failure { try copying.settle(failure) }
             return false
         }
         job.progress.setRemaining(0)

@@ -81,4 +81,5 @@ final class MirrorWork: CopyWork {
     }
 
     func stop() { state.withLock { $0.isStopped = true } }
+    func restart() { state.withLock { $0.isStopped = false } }
 }

@@ -1,3 +1,4 @@
+import BlockCopy
 package import BlockGraph
 import BlockFilters
 import IOCore
@@ -32,7 +33,7 @@ package final class StreamJob: JobDriver {
         package init(device: String) { self.device = device }
     }
 
-    /// Bytes that are copied at once.
+    /// Pieces that workers take, in bytes.
     private static let pieceSize = 1 << 20
 
     // MARK: Making
@@ -131,56 +132,27 @@ package final class StreamJob: JobDriver {
 
     package func run(_ job: Job) async throws(BlockError) {
         guard let filter else { return }
-        job.progress.restart(total: top.length)
-        let buffer = IOBuffer(byteCount: Self.pieceSize)
-        defer { withExtendedLifetime(buffer) {} }
-        var (position, attempts) = (0, 0)
-        var ignored: BlockError?
         let length = top.length
-        while position < length {
+        job.progress.restart(total: length)
+        let threads = CopyThreads(beside: job.context, for: length)
+        defer { threads.stop() }
+        let source = StreamSource(filter.backend.root, top: top, bottom: bottom, jobID: job.id)
+        let work = StripeCursor(length: length, stripeSize: Self.pieceSize)
+        let copying = JobCopying(job, onReadError: options.onError, onWriteError: nil)
+        var settings = CopySettings()
+        settings.pieceSize = Self.pieceSize
+        settings.usesCopyRange = true
+        settings.startsWriteback = true
+        // Reading copies, so what is read from is what is written to.
+        let copier = BlockCopier(source, to: filter.backend.root, work: work, settings, gates: [filter.backend], delegate: copying)
+        var ignored: BlockError?
+        while work.done < length {
             try await job.waitForRate()
-            let range = GuestRange(GuestOffset(position), byteCount: min(Self.pieceSize, length - position))
-            do throws(BlockError) {
-                let (byteCount, isCopied) = try await copy(range, buffer, filter.backend, job)
-                if isCopied, attempts < 100 {
-                    // Looked at again: what somebody else was just writing was left to him.
-                    attempts += 1
-                    job.charge(byteCount)
-                } else {
-                    if isCopied { throw BlockError(.io, "offset \(position) of node '\(top.name)' does not become its own") }
-                    attempts = 0
-                    position += byteCount
-                    job.progress.add(byteCount)
-                }
-            } catch {
-                switch job.action(for: error, on: .read, policy: options.onError) {
-                case .report: throw job.reported(error)
-                case .stop: break
-                case .ignore:
-                    ignored = ignored ?? error
-                    position += range.byteCount
-                    job.progress.add(range.byteCount)
-                }
-            }
+            guard let failure = try await copying.round(copier, on: threads.contexts) else { continue }
+            ignored = ignored ?? failure.error
+            source.giveUp(failure.range)
         }
         if let ignored { throw job.reported(ignored) }
-    }
-
-    /// Copies the beginning of a range if it has to be.
-    /// - Returns: how many bytes were looked at, and whether they were copied.
-    private func copy(_ range: GuestRange, _ buffer: IOBuffer, _ backend: BlockBackend, _ job: Job) async throws(BlockError) -> (Int, isCopied: Bool) {
-        try await BlockBackend.withEntered([backend]) { () async throws(BlockError) -> (Int, isCopied: Bool) in
-            let base = bottom?.chainChild?.node
-            let (status, _, node) = try await top.chainStatus(of: range, above: base, precise: false)
-            let isThere = node === top && status.flags.contains(.allocated)
-            // Where no image reaches there are zeroes. The new backing file may show something else there.
-            let isWanted = !isThere && node !== base && (status.flags.contains(.allocated) || base != nil)
-            guard isWanted else { return (status.byteCount, false) }
-            Trace.streamCopyBegin(job: job.id, offset: range.start.rawValue, bytes: status.byteCount)
-            defer { Trace.streamCopyEnd(job: job.id, offset: range.start.rawValue) }
-            try await backend.root.read(buffer.vector(at: 0, byteCount: status.byteCount), at: range.start)
-            return (status.byteCount, true)
-        }
     }
 
     // MARK: The end

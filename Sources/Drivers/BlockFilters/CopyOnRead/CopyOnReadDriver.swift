@@ -72,7 +72,7 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
             let (count, wantsCopy) = try await look(at: rest)
             let part = target.slice(at: done, byteCount: count)
             if wantsCopy {
-                try await copy(GuestRange(rest.start, byteCount: count), to: part)
+                try await copy(GuestRange(rest.start, byteCount: count), to: part, isPrivate: flags.contains(.prefetch))
             } else {
                 try await file.read(part, at: rest.start, flags: flags)
             }
@@ -114,16 +114,17 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
     }
 
     /// Reads a range and writes it into the image, unless somebody else has just done so.
-    private func copy(_ range: GuestRange, to target: IOVector) async throws(BlockError) {
+    /// - Parameter isPrivate: nobody else has the memory while we use it.
+    private func copy(_ range: GuestRange, to target: IOVector, isPrivate: Bool) async throws(BlockError) {
         var done = 0
         while done < range.byteCount {
             let piece = GuestRange(range.start + done, byteCount: min(range.byteCount - done, Self.longestCopy))
-            try await copyPiece(piece, to: target.slice(at: done, byteCount: piece.byteCount))
+            try await copyPiece(piece, to: target.slice(at: done, byteCount: piece.byteCount), isPrivate: isPrivate)
             done += piece.byteCount
         }
     }
 
-    private func copyPiece(_ piece: GuestRange, to target: IOVector) async throws(BlockError) {
+    private func copyPiece(_ piece: GuestRange, to target: IOVector, isPrivate: Bool) async throws(BlockError) {
         Trace.copyOnReadBegin(offset: piece.start.rawValue, bytes: piece.byteCount)
         defer { Trace.copyOnReadEnd(offset: piece.start.rawValue, bytes: piece.byteCount) }
         let lock = await locks.enter(piece, isCopy: true)
@@ -136,6 +137,8 @@ package final class CopyOnReadDriver: FilterDriver, ChainFreezing {
         let copied = target.slice(at: 0, byteCount: count)
         if copied.isZero {
             try await file.writeZeroes(GuestRange(piece.start, byteCount: count), flags: .writeUnchanged)
+        } else if isPrivate {
+            try await file.write(copied, at: piece.start, flags: .writeUnchanged)
         } else {
             // The reader's memory may change under us while we write: what goes into the image has to be what was read.
             let stable = IOBuffer(byteCount: count)

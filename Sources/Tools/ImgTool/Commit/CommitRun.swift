@@ -49,6 +49,7 @@ struct CommitRun {
         var settings = CopySettings()
         settings.sparseUnit = Self.sparseUnit
         settings.asksTarget = true
+        settings.startsWriteback = true
         settings.writeFlags = image.writeFlags
         let clusterSize = try await base.imageDescribing?.describeImage().clusterSize
         let threads = CopyThreads(IOContext.current ?? session.graph.context, for: length)

@@ -1,3 +1,4 @@
+import BlockCopy
 import BlockGraph
 import IOCore
 import StrataBase

@@ -7,9 +7,9 @@ import Synchronization
 /// What an image shows of its old backing file and would not show of the new one, as a source for a copy into the image itself.
 final class RebaseSource: CopySource {
     private let overlay: BlockChild
-    /// Nil: what the image does not hold reads as zero.
-    private let oldBase: BlockNode?
     private let newBase: BlockChild?
+    private let oldContents: ContentMap
+    private let newContents: ContentMap
     /// Bytes that are copied or left out together.
     private let unit: Int
     private let names = Mutex(NodeDescriptions())
@@ -19,10 +19,12 @@ final class RebaseSource: CopySource {
     /// Bytes that are compared at once.
     private static let pieceSize = 256 << 10
 
+    /// - Parameter oldBase: nil where what the image does not hold reads as zero.
     init(_ overlay: BlockChild, oldBase: BlockNode?, newBase: BlockChild?, unit: Int) {
         self.overlay = overlay
-        self.oldBase = oldBase
         self.newBase = newBase
+        oldContents = ContentMap(oldBase)
+        newContents = ContentMap(newBase?.node)
         self.unit = unit
     }
 
@@ -34,27 +36,12 @@ final class RebaseSource: CopySource {
     func run(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
         let own = try await overlay.blockStatus(of: GuestRange(GuestOffset(position), byteCount: min(limit, length) - position), precise: false)
         if own.flags.contains(.allocated) { return CopyRun(.nothing, position..<position + own.byteCount) }
-        let old = try await Self.content(of: oldBase, at: position, byteCount: own.byteCount)
-        let new = try await Self.content(of: newBase?.node, at: position, byteCount: old.byteCount)
+        let old = try await oldContents.content(at: position, byteCount: own.byteCount)
+        let new = try await newContents.content(at: position, byteCount: old.byteCount)
         let range = position..<position + new.byteCount
         if old.isZero && new.isZero { return CopyRun(.nothing, range) }
         if isSame(old.node, new.node) { return CopyRun(.nothing, range) }
         return try await compared(range, isOldZero: old.isZero)
-    }
-
-    private struct Content {
-        var byteCount: Int
-        var isZero: Bool
-        /// Decides what is there; nil beyond the end.
-        var node: BlockNode?
-    }
-
-    /// What a chain has at `position`. Beyond its end there are zeroes.
-    private static func content(of node: BlockNode?, at position: Int, byteCount: Int) async throws(BlockError) -> Content {
-        guard let node, position < node.length else { return Content(byteCount: byteCount, isZero: true, node: nil) }
-        let range = GuestRange(GuestOffset(position), byteCount: min(byteCount, node.length - position))
-        let (status, _, decider) = try await node.chainStatus(of: range)
-        return Content(byteCount: status.byteCount, isZero: status.flags.contains(.zero), node: decider)
     }
 
     /// Whether both chains get the bytes from one and the same image.
