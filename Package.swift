@@ -19,6 +19,19 @@ let settings: [SwiftSetting] = [
 let fuzzerRuntime = Context.environment["STRATA_FUZZ"]
 let instrumented: Set = ["IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "NBDProtocol"]
 
+/// Scripts/build links the program so that it starts fast (Docs/Decisions/0010-how-the-program-starts.md). The variable names a folder that has the
+/// C++ runtime as an archive only.
+let programLinking: [LinkerSetting] =
+    Context.environment["STRATA_ARCHIVES"].map { archives in
+        let orderFile = "\(Context.packageDirectory)/Sources/Tools/strata/function-order.txt"
+        return [
+            .unsafeFlags([
+                "-use-ld=lld", "-L\(archives)", "-Xclang-linker", "-static-libgcc", "-Xlinker", "--no-export-dynamic", "-Xlinker", "--symbol-ordering-file=\(orderFile)",
+                "-Xlinker", "--no-warn-symbol-ordering",
+            ])
+        ]
+    } ?? []
+
 /// A Swift module in the folder Sources/`room`/`name`. Every use of an unsafe construct must say so with `unsafe`.
 func module(_ name: String, in room: String, _ dependencies: [Target.Dependency] = [], plugins: [Target.PluginUsage] = []) -> Target {
     .target(
@@ -27,10 +40,10 @@ func module(_ name: String, in room: String, _ dependencies: [Target.Dependency]
 }
 
 /// An executable in the folder Sources/`room`/`name`.
-func program(_ name: String, in room: String, _ dependencies: [Target.Dependency]) -> Target {
+func program(_ name: String, in room: String, _ dependencies: [Target.Dependency], exclude: [String] = [], linking: [LinkerSetting] = []) -> Target {
     .executableTarget(
-        name: name, dependencies: dependencies, path: "Sources/\(room)/\(name)",
-        swiftSettings: settings + [.strictMemorySafety()])
+        name: name, dependencies: dependencies, path: "Sources/\(room)/\(name)", exclude: exclude,
+        swiftSettings: settings + [.strictMemorySafety()], linkerSettings: linking)
 }
 
 /// The tests of one module or of one promise, in the folder Tests/`name`.
@@ -127,7 +140,9 @@ let package = Package(
         module("QMPTool", in: "Tools", ["StrataBase", "IOCore", "QAPIRuntime", "ToolSupport"]),
 
         // Floor 12: the one executable.
-        program("strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "NBDTool", "DaemonTool", "QMPTool"]),
+        program(
+            "strata", in: "Tools", ["StrataBase", "IOCore", "ToolSupport", "ImgTool", "IOTool", "NBDTool", "DaemonTool", "QMPTool"],
+            exclude: ["function-order.txt"], linking: programLinking),
 
         // Tests.
         .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),

@@ -14,7 +14,7 @@ extension QCOW2Driver {
     /// Bytes.
     private static let longestExpandedHere = 64 << 10
 
-    /// Reads part of one compressed cluster. The cluster read last is kept, so that small sequential reads expand it once.
+    /// Reads one compressed cluster or part of it. The last cluster of which a part was read is kept, so that small sequential reads expand it once.
     func readCompressed(_ entry: L2Entry, _ target: IOVector, at offset: GuestOffset) async throws(BlockError) {
         if copyDecompressed(entry, target, at: offset) { return }
         guard case .compressed(let data) = entry.meaning(in: geometry, version: opened.header.version) else { return }
@@ -25,10 +25,14 @@ extension QCOW2Driver {
         }
         let input = IOBuffer(byteCount: available)
         try await file.read(input.vector, at: data.offset.asGuest)
+        // Small clusters are expanded sooner than a worker thread is woken.
+        let isExpandedHere = geometry.clusterSize <= Self.longestExpandedHere
+        if isExpandedHere, target.byteCount == geometry.clusterSize, target.isContiguous {
+            do throws(BlockError) { return try opened.header.streamFormat.expand(input, into: target) } catch { throw error.during("reading guest offset \(offset)") }
+        }
         let output = IOBuffer(byteCount: geometry.clusterSize)
         do throws(BlockError) {
-            // Small clusters are expanded sooner than a worker thread is woken.
-            if geometry.clusterSize <= Self.longestExpandedHere {
+            if isExpandedHere {
                 try opened.header.streamFormat.expand(input, into: output)
             } else {
                 try await CompressionWorkers.expand(input, into: output, opened.header.streamFormat)

@@ -34,7 +34,7 @@ package struct GraphState: Sendable {
         package internal(set) var grant: PermissionGrant
     }
 
-    package typealias EdgeID = UInt64
+    package typealias EdgeID = Int
 
     /// Who holds the upper end of an edge.
     package enum Owner: Sendable {

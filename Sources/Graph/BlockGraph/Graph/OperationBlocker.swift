@@ -6,6 +6,13 @@ package enum BlockedOperation: Sendable, Hashable, CaseIterable {
     case delete, resize, snapshot, changeBackingFile, changeChildren, setIOThread, reopen
     /// Block jobs refuse each other.
     case jobSource, jobTarget, commitTarget
+
+    fileprivate var isForbiddenWhileBacking: Bool {
+        switch self {
+        case .delete, .resize, .snapshot, .changeBackingFile, .jobTarget: true
+        case .changeChildren, .setIOThread, .reopen, .jobSource, .commitTarget: false
+        }
+    }
 }
 
 /// Somebody's word that some operations on a node must wait: a job that uses it, an overlay whose data would change.
@@ -44,7 +51,7 @@ extension GraphState {
         guard let record = nodes[name] else { return }
         if let blocker = record.blockers.first(where: { $0.operations.contains(operation) }) { throw blocker.refusal(for: name) }
         // The data of a backing file shows through in the overlay, so what would change it is done through the overlay.
-        guard Self.protectedWhileBacking.contains(operation) else { return }
+        guard operation.isForbiddenWhileBacking else { return }
         for id in record.parents {
             guard let edge = edges[id], edge.child.role.contains(.copyOnWrite), case .node(let overlay) = edge.owner else { continue }
             throw BlockError(
@@ -52,6 +59,4 @@ extension GraphState {
                 hint: "Name the top of the chain, or detach '\(name)' from '\(overlay)' first.")
         }
     }
-
-    private static let protectedWhileBacking: Set<BlockedOperation> = [.delete, .resize, .snapshot, .changeBackingFile, .jobTarget]
 }

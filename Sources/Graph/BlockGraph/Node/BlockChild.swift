@@ -15,12 +15,12 @@ package final class BlockChild: Sendable {
     /// Changes only while drained (Docs/Concurrency.md).
     private let target: QuiescentReference<BlockNode>
     /// Numbers edges within a graph.
-    package let id: UInt64
+    package let id: Int
     /// What the node at the other end was called when it was opened because an image names it; nil when a user chose it.
     let expectedFilename: String?
     private let usedPermissions: Atomic<UInt8>
 
-    private static let nextID = Atomic<UInt64>(1)
+    private static let nextID = Atomic<Int>(1)
 
     /// Synchronous requests go down the backing files of at most this many layers: each costs some of the thread's stack.
     private static let synchronousLayers = 64

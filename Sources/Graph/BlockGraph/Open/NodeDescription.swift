@@ -145,9 +145,13 @@ extension IdentifyingOptions {
 
 /// The descriptions of nodes as they hang together now, each made once. For one query, while the graph does not change.
 package struct NodeDescriptions {
-    private var known: [ObjectIdentifier: NodeDescription] = [:]
+    private var known: [NodeIdentity: NodeDescription] = [:]
+    /// Which object a node is, as a number: every further type of keys costs a search when a tool starts (Docs/Decisions/0010-how-the-program-starts.md).
+    private typealias NodeIdentity = Int
 
     package init() {}
+
+    private static func identity(_ node: BlockNode) -> NodeIdentity { NodeIdentity(bitPattern: ObjectIdentifier(node)) }
 
     package mutating func filename(of node: BlockNode) -> String { description(of: node).filename }
 
@@ -155,18 +159,18 @@ package struct NodeDescriptions {
         // Children first, with a stack of its own: chains can be thousands deep.
         var stack = [node]
         while let current = stack.last {
-            let id = ObjectIdentifier(current)
+            let id = Self.identity(current)
             if known[id] == nil {
-                let missing = current.children.filter { known[ObjectIdentifier($0.node)] == nil }
+                let missing = current.children.filter { known[Self.identity($0.node)] == nil }
                 if !missing.isEmpty {
                     for child in missing { stack.append(child.node) }
                     continue
                 }
-                known[id] = current.describe { known[ObjectIdentifier($0)] ?? $0.descriptionWhenOpened }
+                known[id] = current.describe { known[Self.identity($0)] ?? $0.descriptionWhenOpened }
             }
             stack.removeLast()
         }
-        return known[ObjectIdentifier(node)] ?? node.descriptionWhenOpened
+        return known[Self.identity(node)] ?? node.descriptionWhenOpened
     }
 }
 

@@ -97,7 +97,7 @@ package enum NodeDescriber {
     /// Bytes that the node's files take on the host, without the backing file's; nil when nobody can tell.
     package static func allocatedSize(of node: BlockNode) throws(BlockError) -> Int? {
         if let file = node.driver as? FileDriver { return try file.allocatedSize }
-        if node.driver is any NullDisk { return 0 }
+        if node.driver is NullDriver || node.driver is NullAIODriver { return 0 }
         // These do not say, and so nobody above them knows.
         if ["blkdebug", "blkverify"].contains(node.formatName) { return nil }
         var total: Int?

@@ -42,8 +42,27 @@ struct ConvertSource: CopySource {
         length = position
     }
 
+    /// Runs shorter than this are looked up together, in bytes: all workers wait for whoever looks one up, and a compressed or fragmented image
+    /// has a run for every cluster.
+    private static let sharedLookUp = 4 << 20
+
     /// What lies at `position`, and how far it is the same.
     func run(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
+        var run = try await shortRun(at: position, limit: limit)
+        // A run stays inside one image, because what is read together does.
+        let image = part(at: position)
+        let end = min(limit, position + Self.sharedLookUp, image.start + image.paddedLength)
+        // What cannot be looked up is met again when its turn comes, and noted once.
+        while salvage == nil, run.range.upperBound < end {
+            let next: CopyRun
+            do throws(BlockError) { next = try await shortRun(at: run.range.upperBound, limit: limit) } catch { break }
+            if next.kind != run.kind { break }
+            run.range = run.range.lowerBound..<next.range.upperBound
+        }
+        return run
+    }
+
+    private func shortRun(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
         let part = part(at: position)
         let end = part.start + part.length
         guard position < end else { return CopyRun(.zero, position..<part.start + part.paddedLength) }

@@ -116,7 +116,7 @@ package struct ArgumentError: Error, Hashable, Sendable {
 }
 
 /// A command line, split.
-package struct ParsedArguments<Key: OptionKey>: Sendable {
+package struct ParsedArguments<Key: Sendable>: Sendable {
     /// One option as it was given.
     package struct Occurrence: Sendable {
         package let key: Key
@@ -129,7 +129,9 @@ package struct ParsedArguments<Key: OptionKey>: Sendable {
     package var operands: [String] = []
     /// The values of `--trace`, in the order they were given.
     package var traces: [String] = []
+}
 
+extension ParsedArguments where Key: OptionKey {
     package func contains(_ key: Key) -> Bool { occurrences.contains { $0.key == key } }
     /// The value that counts when an option is repeated: the last.
     package func last(_ key: Key) -> String? { occurrences.last { $0.key == key }?.value }

@@ -5,8 +5,9 @@ package protocol OptionKey: Hashable, Sendable {
 
 /// What a command accepts, declared once: the parser, `--help` and the manual pages all read this.
 ///
-/// `Key` names the options for the code that acts on them, so that a switch over parsed options is exhaustive.
-package struct CommandDeclaration<Key: OptionKey>: Sendable {
+/// `Key` names the options for the code that acts on them, so that a switch over parsed options is exhaustive. That it is an `OptionKey` only those
+/// ask for who use it: a condition of the type itself would be looked up among all conformances of the program whenever a tool starts.
+package struct CommandDeclaration<Key: Sendable>: Sendable {
     /// The word that selects the command, or the tool's own name for a tool without commands.
     package var name: String
     /// What the command does, in one sentence without a full stop.
@@ -21,7 +22,7 @@ package struct CommandDeclaration<Key: OptionKey>: Sendable {
     /// - Parameter options: without `--help`, which is added.
     package init(
         _ name: String, summary: String, usage: [String], options: [OptionDeclaration<Key>], operands: [OperandDeclaration] = []
-    ) {
+    ) where Key: OptionKey {
         self.name = name
         self.summary = summary
         self.usage = usage
@@ -31,7 +32,7 @@ package struct CommandDeclaration<Key: OptionKey>: Sendable {
 }
 
 /// One option: `-f`, `--format` or both.
-package struct OptionDeclaration<Key: OptionKey>: Sendable {
+package struct OptionDeclaration<Key: Sendable>: Sendable {
     package var key: Key
     /// The letter after one dash.
     package var short: Character?
