@@ -148,6 +148,38 @@ struct IOToolTests {
         arguments: ["read 0 4k\nfoo\nquit\nread 0 1k\n", "read -P 1 0 4k\n", "read 0 512", "", "\n\n", "read 0 512\naio_write 0 4k\naio_flush\nq\n"])
     func standardInput(_ input: String) throws { try check(["a.qcow2"], input: input) }
 
+    @Test(
+        "the state of a machine lies beside the disk",
+        arguments: [
+            ["read -b 0 512", "write -b 0 4k", "read -b -P 0xcd 0 4k", "read -b -v 4k 512", "read -P 5 1M 100k", "info"],
+            ["write -b -P 7 100M 64k", "read -b -P 7 100M 64k", "read -b 4E 512", "read -b 7000P 512", "write -b 4000P 512", "write -b 7000P 512", "map"],
+            ["write -b -P 3 700G 64k", "read -b -P 3 700G 64k", "write -P 1 0 64k", "read -P 1 0 64k", "length"],
+            ["read -b 0 100", "read -b 100 512", "write -b 0 100", "write -b 100 512", "write -c 0 100", "read -b 0 0", "write -b 0 0", "read -b 0 3G", "read -b 8E 512"],
+            ["write -bq 0 4k", "read -bq -P 0xcd 0 4k", "write -bs pattern 64k 4k", "read -bv 64k 512", "write -bs nosuch 0 4k", "read -b -P 0xcd -s 512 -l 512 0 4k", "read -b -P 1 0 4k"],
+            ["reopen -r", "write -b 0 512", "read -b 0 512"], ["write -bc 0 64k", "read -bP 0xcd 0 64k"],
+        ])
+    func machineState(_ commands: [String]) throws {
+        try check(["a.qcow2"], commands)
+        try check(["-f", "raw", "r.raw"], commands.filter { !$0.contains("pattern") && $0 != "info" })
+        try check(["--image-opts", "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2"], commands.filter { $0 != "info" && $0 != "map" })
+    }
+
+    @Test("machine state goes into snapshots, and is not seen when the disk grows over it")
+    func machineStateInSnapshots() throws {
+        let pair = try Pair()
+        func ours(_ commands: [String]) throws -> Finished { try run(pair.ours.path("qemu-io"), commands.flatMap { ["-c", $0] } + ["a.qcow2"], in: pair.ours.url) }
+        #expect(try ours(["write -b -P 7 0 64k"]).succeeded)
+        try QEMU.img("snapshot", "-c", "s", "a.qcow2", in: pair.ours)
+        #expect(try ours(["write -b -P 8 0 64k", "read -b -P 8 0 64k"]).succeeded)
+        // QEMU reads what we have written.
+        try QEMU.io("a.qcow2", ["read -b -P 8 0 64k"], in: pair.ours)
+        try mustRun(Strata.binary, ["img", "snapshot", "-a", "s", "a.qcow2"], in: pair.ours.url)
+        #expect(try ours(["read -b -P 7 0 64k"]).succeeded)
+        try mustRun(Strata.binary, ["img", "resize", "a.qcow2", "1G"], in: pair.ours.url)
+        #expect(try ours(["read -P 0 8M 1016M", "read -b -P 0 0 64k"]).succeeded)
+        try QEMU.mustFindClean("a.qcow2", in: pair.ours)
+    }
+
     @Test("random scripts leave the same bytes and print the same words", arguments: 0..<12)
     func randomScripts(_ number: UInt64) throws {
         var generator = SeededGenerator(seed: 0x10 + number)

@@ -7,9 +7,11 @@ import Synchronization
 extension QCOW2Driver: BitmapPersisting {
     package var bitmaps: DirtyBitmapList { bitmapStore.bitmaps }
 
+    package var canStoreBitmaps: Bool { opened.header.version >= 3 }
+
     package func checkRoom(forBitmapNamed name: String, granularity: Int) async throws(BlockError) {
         func refusal(_ reason: String) -> BlockError { BlockError(.unsupported, reason) }
-        if opened.header.version < 3 { throw refusal("Cannot store dirty bitmaps in qcow2 v2 files") }
+        if !canStoreBitmaps { throw refusal("Cannot store dirty bitmaps in qcow2 v2 files") }
         guard StoredBitmap.granularityBits.contains(UInt8(clamping: granularity.trailingZeroBitCount)) else {
             throw refusal("Granularity is outside of what an image can have")
         }

@@ -23,6 +23,7 @@ extension QCOW2Driver: Resizing {
             guard preallocation == .off else { throw BlockError(.invalidArgument, "Preallocation can't be used for shrinking an image") }
             try await clear(from: byteCount, to: old)
         } else {
+            try await forgetVMState()
             try await extendL1(toCover: byteCount)
             try await makeRoom(from: old, to: byteCount, preallocation, exact: exact)
             try await hideBacking(from: old, to: byteCount)
@@ -96,7 +97,7 @@ extension QCOW2Driver: Resizing {
     }
 
     /// Moves the L1 table to a longer one when it is too short.
-    private func extendL1(toCover byteCount: Int) async throws(BlockError) {
+    func extendL1(toCover byteCount: Int) async throws(BlockError) {
         let needed = geometry.l1Entries(forVirtualSize: byteCount)
         let present = state.withLock { $0.l1.count }
         if needed <= present { return }

@@ -1,3 +1,4 @@
+package import IOCore
 package import StorageSchema
 package import StrataBase
 
@@ -149,6 +150,14 @@ package protocol Snapshotting: BlockDriver {
     func deleteSnapshot(_ selector: SnapshotSelector) async throws(BlockError) -> SnapshotInfo
     /// From now on the node shows the snapshot and takes no writes. For nodes that are read-only.
     func loadSnapshot(_ selector: SnapshotSelector) async throws(BlockError)
+}
+
+/// Keeps the state of a machine beside its disk. Nobody else uses the node meanwhile.
+package protocol VMStateStoring: BlockDriver {
+    /// - Parameter position: bytes from the beginning of the state. What was never written reads as zeroes, however far it is.
+    func readVMState(_ target: IOVector, at position: Int) async throws(BlockError)
+    /// - Throws: `.tooLarge` for a place that the format cannot map.
+    func writeVMState(_ source: IOVector, at position: Int) async throws(BlockError)
 }
 
 /// Which snapshot is meant: the first that has the identifier and the name, as far as they are given.

@@ -46,7 +46,7 @@ enum ArgumentValues {
 extension ArgumentValues {
     /// Requests of whole sectors only.
     static func checkSectors(_ offset: Int, _ byteCount: Int) throws(CommandFailure) {
-        for (value, name) in [(offset, "offset"), (byteCount, "length")] where !value.isMultiple(of: Disk.sectorSize) {
+        for (value, name) in [(offset, "offset"), (byteCount, "count")] where !value.isMultiple(of: Disk.sectorSize) {
             throw .said("\(value) is not a sector-aligned value for '\(name)'")
         }
     }

@@ -34,15 +34,17 @@ extension IOCommand {
             throw .said("pattern verification range exceeds end of read data")
         }
         let disk = try session.disk()
-        if options.contains("b") {
-            try ArgumentValues.checkSectors(offset, byteCount)
-            throw .failed("read", BlockError(.unsupported, "VM state is not kept"))
-        }
-        do throws(BlockError) { try disk.check(offset, byteCount) } catch { throw .failed("read", error) }
+        let isVMState = options.contains("b")
+        if isVMState { try ArgumentValues.checkSectors(offset, byteCount) }
+        do throws(BlockError) { if !isVMState { try disk.check(offset, byteCount) } } catch { throw .failed("read", error) }
         let buffer = TransferBuffer([byteCount], isMisaligned: session.isMisaligned, filledWith: 0xab)
         defer { withExtendedLifetime(buffer) {} }
         let begin = MonotonicTime.now
-        do throws(BlockError) { try await disk.read(buffer.vector, at: offset) } catch { throw .failed("read", error) }
+        do throws(BlockError) {
+            if isVMState { try await disk.readVMState(buffer.vector, at: offset) } else { try await disk.read(buffer.vector, at: offset) }
+        } catch {
+            throw .failed("read", error)
+        }
         let report = TransferReport(verb: "read", offset: offset, byteCount: byteCount, style: .init(options))
         let text = report.text(nanoseconds: max(1, MonotonicTime.now - begin))
         let isAsExpected = pattern.map { buffer.holds($0, at: start, byteCount: length) } ?? true

@@ -36,12 +36,8 @@ extension IOCommand {
         let disk = try session.disk()
         let report = TransferReport(verb: "wrote", offset: offset, byteCount: byteCount, style: .init(options))
         var begin: Int64
-        do throws(BlockError) {
-            if options.contains("b") { throw BlockError(.unsupported, "VM state is not kept") }
-            try disk.check(offset, byteCount)
-        } catch {
-            throw .failed("write", error)
-        }
+        let isVMState = options.contains("b")
+        do throws(BlockError) { if !isVMState { try disk.check(offset, byteCount) } } catch { throw .failed("write", error) }
         if options.contains("z") {
             begin = MonotonicTime.now
             do throws(BlockError) {
@@ -55,7 +51,11 @@ extension IOCommand {
             if let path = options.last("s") { try buffer.fill(fromFile: path) }
             begin = MonotonicTime.now
             do throws(BlockError) {
-                try await disk.write(buffer.vector, at: offset, flags: WriteRules.flags(options))
+                if isVMState {
+                    try await disk.writeVMState(buffer.vector, at: offset)
+                } else {
+                    try await disk.write(buffer.vector, at: offset, flags: WriteRules.flags(options))
+                }
             } catch {
                 throw .failed("write", error)
             }

@@ -54,6 +54,19 @@ final class Disk: Sendable {
         try await backend.discard(GuestRange(GuestOffset(min(offset, backend.length)), byteCount: inside))
     }
 
+    /// Who keeps machine state for this image: its driver, or the one whose data that passes on.
+    private func vmStateStore() throws(BlockError) -> any VMStateStoring {
+        var node: BlockNode? = image.node
+        while let current = node {
+            if let driver = current.driver as? any VMStateStoring { return driver }
+            node = current.primaryChild?.node
+        }
+        throw BlockError(.unsupported, "'\(image.node.name)' keeps no VM state")
+    }
+
+    func readVMState(_ target: IOVector, at position: Int) async throws(BlockError) { try await vmStateStore().readVMState(target, at: position) }
+    func writeVMState(_ source: IOVector, at position: Int) async throws(BlockError) { try await vmStateStore().writeVMState(source, at: position) }
+
     func flush() async throws(BlockError) { try await backend.flush() }
 
     /// Whether the image itself, not a backing file, holds the bytes at `offset`, and for how many bytes from there on that holds.
