@@ -48,7 +48,10 @@ struct ProgressTests {
     private static let slow = [
         ("convert SLOW o.raw", "'o.raw' is incomplete"), ("dd SLOW of=o.raw", "'o.raw' is incomplete"), ("commit SLOW", "still has all of its data: commit it again"),
         ("rebase -b other.qcow2 -F qcow2 SLOW", "still has its old backing file: rebase it again"), ("compare SLOW o.qcow2", nil), ("measure -O qcow2 SLOW", nil),
-        ("check SLOW", nil), ("map SLOW", nil),
+        ("check SLOW", nil), ("map SLOW", nil), ("bench -c 100000 -s 64k SLOW", nil),
+        ("create -f qcow2 -o preallocation=full o.new 8G", "'o.new' is incomplete"), ("resize -f raw --preallocation full o.raw 8G", "resizing 'o.raw' is incomplete: resize it again"),
+        ("amend -o refcount_bits=64 SLOW", "is incomplete: amend it again"), ("check -r all SLOW", "is incomplete: repair it again"),
+        ("snapshot -c s SLOW", "may not have changed: list them"), ("bitmap --merge b SLOW c", "may not have changed: look at them with info"),
     ] as [(String, String?)]
 
     /// The words of such a command: its image is read from a device that takes some seconds for it.
@@ -70,7 +73,8 @@ struct ProgressTests {
         try pair.prepare([
             ["create", "-q", "-f", "qcow2", "a.qcow2", "4M"], ["create", "-q", "-f", "qcow2", "other.qcow2", "4M"],
             ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "-b", "a.qcow2", "-F", "qcow2", "b.qcow2"], ["io", "-c", "write -P 7 0 1M", "-c", "write -P 8 2M 1M", "b.qcow2"],
-            ["convert", "-O", "qcow2", "b.qcow2", "o.qcow2"],
+            ["convert", "-O", "qcow2", "b.qcow2", "o.qcow2"], ["create", "-q", "-f", "raw", "o.raw", "1M"], ["bitmap", "--add", "-g", "512", "b.qcow2", "b"],
+            ["bitmap", "--add", "-g", "512", "b.qcow2", "c"],
         ])
         try body(pair)
     }
@@ -100,6 +104,19 @@ struct ProgressTests {
             let finished = try process.wait()
             #expect(finished.ending == .signalled(SIGINT), "\(finished)")
             #expect(finished.errorText.isEmpty == (consequence == nil) && finished.errorText.hasSuffix(consequence.map { "\($0)\n" } ?? ""), "\(finished)")
+        }
+    }
+
+    @Test("a question ends no command, long or short", arguments: ["info", "snapshot -l", "bitmap --clear", "bench -c 10", "map", "check"])
+    func shortCommands(command: String) throws {
+        try withSlowImages { pair in
+            var words = words(command + " SLOW") + (command.hasPrefix("bitmap") ? ["b"] : [])
+            // Slow enough to be asked while it begins.
+            words = words.map { $0.replacing("x-iops-total=20", with: "x-iops-total=5") }
+            let process = try ChildProcess(pair.program.path, words, in: pair.ours)
+            #expect(waitUntil { SignalSet.catches(SIGUSR1, process.identifier) || !process.isRunning })
+            process.send(SIGUSR1)
+            #expect(try process.wait().succeeded)
         }
     }
 

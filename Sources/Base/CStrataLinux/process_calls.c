@@ -140,11 +140,24 @@ void strata_set_last_words(const char *text) {
     }
 }
 
-int strata_fork_limited(uint64_t memory) {
+int strata_fork_limited(uint64_t memory, int *errors) {
     pid_t parent = getpid();
+    int ends[2] = {-1, -1};
+    *errors = -1;
+    if (memory && pipe2(ends, O_CLOEXEC) < 0) return -errno;
     pid_t child = fork();
-    if (child < 0) return -errno;
-    if (child > 0) return child;
+    if (child != 0) {
+        int failure = errno;
+        if (memory) close(ends[1]);
+        if (child > 0) *errors = ends[0];
+        else if (memory) close(ends[0]);
+        return child < 0 ? -failure : child;
+    }
+    if (memory) {
+        if (dup2(ends[1], STDERR_FILENO) < 0) return -errno;
+        close(ends[0]);
+        close(ends[1]);
+    }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     // The parent may have gone before.
     if (getppid() != parent) _exit(1);
@@ -163,11 +176,58 @@ static int64_t milliseconds_now(void) {
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-int strata_wait_limited(int child, int64_t milliseconds, int *status) {
+// What a limited child has written to standard error and nobody has seen yet.
+struct reports {
+    char text[16384];
+    size_t length;
+    // The report of a crash has begun, which may be for want of memory: the rest waits for how the child ends.
+    int is_crash;
+};
+
+static void show(struct reports *reports) {
+    size_t done = 0;
+    while (done < reports->length) {
+        ssize_t count = write(STDERR_FILENO, reports->text + done, reports->length - done);
+        if (count < 0 && errno != EINTR) break;
+        if (count > 0) done += (size_t)count;
+    }
+    reports->length = 0;
+}
+
+static int begins_crash(const char *line, size_t length) {
+    static const char *const words[] = {"Fatal error", "Could not allocate", "terminate called"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (memmem(line, length, words[i], strlen(words[i]))) return 1;
+    return 0;
+}
+
+// Passes on what is there. Returns 0 at the end of the pipe.
+static int pass_on(int fd, struct reports *reports) {
+    if (reports->length == sizeof reports->text) {
+        // The beginning of a long report says what it is about.
+        if (!reports->is_crash) show(reports);
+        else reports->length = sizeof reports->text / 2;
+    }
+    size_t old = reports->length;
+    ssize_t count = read(fd, reports->text + old, sizeof reports->text - old);
+    if (count < 0) return errno == EINTR || errno == EAGAIN;
+    if (count == 0) return 0;
+    reports->length += (size_t)count;
+    if (reports->is_crash) return 1;
+    // The line that has just been added to may be the one.
+    size_t line = old;
+    while (line > 0 && reports->text[line - 1] != '\n') line--;
+    if (begins_crash(reports->text + line, reports->length - line)) reports->is_crash = 1;
+    else if (reports->text[reports->length - 1] == '\n') show(reports);
+    return 1;
+}
+
+int strata_wait_limited(int child, int errors, int64_t milliseconds, int *status) {
     int fd = pidfd_open(child, 0);
     if (fd < 0) return -errno;
     int64_t deadline = milliseconds < 0 ? -1 : milliseconds_now() + milliseconds;
     int late = 0;
+    struct reports reports = {.length = 0};
     for (;;) {
         int64_t rest = deadline < 0 ? -1 : deadline - milliseconds_now();
         if (deadline >= 0 && rest <= 0) {
@@ -175,16 +235,28 @@ int strata_wait_limited(int child, int64_t milliseconds, int *status) {
             kill(child, SIGKILL);
             break;
         }
-        struct pollfd event = {.fd = fd, .events = POLLIN};
+        struct pollfd events[] = {{.fd = fd, .events = POLLIN}, {.fd = errors, .events = POLLIN}};
         // A signal ends the wait; a limit beyond what poll takes is waited for in parts.
-        int ready = poll(&event, 1, rest < 0 ? 1000 : rest < 1000 ? (int)rest : 1000);
+        int ready = poll(events, 2, rest < 0 ? 1000 : rest < 1000 ? (int)rest : 1000);
         if (strata_take_user_signal()) kill(child, SIGUSR1);
-        if (ready > 0) break;
+        if (ready > 0 && events[1].revents && !pass_on(errors, &reports)) {
+            close(errors);
+            errors = -1;
+        }
+        if (ready > 0 && events[0].revents) break;
     }
     close(fd);
-    while (waitpid(child, status, 0) < 0)
-        if (errno != EINTR) return -errno;
-    return late;
+    int failure = 0;
+    while (!failure && waitpid(child, status, 0) < 0)
+        if (errno != EINTR) failure = errno;
+    if (errors >= 0) {
+        // The writing end went with the child; what is left in the pipe is read to its end.
+        while (pass_on(errors, &reports)) {
+        }
+        close(errors);
+    }
+    if (!reports.is_crash || failure || !WIFSIGNALED(*status)) show(&reports);
+    return failure ? -failure : late;
 }
 
 int strata_daemonize(void) {

@@ -28,11 +28,13 @@ int strata_take_user_signal(void);
 // From now on SIGINT, SIGTERM and SIGHUP write this text to standard error before they end the process. The text is copied; NULL takes it back.
 void strata_set_last_words(const char *text);
 // Forks, for a child with so many bytes of private writable memory at most (0: as many as there are) that ends with its parent.
-// Returns 0 in the child, its number in the parent, a negative errno on failure. Call before any thread exists.
-int strata_fork_limited(uint64_t memory);
+// Returns 0 in the child, its number in the parent, a negative errno on failure. Call before any thread exists. What a child with a limit on its memory
+// writes to standard error comes through `errors`, a descriptor for strata_wait_limited; -1 for others.
+int strata_fork_limited(uint64_t memory, int *errors);
 // Waits for the child and stores its wait status. One that still runs after so many milliseconds (negative: no limit) is killed, and then the result is 1,
-// else 0. SIGUSR1 is handed on to it. Negative errno on failure.
-int strata_wait_limited(int child, int64_t milliseconds, int *status);
+// else 0. SIGUSR1 is handed on to it. What comes out of `errors` goes to standard error; when a signal has ended the child, its report of that does not.
+// Negative errno on failure.
+int strata_wait_limited(int child, int errors, int64_t milliseconds, int *status);
 // Detaches from the terminal as daemon(3) does, but keeps the parent waiting: it exits 0 once the child calls strata_daemon_ready, else 1.
 // Returns the descriptor for strata_daemon_ready in the child, or a negative errno. Call before any thread exists.
 int strata_daemonize(void);

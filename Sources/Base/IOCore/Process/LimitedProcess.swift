@@ -19,12 +19,14 @@ package enum LimitedProcess {
     ///   - milliseconds: from now on; nil for no limit.
     /// - Returns: nil in the child, which does the work; in the parent, how the child has ended.
     package static func fork(memory: Int?, milliseconds: Int?) throws(BlockError) -> Ending? {
-        let child = strata_fork_limited(UInt64(memory ?? 0))
+        var errors: Int32 = -1
+        // SAFETY: the pointer is valid for the time of the call.
+        let child = unsafe strata_fork_limited(UInt64(memory ?? 0), &errors)
         if child < 0 { throw BlockError(errno: -child, "starting a limited process") }
         if child == 0 { return nil }
         var status: Int32 = 0
         // SAFETY: the pointer is valid for the time of the call.
-        let result = unsafe strata_wait_limited(child, milliseconds.map(Int64.init) ?? -1, &status)
+        let result = unsafe strata_wait_limited(child, errors, milliseconds.map(Int64.init) ?? -1, &status)
         if result < 0 { throw BlockError(errno: -result, "waiting for a limited process") }
         if result == 1 { return .late }
         let signal = status & 0x7f

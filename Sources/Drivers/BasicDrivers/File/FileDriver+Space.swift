@@ -69,7 +69,7 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         }
         switch preallocation {
         case .off: try await file.setSize(byteCount)
-        case .metadata: throw BlockError(.unsupported, "Preallocation mode 'metadata' is not supported for '\(path)'")
+        case .metadata: throw BlockError(.unsupported, "Unsupported preallocation mode: metadata")
         case .falloc, .full:
             guard byteCount >= old else { throw BlockError(.invalidArgument, "Preallocation cannot be used for shrinking '\(path)'") }
             do throws(BlockError) {

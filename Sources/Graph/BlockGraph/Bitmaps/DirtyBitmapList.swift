@@ -57,6 +57,9 @@ package protocol BitmapPersisting: BlockDriver {
     /// The node's bitmaps. Those of the image are in it as soon as the node is open.
     var bitmaps: DirtyBitmapList { get }
 
+    /// Whether the image, as it is, can keep bitmaps at all.
+    var canStoreBitmaps: Bool { get }
+
     /// Whether one more bitmap could be stored.
     /// - Throws: why not.
     func checkRoom(forBitmapNamed name: String, granularity: Int) async throws(BlockError)

@@ -43,8 +43,8 @@ enum AmendCommand: ImgCommand {
         settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
 
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let image = try await session.open(named, settings)
-        let progress = ProgressReporter(style)
+        let progress = ProgressReporter(style, begins: false)
+        let image = try await progress.beforehand { () async throws(ToolFailure) in try await session.open(named, settings) }
         Interruption.leaves("amending '\(name)' is incomplete: amend it again")
         defer { Interruption.leavesNothing() }
         try await session.closing(progress) { () async throws(ToolFailure) in
@@ -52,6 +52,7 @@ enum AmendCommand: ImgCommand {
                 StandardStreams.print(try AmendOptions.help(format: image.node.formatName))
             } else {
                 let options = try AmendOptions(list, format: image.node.formatName)
+                progress.begin()
                 do throws(BlockError) {
                     try await amend(image.node.driver, options, isForced: arguments.contains(.force), objects, progress)
                 } catch { throw ToolFailure(nil, error) }

@@ -42,17 +42,12 @@ enum BenchCommand: ImgCommand {
         var settings = ImageSettings()
         settings.isReadOnly = !arguments.contains(.write)
         settings.forceShare = arguments.contains(.forceShare)
-        settings.aio = try aio(arguments)
-        if let word = arguments.last(.cache) {
-            guard let mode = CacheMode(word) else { throw ToolFailure("Invalid cache mode") }
-            settings.cache = mode
-        }
-        // Like qemu-img, complain about numbers before looking at what depends on several of them.
-        guard arguments.operands.count == 1, let name = arguments.operands.first else {
-            _ = try BenchPlan(arguments)
-            throw context.usageFailure("Expecting one image file name")
-        }
+        // Like qemu-img, complain about values in their order, and then about what depends on several of them.
         let plan = try BenchPlan(arguments)
+        settings.aio = plan.aio
+        if let cache = plan.cache { settings.cache = cache }
+        guard arguments.operands.count == 1, let name = arguments.operands.first else { throw context.usageFailure("Expecting one image file name") }
+        try plan.check()
         let named = try arguments.image(name)
         let objects = try UserObjects.make(arguments.all(.object))
 
@@ -60,33 +55,19 @@ enum BenchCommand: ImgCommand {
         let image = try await session.open(named, settings)
         StandardStreams.print(plan.announcement)
         let run = BenchRun(plan, on: image.backend, writeFlags: image.writeFlags, context: context.ioContext)
+        let progress = ProgressReporter(arguments.contains(.quiet) ? .silent : .whenItTakesLong)
         let start = ContinuousClock.now
         do throws(BlockError) {
-            try await run.run()
+            try await progress.watching(on: context.ioContext, { run.position }) { () async throws(BlockError) in try await run.run() }
         } catch {
+            progress.end(succeeded: false)
             do { try await session.close() } catch {}
-            throw ToolFailure("Failed request", error)
+            throw ToolFailure("Failed request: \(BlockError.text(ofErrno: error.errno))")
         }
         let elapsed = start.duration(to: .now)
+        progress.end(succeeded: true)
         StandardStreams.print(BenchPlan.result(seconds: Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) / 1e18))
         do throws(BlockError) { try await session.close(image) } catch { throw ToolFailure(nil, error) }
         return 0
-    }
-
-    /// The last of `-i` and `-n` counts.
-    private static func aio(_ arguments: ParsedArguments<Key>) throws(ToolFailure) -> String? {
-        var choice: String?
-        for option in arguments.occurrences {
-            switch option.key {
-            case .native: choice = "native"
-            case .aio:
-                guard let word = option.value, ["threads", "native", "io_uring"].contains(word) else {
-                    throw ToolFailure("Invalid aio option: \(option.value ?? "")")
-                }
-                choice = word
-            default: break
-            }
-        }
-        return choice
     }
 }

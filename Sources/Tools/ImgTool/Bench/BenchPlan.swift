@@ -16,6 +16,9 @@ struct BenchPlan: Sendable, Hashable {
     var flushInterval = 0
     /// Whether a flush waits until no write is under way.
     var drainsOnFlush = true
+    /// How files are accessed: the last of `-i` and `-n` counts.
+    var aio: String?
+    var cache: CacheMode?
 
     init() {}
 
@@ -25,6 +28,13 @@ struct BenchPlan: Sendable, Hashable {
         for option in arguments.occurrences {
             let value = option.value ?? ""
             switch option.key {
+            case .native: aio = "native"
+            case .aio:
+                guard ["threads", "native", "io_uring"].contains(value) else { throw ToolFailure("Invalid aio option: \(value)") }
+                aio = value
+            case .cache:
+                guard let mode = CacheMode(value) else { throw ToolFailure("Invalid cache mode") }
+                cache = mode
             case .count: count = try NumberArgument.parse(value, "request count", in: positive)
             case .depth: depth = try NumberArgument.parse(value, "queue depth", in: positive)
             case .bufferSize: bufferSize = try NumberArgument.parse(value, "buffer size", in: positive)
@@ -37,9 +47,13 @@ struct BenchPlan: Sendable, Hashable {
             default: break
             }
         }
+        if step == 0 { step = bufferSize }
+    }
+
+    /// - Throws: for numbers that do not go together.
+    func check() throws(ToolFailure) {
         if !isWrite && flushInterval > 0 { throw ToolFailure("--flush-interval is only available in write tests") }
         if flushInterval > 0 && flushInterval < depth { throw ToolFailure("Flush interval can't be smaller than depth") }
-        if step == 0 { step = bufferSize }
     }
 
     /// The lines that are printed before the start.

@@ -1,6 +1,7 @@
 import BlockGraph
 import IOCore
 import StrataBase
+import Synchronization
 
 /// A run of `bench`: workers that take the next request as soon as their last one is done.
 ///
@@ -16,6 +17,8 @@ actor BenchRun {
     private let writeFlags: RequestFlags
     private var nextOffset: Int
     private var issued = 0
+    /// The same for those who ask from elsewhere.
+    private let begun = Atomic(0)
     private let writesUnderWay = InFlightCounter()
     private var firstError: BlockError?
     /// Set while a flush waits for the writes under way and then runs: no write starts.
@@ -33,6 +36,9 @@ actor BenchRun {
         self.context = context
         nextOffset = plan.offset
     }
+
+    /// How many requests have been sent. Any thread.
+    nonisolated var position: (done: Int, total: Int) { (begun.load(ordering: .relaxed), plan.count) }
 
     /// Sends all requests.
     /// - Throws: the first error; requests under way are finished before.
@@ -54,9 +60,9 @@ actor BenchRun {
     private func work(_ buffer: IOVector) async {
         do throws(BlockError) {
             if plan.isWrite {
-                while let offset = nextRequest() { try await write(buffer, at: offset) }
+                while let offset = try nextRequest() { try await write(buffer, at: offset) }
             } else {
-                while let offset = nextRequest() {
+                while let offset = try nextRequest() {
                     if !backend.tryRead(buffer, at: offset) { try await backend.read(buffer, at: offset, flags: []) }
                 }
             }
@@ -66,9 +72,12 @@ actor BenchRun {
     }
 
     /// Where the next request goes; nil when there is none left or one has failed.
-    private func nextRequest() -> GuestOffset? {
+    /// - Throws: `.io` for one that is not inside, as a device fails it.
+    private func nextRequest() throws(BlockError) -> GuestOffset? {
         guard issued < plan.count, firstError == nil else { return nil }
         issued += 1
+        begun.store(issued, ordering: .relaxed)
+        guard nextOffset <= imageSize - plan.bufferSize else { throw BlockError(.io, "A request at offset \(nextOffset) is outside the image") }
         let offset = GuestOffset(nextOffset)
         nextOffset &+= plan.step
         if nextOffset >= imageSize || nextOffset < 0 { nextOffset = imageSize > 0 ? (nextOffset % imageSize) : 0 }

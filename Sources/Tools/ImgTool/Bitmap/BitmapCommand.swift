@@ -62,11 +62,15 @@ enum BitmapCommand: ImgCommand {
         var settings = ImageSettings()
         settings.isReadOnly = false
         let image = try await session.open(named, settings)
-        try await session.closing { () async throws(ToolFailure) in
+        Interruption.leaves("the bitmaps of '\(named.text)' may not have changed: look at them with info")
+        defer { Interruption.leavesNothing() }
+        let progress = ProgressReporter(.whenItTakesLong)
+        try await session.closing(progress) { () async throws(ToolFailure) in
             var source: OpenImage?
             if let sourceFile { source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), ImageSettings()) }
             let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
-            try await bitmap.run(actions)
+            // All of it comes into force at the end.
+            try await progress.watching(on: context.ioContext, { (0, 1) }) { () async throws(ToolFailure) in try await bitmap.run(actions) }
         }
         return 0
     }

@@ -40,13 +40,18 @@ enum CompareCommand: ImgCommand {
             var settings = ImageSettings()
             settings.forceShare = arguments.contains(.forceShare)
             settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
-            progress = ProgressReporter(try arguments.progressStyle())
+            let reporter = ProgressReporter(try arguments.progressStyle(), begins: false)
+            progress = reporter
             session = ImageSession(context: context.ioContext, objects: objects)
             var opened: [PaddedImage] = []
             for (name, format) in zip(arguments.operands, formats) {
-                opened.append(PaddedImage(try await session.open(ImageArgument(name, isOptions: isOptions, format: format), settings)))
+                opened.append(
+                    try await reporter.beforehand { () async throws(ToolFailure) in
+                        PaddedImage(try await session.open(ImageArgument(name, isOptions: isOptions, format: format), settings))
+                    })
             }
             images = opened
+            progress.begin()
         } catch {
             var failure = error
             failure.status = statusNotOpened

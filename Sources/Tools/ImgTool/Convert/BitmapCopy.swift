@@ -9,7 +9,7 @@ struct BitmapCopy {
 
     /// - Parameter skipsBroken: leave out bitmaps of which nobody knows what they would say, with a warning.
     init(of source: BlockNode, skipsBroken: Bool) throws(ToolFailure) {
-        guard source.driver is any BitmapPersisting else { throw ToolFailure("Source lacks bitmap support") }
+        guard let driver = source.driver as? any BitmapPersisting, driver.canStoreBitmaps else { throw ToolFailure("Source lacks bitmap support") }
         var bitmaps: [DirtyBitmap] = []
         // A driver stores the newest first: so the order stays what it is.
         for bitmap in source.bitmaps.named.reversed() where bitmap.isPersistent {

@@ -11,14 +11,20 @@ struct Conversion {
     private let plan: ConvertPlan
     private let context: IOContext
     private let session: ImageSession
+    private let progress: ProgressReporter
 
     init(_ plan: ConvertPlan, on context: IOContext, objects: ObjectRegistry) {
         self.plan = plan
         self.context = context
         session = ImageSession(context: context, objects: objects)
+        progress = ProgressReporter(plan.progress)
     }
 
     func run() async throws(ToolFailure) {
+        try await progress.beforehand { () async throws(ToolFailure) in try await convert() }
+    }
+
+    private func convert() async throws(ToolFailure) {
         var images: [OpenImage] = []
         for name in plan.sources {
             var settings = ImageSettings()
@@ -56,7 +62,6 @@ struct Conversion {
         let length = target.backend.length
         guard length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
-        let progress = ProgressReporter(plan.progress)
         try await session.closing(progress) { () async throws(ToolFailure) in
             do throws(BlockError) {
                 try await copy(source, to: target, made, progress)

@@ -94,9 +94,8 @@ struct ImageCreation {
             }
             guard request.format.name == "qcow2" else {
                 let word = request.text("preallocation") ?? "off"
-                guard let mode = PreallocMode(rawValue: word), mode != .metadata else {
-                    throw BlockError(.invalidArgument, "invalid parameter value: \(word)")
-                }
+                guard let mode = PreallocMode(rawValue: word) else { throw BlockError(.invalidArgument, "invalid parameter value: \(word)") }
+                if mode == .metadata { throw BlockError(.invalidArgument, "Unsupported preallocation mode: \(word)") }
                 self = .plain(byteCount: byteCount, mode, format: request.format.name)
                 return
             }

@@ -49,8 +49,8 @@ enum RebaseCommand: ImgCommand {
         backingSettings.forceShare = arguments.contains(.forceShare)
 
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let image = try await session.open(named, settings)
         let progress = ProgressReporter(style)
+        let image = try await progress.beforehand { () async throws(ToolFailure) in try await session.open(named, settings) }
         Interruption.leaves("'\(name)' still has its old backing file: rebase it again")
         defer { Interruption.leavesNothing() }
         try await session.closing(progress) { () async throws(ToolFailure) in

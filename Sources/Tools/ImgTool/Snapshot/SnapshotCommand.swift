@@ -51,7 +51,13 @@ enum SnapshotCommand: ImgCommand {
         settings.unmaps = !settings.isReadOnly
         settings.forceShare = arguments.contains(.forceShare)
         let image = try await session.open(named, settings)
-        try await session.closing { () async throws(ToolFailure) in try await run(action, on: image, in: session) }
+        if !settings.isReadOnly { Interruption.leaves("the snapshots of '\(name)' may not have changed: list them") }
+        defer { Interruption.leavesNothing() }
+        let progress = ProgressReporter(arguments.contains(.quiet) ? .silent : .whenItTakesLong)
+        try await session.closing(progress) { () async throws(ToolFailure) in
+            // How far it is nobody knows: all of it comes into force at once.
+            try await progress.watching(on: context.ioContext, { (0, 1) }) { () async throws(ToolFailure) in try await run(action, on: image, in: session) }
+        }
         return 0
     }
 
@@ -77,6 +83,8 @@ enum SnapshotCommand: ImgCommand {
             let context = "Could not apply snapshot '\(snapshot)'"
             guard let snapshotting = image.node.snapshotting else { throw ToolFailure("\(context): Block driver does not support snapshots") }
             do throws(BlockError) {
+                // Before anything is looked for, as QEMU says it.
+                if !image.node.bitmaps.all.isEmpty { throw BlockError(.permissionConflict, "Device has active dirty bitmaps") }
                 guard let selector = try await SnapshotChoice.byIDOrName(snapshot, in: snapshotting) else {
                     throw BlockError(errno: BlockError(.notFound, "").errno, "Failed to load snapshot")
                 }

@@ -29,6 +29,8 @@ extension ImgCommand {
                 return StandardStreams.print(declaration.helpText(program: context.program)) ? 0 : 1
             }
             if let status = try limits(parsed).enter() { return status }
+            // A question ends no command, whether that has an answer or not.
+            ProcessSignals.noteProgressQuestions()
             return try ToolRun.onMainContext { () async throws(ToolFailure) in try await run(parsed, context) }
         }
     }

@@ -21,9 +21,7 @@ package func runImgTool(_ invocation: ToolInvocation) -> Int32 {
         }
         guard let word = parsed.operands.first else { throw context.usageFailure("Not enough arguments") }
         guard let command = commands.first(where: { $0.name == word }) else {
-            var failure = context.usageFailure("Command not found: \(word)")
-            failure.advice.append("There are: \(commands.map { $0.name }.joined(separator: ", "))")
-            throw failure
+            throw context.usageFailure("Command not found: \(word)")
         }
         return command.main(invocation, Array(parsed.operands.dropFirst()))
     }

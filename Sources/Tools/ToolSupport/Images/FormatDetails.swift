@@ -10,6 +10,7 @@ package enum FormatDetails {
         "ivgen-alg", "detached-header", "hash-alg", "cipher-alg", "uuid", "ivgen-hash-alg", "format", "cipher-mode", "slots", "payload-offset", "master-key-iters",
     ]
     private static let keySlotMembers = ["active", "iters", "key-offset", "stripes"]
+    private static let bitmapMembers = ["flags", "name", "granularity"]
     private static let extentMembers = ["compressed", "virtual-size", "filename", "cluster-size", "format"]
 
     /// The members in the order in which qemu-img prints them, whatever order the schema has.
@@ -31,6 +32,7 @@ package enum FormatDetails {
             case "encrypt": encryptionMembers
             case "slots": keySlotMembers
             case "extents": extentMembers
+            case "bitmaps": bitmapMembers
             default: [String]()
             }
         return switch value {

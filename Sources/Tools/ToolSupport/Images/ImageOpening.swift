@@ -56,9 +56,10 @@ extension OpenImage {
     /// What a tool says before it writes to an image whose format it has guessed to be raw.
     package func warnOfGuess() {
         guard wasProbed, node.formatName == "raw", !node.isReadOnly else { return }
+        let name = node.filename ?? node.primaryChild?.node.filename ?? reference.text
         StandardStreams.printError(
             """
-            WARNING: Image format was not specified for '\(reference.text)' and probing guessed raw.
+            WARNING: Image format was not specified for '\(name)' and probing guessed raw.
                      Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
                      Specify the 'raw' format explicitly to remove the restrictions.
 

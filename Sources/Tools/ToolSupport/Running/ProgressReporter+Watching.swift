@@ -1,13 +1,12 @@
 package import IOCore
-package import StrataBase
 import Synchronization
 
 extension ProgressReporter {
     /// Reports for a call that does not do so itself, by looking now and then how far it has come.
     /// - Parameter position: how much of how much is done; asked on the context's thread.
-    package func watching<R>(
-        on context: IOContext, _ position: @escaping @Sendable () -> (done: Int, total: Int), _ call: () async throws(BlockError) -> R
-    ) async throws(BlockError) -> R {
+    package func watching<R, Failure: Error>(
+        on context: IOContext, _ position: @escaping @Sendable () -> (done: Int, total: Int), _ call: () async throws(Failure) -> R
+    ) async throws(Failure) -> R {
         let watch = Watch()
         defer { watch.isOver.store(true, ordering: .relaxed) }
         context.spawn {

@@ -22,6 +22,7 @@ package final class ProgressReporter: Sendable {
         var printed = -1
         /// Whether a line stands there that the next output has to leave.
         var hasLine = false
+        var hasEnded = false
     }
 
     private let style: Style
@@ -31,11 +32,25 @@ package final class ProgressReporter: Sendable {
     /// When a person begins to wonder.
     private static let patience = Duration.seconds(1)
 
-    package init(_ style: Style) {
+    /// - Parameter begins: the work begins now, and not with `begin()`.
+    package init(_ style: Style, begins: Bool = true) {
         self.style = style
         isForWaitingPerson = style == .whenItTakesLong && Terminal.isInteractive
         ProcessSignals.noteProgressQuestions()
+        if begins { begin() }
+    }
+
+    /// Whoever has asked sees that nothing is done yet.
+    package func begin() {
         if isAskedFor { report(0, of: 1) }
+    }
+
+    /// Does what comes before the work; the line ends with it when it fails, as qemu-img's does.
+    package func beforehand<R>(_ body: () async throws(ToolFailure) -> R) async throws(ToolFailure) -> R {
+        do throws(ToolFailure) { return try await body() } catch {
+            end(succeeded: false)
+            throw error
+        }
     }
 
     private var isAskedFor: Bool { style == .line || style == .json }
@@ -55,10 +70,13 @@ package final class ProgressReporter: Sendable {
         if isDue { print(hundredths) }
     }
 
-    /// Ends the line.
+    /// Ends the line, once.
     package func end(succeeded: Bool) {
-        let (hasLine, printed) = state.withLock { ($0.hasLine, $0.printed) }
-        guard isAskedFor || hasLine else { return }
+        let (hasLine, printed, hadEnded) = state.withLock { state in
+            defer { state.hasEnded = true }
+            return (state.hasLine, state.printed, state.hasEnded)
+        }
+        guard isAskedFor || hasLine, !hadEnded else { return }
         // The line may be repeated, as qemu-img does, an object not.
         if succeeded, style != .json || printed != 10000 { print(10000) }
         if style != .json { StandardStreams.print("\n") }
