@@ -21,6 +21,7 @@ struct ToolPair {
     var theirs: URL { root.appendingPathComponent("theirs") }
     var ours: URL { root.appendingPathComponent("ours") }
     private var link: URL { root.appendingPathComponent("qemu-img") }
+    private var ioLink: URL { root.appendingPathComponent("qemu-io") }
     /// Ours, under the name of theirs.
     var program: URL { link }
 
@@ -28,7 +29,7 @@ struct ToolPair {
     init(in folder: URL = FileManager.default.temporaryDirectory) throws {
         root = folder.appendingPathComponent("img-\(UUID().uuidString)")
         for directory in [root, theirs, ours] { try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true) }
-        try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: Self.binary)
+        for link in [link, ioLink] { try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: Self.binary) }
     }
 
     func remove() { try? FileManager.default.removeItem(at: root) }
@@ -37,6 +38,18 @@ struct ToolPair {
     func runOurs(_ arguments: [String]) throws -> Outcome { Self.withoutHolders(try Self.run(link.path, arguments, in: ours)) }
 
     func runOurs(_ arguments: [String], in directory: URL) throws -> Outcome { Self.withoutHolders(try Self.run(link.path, arguments, in: directory)) }
+
+    func runOurIO(_ arguments: [String], in directory: URL) throws -> Outcome { Self.withoutHolders(try Self.run(ioLink.path, arguments, in: directory)) }
+
+    /// Takes images away on both sides.
+    func removeImages(_ names: [String]) throws {
+        for directory in [theirs, ours] {
+            for name in names {
+                let path = directory.appendingPathComponent(name).path
+                if FileManager.default.fileExists(atPath: path) { try FileManager.default.removeItem(atPath: path) }
+            }
+        }
+    }
 
     /// Our lock conflicts go on after QEMU's words and say who holds the lock.
     private static func withoutHolders(_ outcome: Outcome) -> Outcome {

@@ -35,6 +35,10 @@ package final class ChildProcess: Sendable {
     private static let addCloseFrom: @convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32 = unsafeBitCast(
         dlsym(nil, "posix_spawn_file_actions_addclosefrom_np"), to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
 
+    /// So is this one (since 2.29).
+    private static let addChangeFolder: @convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, UnsafePointer<CChar>) -> Int32 = unsafeBitCast(
+        dlsym(nil, "posix_spawn_file_actions_addchdir_np"), to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, UnsafePointer<CChar>) -> Int32).self)
+
     package let identifier: pid_t
     package let command: String
     private let output: FileHandle, errors: FileHandle
@@ -73,12 +77,12 @@ package final class ChildProcess: Sendable {
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
         let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
-        // posix_spawn itself cannot change the folder; `env` does so and becomes the program.
-        var words = ((folder.map { ["env", "-C", $0.path] } ?? []) + [program] + arguments).map { strdup($0) } + [nil]
+        if let folder { _ = Self.addChangeFolder(&actions, folder.path) }
+        var words = ([program] + arguments).map { strdup($0) } + [nil]
         var settings = variables.map { strdup($0) } + [nil]
         defer { (words + settings).forEach { free($0) } }
         var identifier: pid_t = 0
-        let failure = posix_spawnp(&identifier, folder == nil ? program : "env", &actions, &attributes, &words, &settings)
+        let failure = posix_spawnp(&identifier, program, &actions, &attributes, &words, &settings)
         guard failure == 0 else { throw HarnessError("cannot start \(program): \(String(cString: strerror(failure)))") }
 
         self.identifier = identifier
