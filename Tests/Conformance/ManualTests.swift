@@ -49,6 +49,16 @@ struct ManualTests {
         #expect(answer.text.hasPrefix("convert"), "\(answer)")
     }
 
+    @Test("zsh loads its script where it is installed, and takes it for the tools' names", arguments: ["strata", "strata-img"])
+    func zsh(_ name: String) throws {
+        let folder = try TemporaryFolder()
+        try FileManager.default.createDirectory(atPath: folder.path("functions"), withIntermediateDirectories: true)
+        try folder.write(try mustRun(Strata.binary, ["completion", "zsh"]).output, to: "functions/_strata")
+        let script = "fpath=('\(folder.path("functions"))' $fpath); autoload -Uz compinit; compinit -u -d '\(folder.path("dump"))'; print -r -- $_comps[\(name)]; autoload -Uz +X _strata"
+        let answer = try mustRun("zsh", ["-f", "-c", script])
+        #expect(answer.text == "_strata\n" && answer.errorText.isEmpty, "\(answer)")
+    }
+
     @Test("what is installed works, and is removed again without a trace")
     func installation() throws {
         let folder = try TemporaryFolder()
@@ -72,6 +82,17 @@ struct ManualTests {
         expectClearError(try run(script, ["--prefix", folder.path("usr"), "--replace-qemu"], environment: ["STRATA_BINARY": Strata.binary]), naming: ["qemu-img"])
         #expect(try folder.read("usr/bin/qemu-img") == Array("theirs".utf8))
         #expect(!folder.contains("usr/bin/strata"))
+    }
+
+    /// The extended run has the release binary, which needs no Swift.
+    @Test("the Debian package works on a machine that has nothing else", arguments: extendedRun ? ["Scripts/try-package"] : [])
+    func cleanMachine(script: String) throws {
+        let folder = try TemporaryFolder()
+        let built = try mustRun(
+            Strata.root.appending(path: "Scripts/package").path, ["--output", folder.path("out")], environment: ["STRATA_BINARY": Strata.binary])
+        let package = built.text.trimmingCharacters(in: .whitespacesAndNewlines)
+        let tried = try mustRun(Strata.root.appending(path: script).path, [package], atMost: .seconds(600))
+        #expect(tried.text.hasSuffix("the package works\n"), "\(tried)")
     }
 
     @Test("the Debian package holds everything that is installed, and can be unpacked")
