@@ -8,6 +8,7 @@ final class SimulatedClock: ThrottleClock {
     private struct State: Sendable {
         var now: Int64 = 0
         var alarms: [(time: Int64, body: @Sendable () -> Void)] = []
+        var lastContext: IOContext?
     }
 
     private let state = Mutex(State())
@@ -16,8 +17,14 @@ final class SimulatedClock: ThrottleClock {
     /// How many timers run.
     var alarmCount: Int { state.withLock { $0.alarms.count } }
 
+    /// Where the timer that was set last runs.
+    var lastContext: IOContext? { state.withLock { $0.lastContext } }
+
     func call(after nanoseconds: Int64, on context: IOContext?, _ body: @escaping @Sendable () -> Void) {
-        state.withLock { $0.alarms.append(($0.now + nanoseconds, body)) }
+        state.withLock { state in
+            state.alarms.append((state.now + nanoseconds, body))
+            state.lastContext = context
+        }
     }
 
     /// Goes to the next timer and lets it ring. False when there is none.

@@ -89,6 +89,41 @@ struct ThrottleGroupTests {
         #expect(log.times.allSatisfy { $0 == 0 })
     }
 
+    @Test("nobody waits for a timer on a thread that has ended: it runs where the one whose turn it is waits")
+    func endedThread() async throws {
+        let clock = SimulatedClock()
+        let group = try Self.group(ThrottleLimits(iopsTotal: 10), clock)
+        let (first, second) = (group.join(), group.join())
+        let threads = [try IOContext.startThread(name: "first"), try IOContext.startThread(name: "second")]
+        let log = Log()
+        func send(_ count: Int, of member: Int, on thread: IOContext) -> [Task<Void, Never>] {
+            (0..<count).map { _ in
+                Task(executorPreference: thread) {
+                    await group.admit(512, .write, member: member)
+                    log.append(member, clock.now)
+                }
+            }
+        }
+        // Two may start; the third sets the timer, on its own thread.
+        let early = send(3, of: first, on: threads[0])
+        while group.waitingCount < 1 { await Task.yield() }
+        #expect(clock.lastContext === threads[0])
+        let late = send(1, of: second, on: threads[1])
+        while group.waitingCount < 2 { await Task.yield() }
+        // What the first member has waiting is let go, and its thread ends.
+        group.beginDrain(of: first)
+        for task in early { await task.value }
+        group.endDrain(of: first)
+        threads[0].stop()
+        threads[0].join()
+        #expect(clock.lastContext === threads[1])
+        while log.members.count < 4 { if !clock.advance() { await Task.yield() } }
+        for task in late { await task.value }
+        #expect(log.members == [first, first, first, second])
+        threads[1].stop()
+        threads[1].join()
+    }
+
     @Test("draining one member lets its requests go and leaves the others' turns alone")
     func drain() async throws {
         let clock = SimulatedClock()

@@ -119,10 +119,17 @@ struct UnsteadyNodeTests {
             try await graph.change { change throws(BlockError) in try change.setReadOnly(true, of: "disk") }
             func state() async -> [Bool?] { [await graph.node(named: "disk")?.isReadOnly, await graph.node(named: "file")?.isReadOnly] }
             #expect(await state() == [true, true])
-            let old = try #require(try await graph.makeWritable("disk"))
+            // Two jobs at once: the last one gives it back.
+            for _ in 0..<2 { #expect(try await graph.makeWritable("disk")) }
             #expect(await state() == [false, false])
-            _ = try await graph.makeWritable("disk", restoring: old)
+            try await graph.endWritable("disk")
+            #expect(await state() == [false, false])
+            try await graph.endWritable("disk")
             #expect(await state() == [true, true])
+            #expect(try await graph.makeWritable("disk"))
+            try await graph.endWritable("disk", staysWritable: true)
+            #expect(await state() == [false, false])
+            #expect(try await !graph.makeWritable("disk"))
             try await graph.closeAll()
         }
     }

@@ -60,7 +60,7 @@ private final class StressRun: @unchecked Sendable {  // unchecked: see above
     private var overlays = ["over0", "over1"]
     private var filters: [String] = []
     /// Nodes that were made writable or moved away from what they were, and how they were.
-    private var reopened: [(name: String, definition: BlockdevOptions)] = []
+    private var reopened: [String] = []
     private var hasReopened = false
     private var count = 0
     private var targetIsFree = true
@@ -223,10 +223,10 @@ private final class StressRun: @unchecked Sendable {  // unchecked: see above
     /// A backing image becomes writable for a while, or what it was before.
     private func reopen() async throws {
         hasReopened = true
-        if let (name, definition) = reopened.popLast() {
-            _ = try await bench.graph.makeWritable(name, restoring: definition)
-        } else if let name = pick(["base", "mid", "top"]), let old = try await bench.graph.makeWritable(name) {
-            reopened.append((name, old))
+        if let name = reopened.popLast() {
+            try await bench.graph.endWritable(name)
+        } else if let name = pick(["base", "mid", "top"]), try await bench.graph.makeWritable(name) {
+            reopened.append(name)
         }
     }
 

@@ -95,6 +95,38 @@ struct JobsAgainstQEMUTests {
         }
     }
 
+    @Test("whoever comes to a disk while it is committed goes over to the base with the others, and nobody cuts the chain meanwhile")
+    func lateComer() throws {
+        try compare(["base", "top"], images: ["base"]) { stage in
+            try stage.must("nbd-server-start", ["addr": ["type": "unix", "data": ["path": .string(stage.folder.path("nbd.sock"))]]])
+            try stage.run("block-commit", job(["device": "top"]))
+            try stage.wait(prefix: "j BLOCK_JOB_READY")
+            try stage.run("block-export-add", ["type": "nbd", "id": "late", "node-name": "top", "writable": true])
+            try stage.run("blockdev-reopen", ["options": [["driver": "qcow2", "node-name": "top", "backing": nil, "file": "top-file"]]])
+            try stage.run("job-complete", ["id": "j"])
+            try stage.wait(for: "j null")
+            #expect(try stage.must("query-block-exports").array?.first?["node-name"] == "base")
+            try stage.noteGraph()
+        }
+    }
+
+    @Test("links of a chain are frozen where its middle is committed")
+    func frozenMiddle() throws {
+        try compare { stage in
+            try stage.run("block-commit", job(["device": "top", "top-node": "mid", "auto-finalize": false]))
+            try stage.wait(for: "j BLOCK_JOB_PENDING commit")
+            for (name, backing) in [("mid", nil), ("top", "mid")] as [(String, String?)] {
+                let options: [String: JSON] = [
+                    "driver": "qcow2", "node-name": .string(name), "backing": backing.map { .string($0) } ?? .null, "file": .string("\(name)-file"),
+                ]
+                try stage.run("blockdev-reopen", ["options": [.object(options)]])
+            }
+            try stage.run("job-finalize", ["id": "j"])
+            try stage.wait(for: "j null")
+            try stage.noteGraph()
+        }
+    }
+
     @Test("zeroes of an overlay hide its base in the copy too, which was opened without the base that it names", arguments: [
         ("blockdev-mirror", "top"), ("blockdev-mirror", "full"), ("blockdev-backup", "top"), ("blockdev-backup", "full"),
     ])

@@ -58,7 +58,9 @@ package final class CommitJob: JobDriver {
         try await graph.change { change async throws(BlockError) -> CommitJob in
             let chain = try find(options, change)
             let end = chain.count - 1
-            let filter = try change.insertFilter(named: options.filterNodeName, children: [("backing", [.filtered, .primary], options.top)], isReadOnly: true) { CommitFilter($0[0]) }
+            let filter = try change.insertFilter(named: options.filterNodeName, children: [("backing", [.filtered, .primary], options.top)], isReadOnly: true) {
+                CommitFilter($0[0], base: chain[end].name)
+            }
             _ = holdings.attach(to: filter, .none, in: change)
             let top = holdings.attach(to: chain[0], .none, in: change)
             // What the images in between show for themselves makes no sense while the base changes.
@@ -126,12 +128,12 @@ package final class CommitJob: JobDriver {
     /// An overlay that is read-only is made writable for this.
     private func store(_ name: String?, _ format: String?, in overlay: BlockNode, _ job: Job) async throws(BlockError) {
         guard overlay.driver is any BackingFileNaming else { return }
-        let old = try await graph.makeWritable(overlay.name)
+        let isHeld = try await graph.makeWritable(overlay.name)
         let outcome: Result<Void, BlockError>
         do throws(BlockError) {
             outcome = .success(try await graph.storeBackingName(name, format: format, in: overlay, by: job.holderName))
         } catch { outcome = .failure(error) }
-        if let old { _ = try await graph.makeWritable(overlay.name, restoring: old) }
+        if isHeld { try await graph.endWritable(overlay.name) }
         try outcome.get()
     }
 

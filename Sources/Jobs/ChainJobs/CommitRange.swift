@@ -36,6 +36,7 @@ package struct CommitRange: Sendable {
             base = found
         }
         if top === base { throw BlockError(.invalidArgument, "cannot commit an image into itself") }
+        if below.first(where: { $0.kind != .filter }) === base { throw BlockError(.invalidArgument, "Can't mirror node into itself") }
         // Over the active image there are at most filters.
         let above = chain.prefix { $0 !== top }
         isActive = above.allSatisfy { $0.kind == .filter }

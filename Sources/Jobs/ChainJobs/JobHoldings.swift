@@ -1,6 +1,5 @@
 import BlockGraph
 import JobCore
-import StorageSchema
 import StrataBase
 
 /// What a job holds in the graph, so that it is given back together, whatever becomes of the job.
@@ -12,7 +11,7 @@ final class JobHoldings: @unchecked Sendable {  // unchecked: see above
     private var backends: [BlockBackend] = []
     private var blockers: [OperationBlocker.ID] = []
     /// Nodes that get their options back when the job is over.
-    private var reopened: [(name: String, definition: BlockdevOptions)] = []
+    private var reopened: [String] = []
 
     init(_ graph: BlockGraph, _ job: Job) {
         self.graph = graph
@@ -35,7 +34,7 @@ final class JobHoldings: @unchecked Sendable {  // unchecked: see above
 
     /// Makes a node writable for the time of the job, if it is not.
     func makeWritable(_ name: String) async throws(BlockError) {
-        if let old = try await graph.makeWritable(name) { reopened.append((name, old)) }
+        if try await graph.makeWritable(name) { reopened.append(name) }
     }
 
     /// Detaches the backends as part of a change that makes something else of the graph.
@@ -51,9 +50,9 @@ final class JobHoldings: @unchecked Sendable {  // unchecked: see above
         do throws(BlockError) {
             try await graph.change { change in for id in blockers { change.removeBlocker(id) } }
         } catch { preconditionFailure("taking blockers away is never refused: \(error)") }
-        for (name, definition) in reopened where name != kept {
+        for name in reopened {
             // Somebody may need the node writable by now, or it is gone.
-            do throws(BlockError) { _ = try await graph.makeWritable(name, restoring: definition) } catch {
+            do throws(BlockError) { try await graph.endWritable(name, staysWritable: name == kept) } catch {
                 Trace.jobKeepsWritable(job: job.id, node: name, reason: error.description)
             }
         }

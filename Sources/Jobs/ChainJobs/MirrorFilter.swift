@@ -10,7 +10,7 @@ import Synchronization
 ///
 /// In the mode `write-blocking` a write goes to both sides, at the same time, before it is over. Writes that overlap each other or a copy that is under way take turns, so
 /// that both sides see them in one order. What is discarded is copied by the job afterwards: the two sides may discard differently.
-final class MirrorFilter: FilterDriver {
+final class MirrorFilter: FilterDriver, ChainFreezing {
     static let formatName = "mirror_top"
 
     let file: BlockChild
@@ -39,6 +39,8 @@ final class MirrorFilter: FilterDriver {
     static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver { throw .onlyForJobs(formatName) }
 
     var children: [BlockChild] { [file, target] }
+    /// What lies between is going into the target.
+    var frozenBottom: String? { isCommit && !isStopped.load(ordering: .sequentiallyConsistent) ? target.node.name : nil }
 
     func observe(_ observer: (any MirrorObserver)?) { self.observer.withLock { $0 = observer } }
 

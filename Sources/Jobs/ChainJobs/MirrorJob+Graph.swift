@@ -131,6 +131,8 @@ extension MirrorJob {
             try change.replace(filter.node.name, with: source.name)
         } else {
             try change.replace(filter.node.name, with: heir.name)
+            // Who came to the source itself meanwhile has his writes copied like the others'.
+            if heir !== source { try change.replace(source.name, with: heir.name) }
         }
         change.release(filter.node.name)
         change.refreshPermissions(of: filter.node.name)

@@ -23,6 +23,9 @@ package actor BlockGraph {
     let changes = AsyncMutex()
     /// Sections during which requests are kept away from some nodes, whatever becomes of the graph meanwhile.
     var drains: [ActiveDrain] = []
+    /// Nodes that are writable for the time of a job, and the order of changes to that. Rank: before `changes`.
+    var writable: [String: WritableHold] = [:]
+    let writableChanges = AsyncMutex()
     private nonisolated let nameCounter = NameCounter()
 
     // SAFETY: `context` is a stored property, so the executor outlives the actor.

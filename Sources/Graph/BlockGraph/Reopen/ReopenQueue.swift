@@ -247,17 +247,9 @@ extension BlockGraph {
         try await reopen { queue throws(BlockError) in try queue.fill(name, isReadOnly: isReadOnly) }
     }
 
-    /// Makes a read-only node writable for a job that has to write to it, or gives it back the options that it had.
-    /// - Parameter definition: nil makes it writable; otherwise it becomes read-only again, which a snapshot may have made it in spite of its definition.
-    /// - Returns: its definition as it was; nil when it was writable already.
-    package func makeWritable(_ name: String, restoring definition: BlockdevOptions? = nil) async throws(BlockError) -> BlockdevOptions? {
-        guard let node = state.nodes[name]?.node, let old = node.definition else { return nil }
-        if definition == nil, !node.isReadOnly { return nil }
-        var new = definition ?? old
-        if definition == nil { new.readOnly = false }
-        let wanted = new
-        try await reopen { queue throws(BlockError) in try queue.fill(name, wanted, isReadOnly: definition != nil) }
-        return old
+    /// Gives a node other options, and makes it read-only or not, whatever they say.
+    func reopen(_ name: String, _ definition: BlockdevOptions, isReadOnly: Bool) async throws(BlockError) {
+        try await reopen { queue throws(BlockError) in try queue.fill(name, definition, isReadOnly: isReadOnly) }
     }
 
     private func reopen(_ fill: (ReopenQueue) throws(BlockError) -> Void) async throws(BlockError) {
