@@ -150,9 +150,9 @@ def plain(value):
         value = [element for element in value if not (isinstance(element, dict) and element.get("drv") in ("mirror_top", "commit_top"))]
         return sorted((plain(element) for element in value), key=lambda element: json.dumps(element, sort_keys=True))
     if isinstance(value, dict):
-        # What an image takes on the disk, and when its bitmaps are stored, differs on purpose.
+        # Jobs of QEMU also write zeroes where the target has them, and mark them as dirty. What an image takes on the disk, and when its bitmaps are stored, differs on purpose.
         # Filters over an image do not tell of its snapshots.
-        without = ("vm-clock-sec", "vm-clock-nsec", "date-sec", "date-nsec", "actual-size", "bitmaps", "snapshots", "dirty-flag", "backing-filename-format")
+        without = ("vm-clock-sec", "vm-clock-nsec", "date-sec", "date-nsec", "actual-size", "count", "bitmaps", "snapshots", "dirty-flag", "backing-filename-format")
         if "io-status" in value:
             # Drained sections pause QEMU's jobs.
             without += ("paused", "busy")

@@ -195,7 +195,7 @@ class Conversation:
         return "blockdev-set-active", {"active": self.chance(0.6), "node-name": self.node()}
 
     def threshold(self):
-        return "block-set-write-threshold", {"node-name": self.node(), "write-threshold": self.random.choice([0, 65536, 1 << 40])}
+        return "block-set-write-threshold", {"node-name": self.node(), "write-threshold": self.random.choice([0, 1 << 40])}
 
     def change(self):
         arguments = {"parent": self.node("quorum")}
@@ -227,9 +227,6 @@ class Conversation:
     def delete_internal(self):
         return "blockdev-snapshot-delete-internal-sync", self.maybe({"device": self.node("qcow2"), "name": self.one(["one", "two", "three"], [""])}, id=["1", "2"])
 
-    def backing_name(self):
-        return "change-backing-file", {"device": self.root(self.overlays), "image-node-name": self.one(self.overlays), "backing-file": self.random.choice(["base.qcow2", "other.qcow2"])}
-
     def bitmap_add_arguments(self):
         arguments = {"node": self.node(), "name": self.one([self.fresh("b")], ["", "x" * 1030] + [name for node, name in self.bitmaps[:1]])}
         self.maybe(arguments, granularity=[512, 65536, 1 << 20], disabled=[True, False])
@@ -252,9 +249,6 @@ class Conversation:
 
     def bitmap_merge(self):
         return "block-dirty-bitmap-merge", self.merge_arguments()
-
-    def bitmap_digest(self):
-        return "x-debug-block-dirty-bitmap-sha256", self.bitmap()
 
     def transaction(self):
         makers = [
@@ -401,7 +395,7 @@ class Conversation:
 
     MAKERS = [
         ("add", 12), ("chain", 12), ("delete", 6), ("reopen", 6), ("resize", 2), ("activate", 1), ("threshold", 1), ("change", 2), ("snapshot", 4), ("snapshot_sync", 6),
-        ("internal", 2), ("delete_internal", 2), ("backing_name", 2), ("bitmap_add", 6), ("bitmap_verb", 5), ("bitmap_merge", 2), ("bitmap_digest", 1), ("transaction", 6), ("group", 2),
+        ("internal", 2), ("delete_internal", 2), ("bitmap_add", 6), ("bitmap_verb", 5), ("bitmap_merge", 2), ("transaction", 6), ("group", 2),
         ("delete_object", 1), ("thread", 1), ("set_thread", 1), ("server", 3), ("server_stop", 0.5), ("export", 6), ("export_old", 1), ("export_delete", 3), ("stream", 5), ("commit", 5),
         ("mirror", 6), ("backup", 5), ("create", 2), ("job_verb", 9), ("job_change", 2), ("question", 0.5), ("spoiled", 2)]
 
