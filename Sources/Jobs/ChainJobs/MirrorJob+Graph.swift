@@ -141,6 +141,7 @@ extension MirrorJob {
     package func clean(_ job: Job) async {
         await graph.removeBitmap(dirty, from: source.name)
         if let drain = state.withLock({ $0.drain.take() }) { await graph.end(drain) }
-        await holdings.release(keepingWritable: state.withLock { $0.pivots } ? target.name : nil)
+        // The users of a source that they only read from do not write to the target either.
+        await holdings.release(keepingWritable: state.withLock { $0.pivots } && !source.isReadOnly ? target.name : nil)
     }
 }
