@@ -9,13 +9,13 @@ import Synchronization
 final class BackupWatch: CopyDelegate {
     private let job: Job
     private let filter: CopyBeforeWriteDriver
+    private let admission: WorkerAdmission
     private let failure = Mutex<CopyFailure?>(nil)
-    /// Workers that have a piece or are about to get one.
-    private let active = Atomic<Int>(0)
 
     init(_ job: Job, _ filter: CopyBeforeWriteDriver) {
         self.job = job
         self.filter = filter
+        admission = WorkerAdmission(job)
     }
 
     /// The first failure since it was asked last.
@@ -27,25 +27,18 @@ final class BackupWatch: CopyDelegate {
     }
 
     /// No worker runs: one round is over, the next begins.
-    func beginRound() { active.store(0, ordering: .relaxed) }
+    func beginRound() { admission.beginRound() }
 
-    func admit() async -> Bool {
-        if job.mustStop || filter.snapshotError != nil { return false }
-        // With a speed one worker is enough, and what it takes is known before more is taken.
-        let others = active.add(1, ordering: .relaxed).oldValue
-        if others == 0 || job.speed == 0 { return true }
-        active.subtract(1, ordering: .relaxed)
-        return false
-    }
+    func admit() async -> Bool { filter.snapshotError == nil && admission.enter() }
 
     func copied(_ tally: CopyTally) async {
-        active.subtract(1, ordering: .relaxed)
         job.progress.add(tally.finished)
         job.charge(tally.moved)
+        admission.leave()
     }
 
     func failed(_ failure: CopyFailure) async -> CopyFailureAction {
-        active.subtract(1, ordering: .relaxed)
+        admission.leave()
         self.failure.withLock { $0 = $0 ?? failure }
         return .stop
     }

@@ -71,11 +71,8 @@ package final class BlockCopier: Sendable {
         while await delegate.admit() {
             do throws(BlockError) { try await BlockBackend.enter(gates) } catch { return end(with: error) }
             guard let piece = work.next() else { return BlockBackend.leave(gates) }
-            // Made when data is met and there is none to spare.
-            var buffer = spareBuffers.withLock { $0.popLast() }
-            defer { if let buffer { spareBuffers.withLock { $0.append(buffer) } } }
             do throws(CopyFailure) {
-                let tally = try await copy(piece, &buffer)
+                let tally = try await copy(piece)
                 if settings.startsWriteback { startWriteback(tally.moved) }
                 // Space that does not come back costs space and nothing else.
                 if settings.discardsSource { do throws(BlockError) { try await source.discard(piece.range) } catch {} }
@@ -91,6 +88,13 @@ package final class BlockCopier: Sendable {
             // A worker whose requests are all answered at once would keep its thread for itself, and with it tasks that others wait for.
             await Task.yield()
         }
+    }
+
+    private func copy(_ piece: CopyPiece) async throws(CopyFailure) -> CopyTally {
+        // Made when data is met and there is none to spare.
+        var buffer = spareBuffers.withLock { $0.popLast() }
+        defer { if let buffer { spareBuffers.withLock { $0.append(buffer) } } }
+        return try await copy(piece, &buffer)
     }
 
     /// How much is written between two requests to begin writeback, in bytes: enough for the disk to have long requests.

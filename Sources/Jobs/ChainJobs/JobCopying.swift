@@ -11,6 +11,7 @@ final class JobCopying: CopyDelegate {
     private let job: Job
     private let onReadError: BlockdevOnError
     private let onWriteError: BlockdevOnError?
+    private let admission: WorkerAdmission
     private let failure = Mutex<CopyFailure?>(nil)
 
     /// - Parameter onWriteError: nil for a job that reads and nothing else: then that is what users are told has failed.
@@ -18,6 +19,7 @@ final class JobCopying: CopyDelegate {
         self.job = job
         self.onReadError = onReadError
         self.onWriteError = onWriteError
+        admission = WorkerAdmission(job)
     }
 
     /// One round: until there is nothing left to do, or the job's own task should look around.
@@ -25,6 +27,7 @@ final class JobCopying: CopyDelegate {
     /// - Throws: the failure of the job.
     @discardableResult
     func round(_ copier: BlockCopier, on contexts: [IOContext]) async throws(BlockError) -> CopyFailure? {
+        admission.beginRound()
         do throws(BlockError) {
             try await copier.run(on: contexts)
             return nil
@@ -46,14 +49,16 @@ final class JobCopying: CopyDelegate {
         return action
     }
 
-    func admit() async -> Bool { !job.mustStop }
+    func admit() async -> Bool { admission.enter() }
 
     func copied(_ tally: CopyTally) async {
         job.progress.add(tally.finished)
         job.charge(tally.moved)
+        admission.leave()
     }
 
     func failed(_ failure: CopyFailure) async -> CopyFailureAction {
+        admission.leave()
         self.failure.withLock { $0 = $0 ?? failure }
         return .stop
     }

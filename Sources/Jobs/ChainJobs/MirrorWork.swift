@@ -35,7 +35,7 @@ final class MirrorWork: CopyWork {
     /// Begins a round, in which as much is handed out as is dirty now: it ends although guests go on writing.
     func beginRound() {
         let bytes = dirty.dirtyByteCount
-        state.withLock { $0.budget = bytes }
+        state.withLock { ($0.budget, $0.isStopped) = (bytes, false) }
     }
 
     func next() -> CopyPiece? {
