@@ -18,7 +18,7 @@ extension QCOW2Driver: StatusReporting {
                 guard case .l2Slice(let slice) = error else { return nil }
                 missing = slice
             }
-            if !tryLoadSlice(missing) { return nil }
+            if !tryLoadSlice(missing, isPassing: true) { return nil }
         }
     }
 

@@ -31,6 +31,10 @@ struct L2SliceCache: Sendable {
     private var hand = 0
     /// The slice behind the last ones that were read: who asks for it goes through the disk from front to back.
     private var expected = -1
+    /// Slots of slices that somebody passed, a ring: the next ones to be passed take these slots, so that going through a large mapping touches little
+    /// memory and pushes out little that others need.
+    private var passedSlots: [Int] = []
+    private var oldestPassed = 0
     private(set) var dirtyCount = 0
     /// How many slices fit.
     private(set) var capacity: Int
@@ -96,9 +100,10 @@ struct L2SliceCache: Sendable {
         case noCleanSlot
     }
 
-    mutating func beginLoad(of slice: Int) -> LoadStart {
+    /// - Parameter isPassing: whether it is looked at once, by somebody who asks what is where and not for data.
+    mutating func beginLoad(of slice: Int, isPassing: Bool = false) -> LoadStart {
         if let found = index.value(for: slice) { return slots[Int(found)].isReady ? .present : .underWay }
-        guard let slot = takeSlot() else { return .noCleanSlot }
+        guard let slot = isPassing ? takePassedSlot() : takeSlot() else { return .noCleanSlot }
         slots[slot].slice = slice
         slots[slot].isReady = false
         index.insert(slice, Int32(truncatingIfNeeded: slot))
@@ -108,12 +113,12 @@ struct L2SliceCache: Sendable {
     /// Begins to load slices behind one whose load has begun, if it was the next in a row.
     /// - Parameter last: the last slice of the same table.
     /// - Returns: how many; they follow each other. Each is to be ended like the first.
-    mutating func beginReadingAhead(of slice: Int, through last: Int) -> Int {
+    mutating func beginReadingAhead(of slice: Int, through last: Int, isPassing: Bool = false) -> Int {
         let isNext = slice == expected
         var next = slice + 1
         // Never at the cost of much of a small cache.
         if isNext, capacity >= Self.longestReadAhead * 8 {
-            while next <= last, next - slice < Self.longestReadAhead, case .read = beginLoadIfAbsent(next) { next += 1 }
+            while next <= last, next - slice < Self.longestReadAhead, case .read = beginLoadIfAbsent(next, isPassing) { next += 1 }
         }
         expected = next
         return next - slice - 1
@@ -121,7 +126,9 @@ struct L2SliceCache: Sendable {
 
     private static let longestReadAhead = 16
 
-    private mutating func beginLoadIfAbsent(_ slice: Int) -> LoadStart { index.contains(slice) ? .present : beginLoad(of: slice) }
+    private mutating func beginLoadIfAbsent(_ slice: Int, _ isPassing: Bool) -> LoadStart {
+        index.contains(slice) ? .present : beginLoad(of: slice, isPassing: isPassing)
+    }
 
     /// The slot of a slice whose load is under way.
     func loadingSlot(of slice: Int) -> Int? { index.value(for: slice).map { Int($0) } }
@@ -129,6 +136,35 @@ struct L2SliceCache: Sendable {
     func isLoading(_ slice: Int) -> Bool { index.value(for: slice).map { !slots[Int($0)].isReady } ?? false }
 
     var isLoadingAny: Bool { slots.contains { $0.slice >= 0 && !$0.isReady } }
+
+    /// Room for some reads ahead.
+    private static let mostPassed = 4 * longestReadAhead
+
+    private mutating func takePassedSlot() -> Int? {
+        // A small cache is best used as a whole.
+        if capacity < Self.mostPassed * 8 { return takeSlot() }
+        if passedSlots.count < Self.mostPassed {
+            guard let slot = takeSlot() else { return nil }
+            passedSlots.append(slot)
+            return slot
+        }
+        let place = oldestPassed
+        oldestPassed = place + 1 == passedSlots.count ? 0 : place + 1
+        if !vacate(passedSlots[place]) {
+            guard let other = takeSlot() else { return nil }
+            passedSlots[place] = other
+        }
+        return passedSlots[place]
+    }
+
+    /// Empties a slot, unless what is there is needed.
+    private mutating func vacate(_ slot: Int) -> Bool {
+        if slots[slot].slice < 0 { return true }
+        if slots[slot].isDirty || !slots[slot].isReady { return false }
+        index.remove(slots[slot].slice)
+        slots[slot].slice = -1
+        return true
+    }
 
     private mutating func takeSlot() -> Int? {
         if slots.count < capacity {
@@ -139,15 +175,11 @@ struct L2SliceCache: Sendable {
         for _ in 0..<(2 * slots.count) {
             let slot = hand
             hand = hand + 1 == slots.count ? 0 : hand + 1
-            if slots[slot].slice < 0 { return slot }
-            if slots[slot].isDirty || !slots[slot].isReady { continue }
-            if slots[slot].isRecent {
+            if slots[slot].isRecent, slots[slot].slice >= 0, !slots[slot].isDirty, slots[slot].isReady {
                 slots[slot].isRecent = false
                 continue
             }
-            index.remove(slots[slot].slice)
-            slots[slot].slice = -1
-            return slot
+            if vacate(slot) { return slot }
         }
         return nil
     }

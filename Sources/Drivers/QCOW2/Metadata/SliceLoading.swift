@@ -26,12 +26,12 @@ extension QCOW2Driver {
         case full
     }
 
-    private func begin(_ slice: Int, readsAhead: Bool) throws(Obstacle) -> Start {
+    private func begin(_ slice: Int, readsAhead: Bool, isPassing: Bool = false) throws(Obstacle) -> Start {
         try state.withLock { state throws(Obstacle) in
             guard let offset = try state.hostOffset(ofSlice: slice) else { return .nothingToDo }
-            switch state.l2.beginLoad(of: slice) {
+            switch state.l2.beginLoad(of: slice, isPassing: isPassing) {
             case .read:
-                let ahead = readsAhead ? state.l2.beginReadingAhead(of: slice, through: state.lastSlice(inTableOf: slice)) : 0
+                let ahead = readsAhead ? state.l2.beginReadingAhead(of: slice, through: state.lastSlice(inTableOf: slice), isPassing: isPassing) : 0
                 return .read(Load(slice: slice, count: 1 + ahead, offset: offset, ticket: inFlight.enter(epoch: state.epoch)))
             case .present: return .nothingToDo
             case .underWay: return .wait
@@ -102,9 +102,10 @@ extension QCOW2Driver {
     }
 
     /// The same without waiting.
+    /// - Parameter isPassing: see `L2SliceCache.beginLoad`.
     /// - Returns: whether the slice may be present now.
-    func tryLoadSlice(_ slice: Int) -> Bool {
-        guard let start = try? begin(slice, readsAhead: true) else { return false }
+    func tryLoadSlice(_ slice: Int, isPassing: Bool = false) -> Bool {
+        guard let start = try? begin(slice, readsAhead: true, isPassing: isPassing) else { return false }
         guard case .read(let load) = start else {
             if case .nothingToDo = start { return true }
             return false

@@ -10,7 +10,8 @@ extension QCOW2Driver {
         await fileGrowth.lock()
         defer { fileGrowth.unlock() }
         if state.withLock({ $0.refcounts.fileLength >= needed }) { return }
-        let ahead = min(max(needed / 8, 1 << 20), 64 << 20).roundedUp(to: geometry.clusterSize)
+        // Writers of new clusters wait meanwhile, so a new image doubles.
+        let ahead = min(max(needed, 1 << 20), 64 << 20).roundedUp(to: geometry.clusterSize)
         var failure: BlockError?
         do { try await file.resize(to: needed + ahead, exact: false) } catch { failure = error }
         if failure != nil {
