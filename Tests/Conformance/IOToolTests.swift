@@ -180,6 +180,20 @@ struct IOToolTests {
         try QEMU.mustFindClean("a.qcow2", in: pair.ours)
     }
 
+    @Test("at a terminal there is a prompt that completes commands, with a history that the next session knows")
+    func prompt() throws {
+        let folder = try Pair().ours
+        let driver = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path
+        func session(_ steps: [[String]]) throws -> Finished {
+            let text = String(decoding: try JSONSerialization.data(withJSONObject: steps), as: UTF8.self)
+            return try run(Strata.python, [driver, folder.path("state"), text, Strata.binary, "io", "a.qcow2"], in: folder.url)
+        }
+        let first = try session([["io> ", "len\t\r"], ["8 MiB", ""], ["io> ", "read -P 3 0 512\r"], ["read 512/512", ""], ["io> ", "q\r"]])
+        #expect(first.succeeded, "\(first)")
+        let second = try session([["io> ", "\u{1b}[A\u{1b}[A\r"], ["read 512/512 bytes at offset 0", ""], ["io> ", "\u{4}"]])
+        #expect(second.succeeded, "\(second)")
+    }
+
     @Test("random scripts leave the same bytes and print the same words", arguments: 0..<12)
     func randomScripts(_ number: UInt64) throws {
         var generator = SeededGenerator(seed: 0x10 + number)

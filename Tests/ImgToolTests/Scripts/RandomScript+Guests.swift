@@ -10,7 +10,7 @@ extension RandomScript {
             let (offset, count, pattern) = (offset(), byteCount(), 1 + number(below: 255))
             let command = switch number(below: 12) {
             case 0...4: "write -P \(pattern) \(offset) \(count)"
-            case 5: "write -\(one(of: ["z", "zu", "zf", "zn", "z -u -f"])) \(offset) \(count)"
+            case 5: "write -\(one(of: ["z", "zu", "zf", "z -u -f"])) \(offset) \(count)"
             case 6: "discard \(chance(20) ? "-q " : "")\(offset) \(count)"
             case 7: "writev -P \(pattern) \(offset) \(count / 3) \(count - count / 3)"
             case 8: "aio_write -P \(pattern) \(offset) \(count)"

@@ -134,8 +134,8 @@ extension RandomScript {
         if chance(25) { words += ["-g", one(of: ["4k", "64k", "1M", "3", "256"])] }
         if chance(15) {
             let source = plainImage()
-            // Whether an image can be read while it is open for writing is a matter of locks.
-            if source != name { words += ["-b", source] + formatOption(source, "-F") }
+            // Whether an image can be read while it, or what lies below it, is open for writing is a matter of locks.
+            if !reaches(name, from: source) { words += ["-b", source] + formatOption(source, "-F") }
         }
         let opened = opened(name)
         add(words + opened.options + [opened.name, one(of: ["b1", "b1", "b2", "b3"])])

@@ -85,7 +85,7 @@ struct ScriptDuel {
     /// The two go separate ways from here on, on purpose.
     private struct GiveUp: Error {}
 
-    private static func areAlike(_ theirs: ToolPair.Outcome, _ ours: ToolPair.Outcome, _ command: [String]) -> Bool {
+    static func areAlike(_ theirs: ToolPair.Outcome, _ ours: ToolPair.Outcome, _ command: [String]) -> Bool {
         let outcomes = [theirs, ours].map { outcome in
             var outcome = outcome
             for difference in deliberate { outcome = difference(outcome) }

@@ -26,6 +26,7 @@ enum AmendCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let texts = arguments.all(.options)
         for text in texts where !OptionList.isWellFormed(text) { throw ToolFailure("Invalid option list: \(text)") }
         if texts.isEmpty { throw context.usageFailure("Must specify options (-o)") }
@@ -36,7 +37,6 @@ enum AmendCommand: ImgCommand {
         guard arguments.operands.count == 1, let name = arguments.operands.first else { throw ToolFailure("Expecting one image file name") }
         let named = try arguments.image(name)
         let style = try arguments.progressStyle()
-        let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.resizes = true

@@ -39,6 +39,7 @@ enum BenchCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = !arguments.contains(.write)
         settings.forceShare = arguments.contains(.forceShare)
@@ -49,7 +50,6 @@ enum BenchCommand: ImgCommand {
         guard arguments.operands.count == 1, let name = arguments.operands.first else { throw context.usageFailure("Expecting one image file name") }
         try plan.check()
         let named = try arguments.image(name)
-        let objects = try UserObjects.make(arguments.all(.object))
 
         let session = ImageSession(context: context.ioContext, objects: objects)
         let image = try await session.open(named, settings)

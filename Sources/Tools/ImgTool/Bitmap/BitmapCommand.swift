@@ -33,6 +33,7 @@ enum BitmapCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image"), .init("BITMAP", help: "the bitmap")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var actions: [BitmapAction] = []
         var granularity: Int?
         for option in arguments.occurrences {
@@ -47,7 +48,6 @@ enum BitmapCommand: ImgCommand {
             case .help, .format, .imageOptions, .sourceFile, .sourceFormat, .object: break
             }
         }
-        let objects = try UserObjects.make(arguments.all(.object))
         if actions.isEmpty { throw ToolFailure("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge") }
         if granularity != nil, !actions.contains(.add) { throw ToolFailure("granularity only supported with --add") }
         let sourceFile = arguments.last(.sourceFile)

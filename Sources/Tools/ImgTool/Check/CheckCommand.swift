@@ -36,6 +36,7 @@ enum CheckCommand: ImgCommand {
     }
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let output = try context.outputFormat(arguments.last(.output))
         var repair: CheckRepair = []
         switch arguments.last(.repair) {
@@ -46,7 +47,6 @@ enum CheckCommand: ImgCommand {
         }
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
-        let objects = try UserObjects.make(arguments.all(.object))
 
         var settings = ImageSettings()
         settings.opensChain = false

@@ -24,12 +24,12 @@ enum CommitCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var rate: Int?
         if let text = arguments.last(.rate) { rate = try RateLimiter.rate(text) }
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
         let style = try arguments.progressStyle()
-        let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.unmaps = true

@@ -27,6 +27,7 @@ enum CreateCommand: ImgCommand {
         ])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var wish = CreateRequest.Wish(filename: arguments.operands.first ?? "")
         wish.format = arguments.last(.format) ?? "raw"
         wish.backing = arguments.last(.backing)
@@ -41,7 +42,6 @@ enum CreateCommand: ImgCommand {
         guard !arguments.operands.isEmpty else { throw context.usageFailure("Expecting image file name") }
         if arguments.operands.count > 1 { wish.size = try NumberArgument.parse(arguments.operands[1], "image size", in: 0...Int.max) }
         if arguments.operands.count > 2 { throw context.usageFailure("Unexpected argument: \(arguments.operands[2])") }
-        let objects = try UserObjects.make(arguments.all(.object))
 
         let session = ImageSession(context: context.ioContext, objects: objects)
         Interruption.leaves("'\(wish.filename)' is incomplete")

@@ -26,10 +26,11 @@ enum DDCommand: ImgCommand {
         ])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let wish = try DDOperands(arguments.operands)
         guard let input = wish.input, let output = wish.output else { throw ToolFailure("Must specify both input and output files") }
         let named = try arguments.image(input)
-        let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
+        let session = ImageSession(context: context.ioContext, objects: objects)
         var settings = ImageSettings()
         settings.forceShare = arguments.contains(.forceShare)
         let source = PaddedImage(try await session.open(named, settings))

@@ -21,11 +21,12 @@ enum GraphCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let output = arguments.last(.output) ?? "text"
         guard ["text", "dot", "svg"].contains(output) else { throw context.usageFailure("--output expects 'text', 'dot' or 'svg' not '\(output)'") }
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
-        let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
+        let session = ImageSession(context: context.ioContext, objects: objects)
         var settings = ImageSettings()
         settings.forceShare = arguments.contains(.forceShare)
         let image = try await session.open(named, settings)

@@ -24,10 +24,10 @@ enum InfoCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let output = try context.outputFormat(arguments.last(.output))
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
-        let objects = try UserObjects.make(arguments.all(.object))
 
         var settings = ImageSettings()
         settings.opensChain = false

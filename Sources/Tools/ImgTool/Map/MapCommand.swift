@@ -22,6 +22,7 @@ enum MapCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var start = 0
         var limit: Int?
         var output = OutputFormat.human
@@ -35,7 +36,7 @@ enum MapCommand: ImgCommand {
         }
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
-        let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
+        let session = ImageSession(context: context.ioContext, objects: objects)
         var settings = ImageSettings()
         settings.forceShare = arguments.contains(.forceShare)
         let image = try await session.open(named, settings)

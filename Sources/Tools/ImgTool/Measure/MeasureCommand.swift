@@ -37,6 +37,7 @@ enum MeasureCommand: ImgCommand {
         operands: [.init("FILENAME", help: "measure what a conversion of this image would take")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var output = OutputFormat.human
         var size: Int?
         var snapshot: SnapshotChoice.Wish?
@@ -50,7 +51,6 @@ enum MeasureCommand: ImgCommand {
             case .help, .format, .imageOptions, .targetFormat, .forceShare, .object, .limitsMemory, .limitsTime: break
             }
         }
-        let objects = try UserObjects.make(arguments.all(.object))
         guard arguments.operands.count <= 1 else { throw ToolFailure("At most one filename argument is allowed.") }
         let name = arguments.operands.first
         if name == nil, arguments.contains(.format) || arguments.contains(.imageOptions) || snapshot != nil {

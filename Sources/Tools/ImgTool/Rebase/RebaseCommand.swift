@@ -33,13 +33,13 @@ enum RebaseCommand: ImgCommand {
         operands: [.init("FILENAME", help: "the image")])
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let name = try context.oneImageName(arguments.operands)
         let isUnsafe = arguments.contains(.unsafe)
         let backing = arguments.last(.backing)
         if !isUnsafe && backing == nil { throw context.usageFailure("Must specify backing file (-b) or use unsafe mode (-u)") }
         let named = try arguments.image(name)
         let style = try arguments.progressStyle()
-        let objects = try UserObjects.make(arguments.all(.object))
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.opensChain = !isUnsafe

@@ -30,13 +30,13 @@ enum ResizeCommand: ImgCommand {
     }()
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         let isQuiet = arguments.contains(.quiet)
         let word = arguments.last(.preallocation) ?? "off"
         guard let preallocation = PreallocMode(rawValue: word) else { throw ToolFailure("Invalid preallocation mode '\(word)'") }
         guard arguments.operands.count >= 2 else { throw context.usageFailure("Expecting image file name and size") }
         guard arguments.operands.count == 2 else { throw context.usageFailure("Extra argument(s) in command line") }
         let named = try arguments.image(arguments.operands[0])
-        let objects = try UserObjects.make(arguments.all(.object))
         let size = try SizeChange(arguments.operands[1])
 
         let session = ImageSession(context: context.ioContext, objects: objects)

@@ -28,6 +28,7 @@ enum SnapshotCommand: ImgCommand {
     private enum Action { case list, create(String), apply(String), delete(String) }
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects = try UserObjects.make(arguments.all(.object))
         var chosen: Action?
         for option in arguments.occurrences {
             let value = option.value ?? ""
@@ -44,7 +45,7 @@ enum SnapshotCommand: ImgCommand {
         }
         let name = try context.oneImageName(arguments.operands)
         let named = try arguments.image(name)
-        let session = ImageSession(context: context.ioContext, objects: try UserObjects.make(arguments.all(.object)))
+        let session = ImageSession(context: context.ioContext, objects: objects)
         let action = chosen ?? .list
         var settings = ImageSettings()
         if case .list = action { settings.isReadOnly = true } else { settings.isReadOnly = false }

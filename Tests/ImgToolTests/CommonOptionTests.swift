@@ -1,0 +1,72 @@
+import Foundation
+import Testing
+
+/// What all commands have in common, each with each: objects, lists of options, formats, cache modes, progress, silence, sharing.
+@Suite("options that commands share")
+struct CommonOptionTests {
+    /// A command line in which `OPTIONS` and `IMAGE` are put in.
+    private static let commands = [
+        "amend OPTIONS -o lazy_refcounts=on IMAGE", "bench OPTIONS -c 5 IMAGE", "bitmap OPTIONS --add IMAGE b1", "check OPTIONS IMAGE", "commit OPTIONS IMAGE", "compare OPTIONS IMAGE IMAGE",
+        "convert OPTIONS IMAGE o.raw", "convert OPTIONS -O qcow2 IMAGE o.qcow2", "create OPTIONS n.qcow2 1M", "dd OPTIONS bs=64k if=IMAGE of=o.dd", "info OPTIONS IMAGE", "map OPTIONS IMAGE", "measure OPTIONS -O qcow2 IMAGE",
+        "rebase OPTIONS -b b.qcow2 -F qcow2 IMAGE", "resize OPTIONS IMAGE 12M", "snapshot OPTIONS -l IMAGE", "snapshot OPTIONS -c s1 IMAGE",
+    ]
+
+    private static let options = [
+        "", "--object secret,id=s,data=x", "--object secret,id=s", "--object nosuch,id=s", "--object secret,data=x", "--object nonsense", "--object", "-q", "-p", "-q -p", "-t none", "-t writethrough", "-t directsync", "-t unsafe",
+        "-t bogus", "-T none", "-T unsafe", "-T bogus", "-U", "-f qcow2", "-f raw", "-f nosuch", "-F qcow2", "--output=json", "--output json", "--output=human", "--output=xml", "--output", "--nosuch", "-Z",
+    ]
+
+    /// Images as lists of options: sound ones, and what can be wrong with them.
+    private static let lists = [
+        "driver=qcow2,file.filename=c.qcow2", "file.filename=c.qcow2", "driver=qcow2,file.driver=file,file.filename=c.qcow2,lazy-refcounts=on", "driver=qcow2,file.filename=nosuch", "driver=raw,file.filename=c.qcow2",
+        "driver=nosuch,file.filename=c.qcow2", "driver=qcow2", "driver=qcow2,file.filename=c.qcow2,foo=bar", "c.qcow2", "driver=qcow2,file=c.qcow2", "driver=qcow2,file.driver=nosuch", "driver=qcow2,file.filename=c.qcow2,cache.direct=maybe",
+        "driver=qcow2,file.filename=c.qcow2,read-only=on", "=",
+    ]
+
+    private func expectSame(_ command: String, _ variants: [(options: String, image: String)]) throws {
+        let pair = try ToolPair(in: URL(fileURLWithPath: "/dev/shm"))
+        defer { pair.remove() }
+        try pair.prepare(CommandScript.standardImages)
+        try pair.prepare([
+            ["create", "-q", "--object", "secret,id=k,data=geheim", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1", "locked.qcow2", "2M"]
+        ])
+        for variant in variants {
+            let line = command.replacing("OPTIONS", with: variant.options).replacing("IMAGE", with: variant.image)
+            let words = line.split(separator: " ").map(String.init)
+            let theirs = try pair.runTheirs(words)
+            let ours = try pair.runOurs(words)
+            #expect(ScriptDuel.areAlike(theirs, ours, words), "qemu-img \(line)\n=== qemu-img: \(theirs)=== ours: \(ours)")
+        }
+    }
+
+    @Test("each with each", arguments: commands)
+    func eachWithEach(command: String) throws {
+        // QEMU's bench takes no objects.
+        let options = Self.options.filter { !(command.hasPrefix("bench") && $0.hasPrefix("--object ")) }
+        try expectSame(command, options.map { ($0, "c.qcow2") })
+    }
+
+    @Test("images as lists of options", arguments: commands.filter { !$0.hasPrefix("create") })
+    func lists(command: String) throws {
+        try expectSame(command, Self.lists.map { ("--image-opts", $0) } + [("--image-opts -f qcow2", "driver=qcow2,file.filename=c.qcow2")])
+    }
+
+    /// Whether a command needs the key at all is a deliberate difference for those that are not here.
+    @Test(
+        "secrets",
+        arguments: [
+            "convert OPTIONS IMAGE o.raw", "compare OPTIONS IMAGE IMAGE", "commit OPTIONS IMAGE", "dd OPTIONS bs=64k if=IMAGE of=o.dd", "map OPTIONS IMAGE", "measure OPTIONS -O raw IMAGE",
+            "rebase OPTIONS -b b.qcow2 -F qcow2 IMAGE", "snapshot OPTIONS -c s IMAGE", "bitmap OPTIONS --add IMAGE b",
+        ])
+    func secrets(command: String) throws {
+        let locked = "driver=qcow2,file.filename=locked.qcow2"
+        try expectSame(
+            command,
+            [
+                ("--object secret,id=k,data=geheim --image-opts", locked + ",encrypt.key-secret=k"), ("--object secret,id=k,data=wrong --image-opts", locked + ",encrypt.key-secret=k"),
+                ("--object secret,id=k,data=geheim --image-opts", locked + ",encrypt.key-secret=other"), ("--image-opts", locked + ",encrypt.key-secret=k"), ("--image-opts", locked), ("", "locked.qcow2"),
+                ("--object secret,id=k,data=Z2VoZWlt,format=base64 --image-opts", locked + ",encrypt.format=luks,encrypt.key-secret=k"),
+                ("--object secret,id=k,data=geheim --image-opts", locked + ",encrypt.format=aes,encrypt.key-secret=k"),
+            ])
+    }
+}
