@@ -60,7 +60,10 @@ extension QCOW2Driver {
         do throws(BlockError) {
             var repair = ImageRepair(CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table))
             let new = try await repair.run(l1: l1, keepsMapping: true)
+            let end = file.length
             state.withLock { state in
+                // The new blocks may be the last thing in the file: closing cuts off only what lies behind them.
+                state.refcounts.highestEnd = max(state.refcounts.highestEnd, end)
                 state.refcounts.tableOffset = new.refcountTableOffset
                 state.refcounts.tableClusters = new.refcountTableClusters
                 state.hasExactRefcounts = true
