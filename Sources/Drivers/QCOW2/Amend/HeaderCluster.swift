@@ -99,8 +99,11 @@ extension QCOW2Driver {
             }
             try await file.flush()
         } catch {
-            // Whatever reached the disk, the old one is put back.
-            do { try await file.write(old.vector, at: GuestOffset(0)) } catch { state.withLock { $0.isCorrupt = true } }
+            // Whatever reached the disk, the old one is put back, before anything is written that relies on it.
+            do {
+                try await file.write(old.vector, at: GuestOffset(0))
+                try await file.flush()
+            } catch { state.withLock { $0.isCorrupt = true } }
             throw error.during("updating the qcow2 header")
         }
         try await reload()

@@ -7,7 +7,8 @@ package import StrataBase
 
 /// Has something to make durable.
 package protocol Flushing: BlockDriver {
-    /// Everything acknowledged before the call is on stable storage after it.
+    /// Everything acknowledged before the call is on stable storage after it, also what an earlier flush that failed was to bring there. A driver that
+    /// cannot tell what became of that fails every later flush too, as `HostFile.flush` does.
     func flush() async throws(BlockError)
     /// Advice that a flush will follow: the disk may begin with data that wait in the page cache. Returns at once. Promises nothing.
     func startWriteback()
