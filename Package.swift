@@ -181,7 +181,12 @@ let package = Package(
         tests("NBDServerTests", ["StrataTesting", "ManagedObjects", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "QCOW2", "StorageSchema", "IOCore", "StrataBase"]),
         tests("IOCoreTests", ["StrataTesting", "IOCore", "StrataBase"]),
         tests("BlockEncryptionTests", ["StrataTesting", "BlockEncryption", "StorageSchema", "IOCore", "StrataBase"]),
-        tests("QCOW2Tests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "QCOW2"]),
+        .target(
+            name: "QCOW2Testing", dependencies: ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "ManagedObjects", "BlockGraph", "BasicDrivers", "QCOW2"],
+            path: "Tests/Support/QCOW2Testing", swiftSettings: settings),
+        // Built with optimization it judges millions of crash states: Scripts/crash-search.
+        .executableTarget(name: "crash-search", dependencies: ["QCOW2Testing", "StrataTesting"], path: "Tests/Support/CrashRunner", swiftSettings: settings),
+        tests("QCOW2Tests", ["QCOW2Testing", "DriverTesting", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "BlockEncryption", "ManagedObjects", "QCOW2"]),
         tests("ReadOnlyFormatsTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "ReadOnlyFormats"]),
         tests("BlockGraphTests", ["StrataTesting", "BlockGraph", "BasicDrivers", "IOCore", "StrataBase", "StorageSchema"]),
         tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "IOCore", "ManagedObjects", "BlockGraph", "ToolSupport"]),
@@ -204,5 +209,9 @@ if let fuzzerRuntime {
     package.targets.append(
         .executableTarget(
             name: "strata-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Support/FuzzRunner", swiftSettings: settings,
-            linkerSettings: [.unsafeFlags(["-Xlinker", fuzzerRuntime, "-lstdc++"])]))
+            linkerSettings: [
+                .unsafeFlags([
+                    "-Xlinker", fuzzerRuntime, "-Xlinker", "--wrap=__sanitizer_cov_trace_cmp8", "-Xlinker", "--wrap=__sanitizer_cov_trace_const_cmp8", "-lstdc++",
+                ])
+            ]))
 }

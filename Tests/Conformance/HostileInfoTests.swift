@@ -66,12 +66,8 @@ struct HostileInfoTests {
         let numbers = run.text.split(separator: " ").compactMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
         try #require(numbers.count == 4)
         #expect(numbers[0] == 0 || numbers[0] == 1)
-        // A debug build takes several times as long as what users run.
-        #if DEBUG
-        let limit = 800
-        #else
-        let limit = 200
-        #endif
+        // A debug build takes several times as long as what users run, which the extended run asks.
+        let limit = Strata.binary.contains("/release/") ? 200 : 800
         #expect(numbers[1] < limit, "\(numbers[1]) ms")
         #expect(numbers[2] < 64 << 10, "\(numbers[2]) KiB")
         #expect(numbers[0] == 0 || numbers[3] == 1)

@@ -2,6 +2,7 @@ import BlockGraph
 import Foundation
 import IOCore
 import QCOW2
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting
@@ -12,15 +13,8 @@ import Testing
 struct AmendTests {
     static func amend(_ options: BlockdevOptions, _ change: @escaping @Sendable (inout ImageAmendment) -> Void) async throws {
         try await onContext { context in
-            try await withImage(options, context) { disk in try await Self.amend(disk, change) }
+            try await withImage(options, context) { disk in try await QCOW2Testing.amend(disk, change) }
         }
-    }
-
-    static func amend(_ disk: BlockBackend, _ change: (inout ImageAmendment) -> Void) async throws {
-        var amendment = ImageAmendment()
-        change(&amendment)
-        guard let amending = disk.node.driver as? any Amending else { throw ToolFailure(description: "cannot be amended") }
-        try await amending.amend(amendment) { done, total in precondition(done <= total && done >= 0) }
     }
 
     /// An image by QEMU with all kinds of clusters.
@@ -103,7 +97,7 @@ struct AmendTests {
                     { $0.refcountBits = 64 }, { $0.lazyRefcounts = true }, { $0.refcountBits = 16 }, { $0.version = .v2 }, { ($0.version, $0.refcountBits) = (.v3, 8) },
                 ]
                 for (number, change) in changes.enumerated() {
-                    try await Self.amend(disk, change)
+                    try await QCOW2Testing.amend(disk, change)
                     // Version 2 cannot have zeroes over anything, but there is no backing file here.
                     for _ in 0..<30 { _ = try await model.step(disk) }
                     let all = try await disk.readBytes(at: 0, model.bytes.count)
@@ -171,7 +165,7 @@ struct AmendTests {
         ]
         try await onContext { context in
             try await withImage(recorder.imageOptions(l2CacheSize: 8192), context) { disk in
-                for change in changes { try await Self.amend(disk, change) }
+                for change in changes { try await QCOW2Testing.amend(disk, change) }
             }
         }
         let log = recorder.state.withLock { $0.log }
@@ -213,7 +207,7 @@ struct AmendTests {
                 let disk = try await graph.makeBackend(named: "test", on: "disk", PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all))
                 recorder.state.withLock { ($0.calls, $0.failAt) = (0, failing) }
                 var outcome = (hasFailed: false, written: 0, calls: 0)
-                do { try await Self.amend(disk) { $0.refcountBits = bits } } catch { outcome.hasFailed = true }
+                do { try await QCOW2Testing.amend(disk) { $0.refcountBits = bits } } catch { outcome.hasFailed = true }
                 outcome.calls = recorder.state.withLock { state in
                     state.failAt = nil
                     return state.calls

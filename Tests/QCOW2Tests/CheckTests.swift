@@ -1,5 +1,6 @@
 import BlockGraph
 import Foundation
+import QCOW2Testing
 import StrataBase
 import StrataTesting
 import Synchronization

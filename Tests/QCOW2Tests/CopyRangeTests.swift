@@ -3,8 +3,10 @@ import BlockGraph
 import Foundation
 import IOCore
 import QCOW2
+import QCOW2Testing
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 import Testing
 

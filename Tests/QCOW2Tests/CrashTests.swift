@@ -1,6 +1,8 @@
 import BlockGraph
 import Foundation
 import IOCore
+import ManagedObjects
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting
@@ -166,13 +168,29 @@ struct CrashTests {
         }
     }
 
+    /// How an image is opened.
+    struct Opening: Sendable {
+        var objects = ObjectRegistry()
+        /// Nil for an image that is not encrypted.
+        var secret: String?
+
+        func options(_ recorder: Recorder, readOnly: Bool = false, l2CacheSize: Int? = nil) -> BlockdevOptions {
+            let plain = recorder.imageOptions(readOnly: readOnly, l2CacheSize: l2CacheSize)
+            guard let secret, case .qcow2(var own) = plain.branch else { return plain }
+            own.encrypt = BlockdevQcow2Encryption(.luks(QCryptoBlockOptionsLUKS(keySecret: secret)))
+            return BlockdevOptions(.qcow2(own), nodeName: plain.nodeName, discard: plain.discard, readOnly: readOnly)
+        }
+    }
+
     /// What is wrong with a crashed image, if anything.
-    static func judge(_ disk: [UInt8], _ point: Int, _ steps: [Step], _ guest: [UInt8], _ context: IOContext) async throws -> String? {
+    static func judge(
+        _ disk: [UInt8], _ point: Int, _ steps: [Step], _ guest: [UInt8], _ context: IOContext, _ opening: Opening = Opening()
+    ) async throws -> String? {
         let crashed = Recorder(disk: disk)
         defer { crashed.forget() }
         crashed.state.withLock { ($0.isSlow, $0.isRecording) = (false, false) }
         let expected = Expectation(steps, point, guest)
-        return try await withImage(crashed.imageOptions(readOnly: true), context) { backend in
+        return try await withImage(opening.options(crashed, readOnly: true), context, objects: opening.objects) { backend in
             guard let checking = backend.node.checking else { return "no check" }
             let report = try await checking.check(repair: [])
             if report.corruptions > 0 || report.checkErrors > 0 { return "\(report.corruptions) corruptions: \(report.messages.prefix(4))" }
@@ -233,12 +251,12 @@ struct CrashTests {
     }
 
     /// Plays a history in which one host operation fails; the guest retries what failed, as a guest does.
-    static func failOnce(_ failAt: Int, _ initial: [UInt8], _ start: DiskModel, _ context: IOContext) async throws -> String? {
+    static func failOnce(_ failAt: Int, _ initial: [UInt8], _ start: DiskModel, _ context: IOContext, _ opening: Opening = Opening()) async throws -> String? {
         let recorder = Recorder(disk: initial)
         defer { recorder.forget() }
         recorder.state.withLock { ($0.failAt, $0.isRecording) = (failAt, false) }
-        let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers))
-        try await graph.add(recorder.imageOptions())
+        let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers), objects: opening.objects)
+        try await graph.add(opening.options(recorder))
         let backend = try await graph.makeBackend(named: "test", on: "disk", PermissionGrant(used: .all, shared: .all))
         var model = start
         var expected = start.bytes
@@ -267,14 +285,14 @@ struct CrashTests {
         // The fault may hit closing; the image must bear that too.
         do { try await graph.closeAll() } catch {
             do { _ = error }
-            return try await consistency(recorder, nil, context)
+            return try await consistency(recorder, nil, opening, context)
         }
-        return try await consistency(recorder, expected, context)
+        return try await consistency(recorder, expected, opening, context)
     }
 
-    private static func consistency(_ recorder: Recorder, _ expected: [UInt8]?, _ context: IOContext) async throws -> String? {
+    private static func consistency(_ recorder: Recorder, _ expected: [UInt8]?, _ opening: Opening, _ context: IOContext) async throws -> String? {
         recorder.state.withLock { ($0.failAt, $0.isSlow) = (nil, false) }
-        return try await withImage(recorder.imageOptions(readOnly: true), context) { backend in
+        return try await withImage(opening.options(recorder, readOnly: true), context, objects: opening.objects) { backend in
             guard let checking = backend.node.checking else { return "no check" }
             let report = try await checking.check(repair: [])
             if report.corruptions > 0 || report.checkErrors > 0 { return "\(report.corruptions) corruptions: \(report.messages.prefix(4))" }

@@ -2,6 +2,7 @@ import BlockGraph
 import Foundation
 import IOCore
 import QCOW2
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting

@@ -1,4 +1,5 @@
 import BlockGraph
+import QCOW2Testing
 import StrataBase
 import StrataTesting
 

@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import Synchronization
@@ -9,7 +10,7 @@ import Testing
 /// Every call that the driver makes to its file fails once.
 @Suite("qcow2 when the file below fails")
 struct FaultTests {
-    static let histories: [[CrashProofTests.Operation]] = [
+    static let histories: [[CrashProof.Operation]] = [
         [
             .write(1, 4), .compressed(9), .create, .write(2, 3), .flush, .discard(1, 3), .compressed(10), .flush, .apply, .write(64, 4), .create, .delete, .resize(140),
             .write(130, 4), .zero(1, 5, unmap: true), .flush, .resize(65), .delete, .flush,
@@ -21,35 +22,22 @@ struct FaultTests {
         [.write(1, 4), .bitmap, .write(6, 2), .flush, .amend, .write(66, 3), .bitmap, .create, .resize(140), .write(130, 2), .bitmap, .discard(1, 4), .amend, .delete],
     ]
 
-    enum Fault: CaseIterable, Sendable {
-        case io, noSpace, quota, short
-
-        var error: BlockError {
-            switch self {
-            case .io: BlockError(.io, "injected failure")
-            case .noSpace: BlockError(.noSpace, "injected failure")
-            case .quota: BlockError(.system(122), "injected failure")
-            case .short: BlockError(.io, "injected failure in the middle")
-            }
-        }
-    }
-
     @Test("the operation reports it, doing it again works, and the image is what it should be", arguments: histories.indices)
     func everyCall(history: Int) async throws {
         let contents = SectorContents()
-        let (initial, model) = try CrashProofTests.start(contents)
+        let start = try CrashProof.start(contents)
         let operations = Self.histories[history]
         // First without a fault, to know how many calls there are.
-        let dry = Recorder(disk: initial)
+        let dry = Recorder(disk: start.disk)
         defer { dry.forget() }
         dry.state.withLock { $0.countsReads = true }
-        _ = try await onContext { context in try await CrashProofTests.play(operations, dry, context, salt: 0) }
+        _ = try await onContext { context in try await CrashProof.play(operations, start, dry, context, salt: 0) }
         let calls = dry.state.withLock { $0.calls }
         try #require(calls > 150)
         let isExtended = ProcessInfo.processInfo.environment["STRATA_EXTENDED"] != nil
         for call in 1...calls {
-            for (number, fault) in Fault.allCases.enumerated() where isExtended || (call + history) % Fault.allCases.count == number {
-                if let problem = try await Self.failing(call, fault, operations, initial, model, contents) {
+            for (number, fault) in CrashProof.Fault.allCases.enumerated() where isExtended || (call + history) % CrashProof.Fault.allCases.count == number {
+                if let problem = try await Self.failing(call, fault, operations, start, contents) {
                     throw ToolFailure(description: "history \(history), call \(call) of \(calls) fails with \(fault): \(problem)")
                 }
             }
@@ -57,31 +45,31 @@ struct FaultTests {
     }
 
     static func failing(
-        _ call: Int, _ fault: Fault, _ operations: [CrashProofTests.Operation], _ initial: [UInt8], _ model: CrashProofTests.Model, _ contents: SectorContents
+        _ call: Int, _ fault: CrashProof.Fault, _ operations: [CrashProof.Operation], _ start: CrashProof.Start, _ contents: SectorContents
     ) async throws -> String? {
-        let recorder = Recorder(disk: initial)
+        let recorder = Recorder(disk: start.disk)
         defer { recorder.forget() }
         recorder.state.withLock { state in
             (state.failAt, state.isRecording, state.countsReads) = (call, false, true)
             (state.failure, state.failsHalfway) = (fault.error, fault == .short)
         }
-        let played: CrashProofTests.Played
+        let played: CrashProof.Played
         do {
-            played = try await onContext { context in try await CrashProofTests.play(operations, recorder, context, salt: 0, retries: true) }
+            played = try await onContext { context in try await CrashProof.play(operations, start, recorder, context, salt: 0, retries: true) }
         } catch {
             // Opening or closing failed, which has nobody to retry it; what was there before must be there still.
             let disk = recorder.state.withLock { $0.disk }
             do { _ = try IndependentCheck(contents.numbers(of: disk), contents) } catch { return "\(error), after opening or closing failed" }
             return nil
         }
-        let expected = CrashProofTests.models(model, played, contents).last ?? model
+        let expected = CrashProof.models(start.model, played, contents).last ?? start.model
         let check: IndependentCheck
         do { check = try IndependentCheck(contents.numbers(of: recorder.state.withLock { $0.disk }), contents) } catch { return "\(error)" }
         if check.guest != expected.sectors {
             let different = zip(check.guest, expected.sectors).enumerated().filter { $0.element.0 != $0.element.1 }.map(\.offset)
             return "sectors \(different) differ; played \(played.operations)"
         }
-        if let problem = CrashProofTests.judge(recorder.state.withLock { contents.numbers(of: $0.disk) }, [expected], contents) { return problem }
+        if let problem = CrashProof.judge(recorder.state.withLock { contents.numbers(of: $0.disk) }, [expected], contents) { return problem }
         if check.snapshots != expected.snapshots { return "the snapshots differ: \(check.snapshots.map(\.id)) instead of \(expected.snapshots.map(\.id))" }
         return nil
     }

@@ -1,3 +1,4 @@
+import QCOW2Testing
 import StrataBase
 import StrataTesting
 import Testing

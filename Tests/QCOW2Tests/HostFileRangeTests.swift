@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import Glibc
+import QCOW2Testing
 import StrataBase
 import Testing
 

@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting
@@ -55,7 +56,7 @@ struct HostileImageTests {
                             await attempt { try await snapshotting.loadSnapshot(SnapshotSelector(id: "1")) }
                             await attempt { _ = try await disk.readBytes(at: 0, 4096) }
                         } else {
-                            await attempt { _ = try await snapshotting.createSnapshot(named: "new", moment: SnapshotTests.moment(1)) }
+                            await attempt { _ = try await snapshotting.createSnapshot(named: "new", moment: moment(1)) }
                             await attempt { try await snapshotting.applySnapshot(SnapshotSelector(id: "1")) }
                             await attempt { try await disk.writeBytes([UInt8](repeating: 8, count: 4096), at: 0) }
                             await attempt { _ = try await snapshotting.deleteSnapshot(SnapshotSelector(id: "1")) }

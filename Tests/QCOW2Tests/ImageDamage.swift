@@ -1,4 +1,5 @@
 import Foundation
+import QCOW2Testing
 import StrataTesting
 
 /// Random damage to the metadata of an image in a file.

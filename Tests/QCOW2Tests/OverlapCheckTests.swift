@@ -3,6 +3,7 @@ import Foundation
 import IOCore
 import QAPIRuntime
 import QCOW2
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import Synchronization

@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StrataBase
 import StrataTesting
 import Synchronization

@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting
@@ -166,7 +167,7 @@ struct RepairTests {
         let calls = dry.state.withLock { $0.calls }
         try #require(calls > 10)
         for call in stride(from: 1, through: calls, by: max(1, calls / 50)) {
-            let fault = FaultTests.Fault.allCases[call % FaultTests.Fault.allCases.count]
+            let fault = CrashProof.Fault.allCases[call % CrashProof.Fault.allCases.count]
             let recorder = Recorder(disk: initial)
             defer { recorder.forget() }
             recorder.state.withLock { state in
@@ -187,8 +188,8 @@ struct RepairTests {
         }
     }
 
-    @Test("an image that was not closed is written to after its refcounts were rebuilt, as QEMU does it")
-    func dirty() async throws {
+    @Test("an image that was not closed is written to after its refcounts were rebuilt, as QEMU does it, in place and elsewhere", arguments: [0, 2 << 20])
+    func dirty(start: Int) async throws {
         let scratch = try Scratch()
         let path = scratch.file("a.qcow2")
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "4M"])
@@ -203,13 +204,14 @@ struct RepairTests {
             let after = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
             #expect(after == before)
             try await withImage(imageOptions(path), context) { disk in
-                try await disk.writeBytes([UInt8](repeating: 5, count: 200_000), at: 2 << 20)
-                let read = try await disk.readBytes(at: 5000, 3)
+                try await disk.writeBytes([UInt8](repeating: 5, count: 200_000), at: start)
+                let read = try await disk.readBytes(at: 300_000, 3)
                 #expect(read == [7, 7, 7])
             }
         }
+        // The new refcounts may be the last thing in the file.
         try run("qemu-img", ["check", path])
-        try run("qemu-io", ["-r", "-f", "qcow2", "-c", "read -P 7 0 1M", "-c", "read -P 5 2M 200000", path])
+        try run("qemu-io", ["-r", "-f", "qcow2", "-c", "read -P 7 256k 768k", "-c", "read -P 5 \(start) 200000", path])
         let described = try run("qemu-img", ["info", "--output=json", path])
         #expect(!described.contains("\"dirty-flag\": true"))
     }

@@ -1,5 +1,6 @@
 import BlockGraph
 import Foundation
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import StrataTesting

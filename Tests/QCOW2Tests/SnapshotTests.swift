@@ -1,8 +1,10 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("internal snapshots of qcow2 images")
@@ -31,12 +33,6 @@ struct SnapshotTests {
         let raw = scratch.file("out.raw")
         try run("qemu-img", ["convert", "-O", "raw"] + (snapshot.map { ["-l", "snapshot.id=\($0)"] } ?? []) + [path, raw])
         return [UInt8](try Data(contentsOf: URL(fileURLWithPath: raw)))
-    }
-
-    static func moment(_ number: Int) -> SnapshotMoment {
-        var moment = SnapshotMoment(WallClock(seconds: 1_000_000_000 + number, nanoseconds: 7))
-        moment.vmClockNanoseconds = number << 36
-        return moment
     }
 
     /// Plays random requests and snapshot operations; the model follows.
@@ -76,21 +72,6 @@ struct SnapshotTests {
         return model
     }
 
-    static func withGraph<T: Sendable>(
-        _ options: BlockdevOptions, _ context: IOContext, _ body: @Sendable (BlockGraph, BlockBackend) async throws -> T
-    ) async throws -> T {
-        let graph = BlockGraph(context: context, drivers: DriverRegistry(testDrivers))
-        try await graph.add(options)
-        var used: BlockPermissions = [.consistentRead]
-        if options.readOnly != true { used.formUnion([.write, .resize]) }
-        let backend = try await graph.makeBackend(named: "test", on: options.nodeName ?? "", PermissionGrant(used: used, shared: .all))
-        let result: Result<T, any Error>
-        do { result = .success(try await body(graph, backend)) } catch { result = .failure(error) }
-        await graph.release(backend)
-        try await graph.closeAll()
-        return try result.get()
-    }
-
     @Test("QEMU finds in our snapshots what they were taken of, and not a cluster too many", arguments: cases)
     func history(test: Case) async throws {
         let scratch = try Scratch()
@@ -101,7 +82,7 @@ struct SnapshotTests {
         for round in 0..<3 {
             let before = model
             model = try await onContext { context in
-                try await Self.withGraph(imageOptions(path, l2CacheSize: 8192), context) { graph, disk in
+                try await withGraph(imageOptions(path, l2CacheSize: 8192), context) { graph, disk in
                     try await Self.play(graph, disk, before, steps: 60, resizes: test.version == 3)
                 }
             }
@@ -114,14 +95,14 @@ struct SnapshotTests {
                 #expect(firstDifference(Array(found[..<count]), Array(kept.bytes[..<count])) == nil, "round \(round), snapshot \(kept.id)")
             }
             let list = try await onContext { context in
-                try await Self.withGraph(imageOptions(path, readOnly: true), context) { _, disk in try await disk.node.snapshotting?.listSnapshots() ?? [] }
+                try await withGraph(imageOptions(path, readOnly: true), context) { _, disk in try await disk.node.snapshotting?.listSnapshots() ?? [] }
             }
             #expect(list.map(\.id) == model.kept.map(\.id) && list.map(\.name) == model.kept.map(\.name))
             #expect(try Self.listed(path) == Self.summary(list))
             // What is loaded read-only shows the same.
             for kept in model.kept {
                 let read = try await onContext { context in
-                    try await Self.withGraph(imageOptions(path, readOnly: true), context) { graph, disk in
+                    try await withGraph(imageOptions(path, readOnly: true), context) { graph, disk in
                         try await graph.loadSnapshot(on: "disk", SnapshotSelector(id: kept.id))
                         return try await disk.readBytes(at: 0, disk.length)
                     }
@@ -159,11 +140,11 @@ struct SnapshotTests {
         let contents = try (1...4).map { try Self.raw(path, scratch, snapshot: String($0)) }
         let before = try Self.listed(path)
         let list = try await onContext { context in
-            try await Self.withGraph(imageOptions(path), context) { graph, disk in
+            try await withGraph(imageOptions(path), context) { graph, disk in
                 let list = try await disk.node.snapshotting?.listSnapshots() ?? []
                 try await graph.applySnapshot(on: "disk", SnapshotSelector(name: "q2"))
                 _ = try await graph.deleteSnapshot(on: "disk", SnapshotSelector(id: "3"))
-                _ = try await graph.createSnapshot(on: "disk", named: "ours", moment: Self.moment(1))
+                _ = try await graph.createSnapshot(on: "disk", named: "ours", moment: moment(1))
                 await #expect(throws: BlockError.self) { try await graph.applySnapshot(on: "disk", SnapshotSelector(id: "3")) }
                 return list
             }
@@ -186,8 +167,8 @@ struct SnapshotTests {
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4096,refcount_bits=1", path, "1M"])
         try run("qemu-io", ["-f", "qcow2", "-c", "write -P 3 0 100k", path])
         try await onContext { context in
-            try await Self.withGraph(imageOptions(path), context) { graph, disk in
-                let error = await #expect(throws: BlockError.self) { _ = try await graph.createSnapshot(on: "disk", named: "a", moment: Self.moment(1)) }
+            try await withGraph(imageOptions(path), context) { graph, disk in
+                let error = await #expect(throws: BlockError.self) { _ = try await graph.createSnapshot(on: "disk", named: "a", moment: moment(1)) }
                 #expect(error?.message == "The image counts references with 1 bits, which is too few for this")
                 try await disk.writeBytes([5, 5, 5], at: 200_000)
             }
@@ -212,7 +193,7 @@ struct SnapshotTests {
         bytes.replaceSubrange((table + 64)..<(table + 84), with: unknown + text)
         try Data(bytes).write(to: URL(fileURLWithPath: path))
         try await onContext { context in
-            try await Self.withGraph(imageOptions(path), context) { graph, _ in _ = try await graph.createSnapshot(on: "disk", named: "new", moment: Self.moment(1)) }
+            try await withGraph(imageOptions(path), context) { graph, _ in _ = try await graph.createSnapshot(on: "disk", named: "new", moment: moment(1)) }
         }
         let after = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
         let place = after[64..<72].reduce(0) { $0 << 8 | Int($1) }
@@ -227,8 +208,8 @@ struct SnapshotTests {
         let path = scratch.file("a.qcow2")
         try run("qemu-img", ["create", "-q", "-f", "qcow2", path, "1M"])
         try await onContext { context in
-            try await Self.withGraph(imageOptions(path), context) { graph, _ in
-                let kept = try await graph.createSnapshot(on: "disk", named: "a", moment: Self.moment(1))
+            try await withGraph(imageOptions(path), context) { graph, _ in
+                let kept = try await graph.createSnapshot(on: "disk", named: "a", moment: moment(1))
                 let (isHolding, mayGoOn) = (AsyncCondition(false), AsyncCondition(false))
                 async let holding: Void = graph.withoutChanges {
                     isHolding.update { $0 = true }
@@ -258,10 +239,10 @@ struct SnapshotTests {
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "2M"])
         try run("qemu-io", ["-f", "qcow2", "-c", "write -P 3 0 2M", path])
         try await onContext { context in
-            try await Self.withGraph(imageOptions(path, refcountCacheSize: 2048), context) { graph, disk in
-                _ = try await graph.createSnapshot(on: "disk", named: "a", moment: Self.moment(1))
+            try await withGraph(imageOptions(path, refcountCacheSize: 2048), context) { graph, disk in
+                _ = try await graph.createSnapshot(on: "disk", named: "a", moment: moment(1))
                 try await disk.writeBytes([UInt8](repeating: 4, count: 1 << 20), at: 0)
-                _ = try await graph.createSnapshot(on: "disk", named: "b", moment: Self.moment(2))
+                _ = try await graph.createSnapshot(on: "disk", named: "b", moment: moment(2))
                 _ = try await graph.deleteSnapshot(on: "disk", SnapshotSelector(name: "a"))
             }
         }

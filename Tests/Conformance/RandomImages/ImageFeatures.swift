@@ -22,6 +22,8 @@ struct ImageFeatures {
     let isDataFileRaw: Bool
     let preallocation: String
     let backing: Backing?
+    /// By LUKS, with the secret that `RandomImage.secret` defines.
+    let isEncrypted: Bool
 
     init(_ random: inout SeededGenerator) {
         func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &random) < percent }
@@ -48,6 +50,8 @@ struct ImageFeatures {
         } else {
             backing = nil
         }
+        // What is preallocated and was never written would be noise.
+        isEncrypted = chance(20) && !isDataFileRaw && preallocation == "off"
     }
 
     /// As `-o` takes it.
@@ -58,6 +62,7 @@ struct ImageFeatures {
         }
         if let dataFile { parts += ["data_file=\(dataFile)", "data_file_raw=\(isDataFileRaw ? "on" : "off")"] }
         if preallocation != "off" { parts.append("preallocation=\(preallocation)") }
+        if isEncrypted { parts += ["encrypt.format=luks", "encrypt.key-secret=s", "encrypt.iter-time=10"] }
         return parts.joined(separator: ",")
     }
 
@@ -65,7 +70,7 @@ struct ImageFeatures {
 
     /// A version 2 image over a backing file has no way to say that a cluster reads as zeroes: a discard leaves what is there.
     var discardsToZero: Bool { version == 3 || backing == nil }
-    var canCompress: Bool { dataFile == nil && preallocation == "off" }
+    var canCompress: Bool { dataFile == nil && preallocation == "off" && !isEncrypted }
     /// QEMU has no snapshots beside a data file. Refcounts need room for two snapshots more of each compressed cluster that shares a host cluster.
     var canSnapshot: Bool { dataFile == nil && refcountBits >= 8 }
 }

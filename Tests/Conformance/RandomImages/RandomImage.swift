@@ -46,6 +46,17 @@ struct RandomImage {
         } catch { throw HarnessError("\(script.joined(separator: "\n"))\n\(error)") }
     }
 
+    /// Options and name that open the image, the name last.
+    var words: [String] {
+        features.isEncrypted
+            ? secretWords + ["--image-opts", "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename=\(name)"] : ["-f", "qcow2", name]
+    }
+
+    /// The same for a command that asks for no format.
+    private var wordsWithoutFormat: [String] { features.isEncrypted ? words : [name] }
+
+    private var secretWords: [String] { features.isEncrypted ? ["--object", "secret,id=s,data=abc"] : [] }
+
     // MARK: Making
 
     private mutating func maker() -> Toolset {
@@ -80,7 +91,7 @@ struct RandomImage {
 
     /// Both families accept the same options. The image is the one of the family whose turn it is.
     private mutating func create() throws {
-        let words = ["img", "create", "-q", "-f", "qcow2", "-o", features.text] + features.backingArguments + [name, "\(features.byteCount)"]
+        let words = ["img", "create", "-q"] + secretWords + ["-f", "qcow2", "-o", features.text] + features.backingArguments + [name, "\(features.byteCount)"]
         try carryOut(maker(), words)
     }
 
@@ -142,7 +153,7 @@ struct RandomImage {
             model.fill(range, with: byte)
         }
         if commands.isEmpty { return }
-        try carryOut(tool, ["io", "-f", "qcow2", "-d", "unmap"] + commands.flatMap { ["-c", $0] } + [name])
+        try carryOut(tool, ["io", "-d", "unmap"] + commands.flatMap { ["-c", $0] } + words)
     }
 
     private mutating func snapshotStep() throws {
@@ -150,15 +161,15 @@ struct RandomImage {
         if let chosen = snapshots.keys.sorted().randomElement(using: &random), Bool.random(using: &random) {
             // Bitmaps do not know what applying a snapshot changes, so that it is refused.
             if Bool.random(using: &random), bitmaps.isEmpty, let sectors = snapshots[chosen] {
-                try carryOut(maker(), ["img", "snapshot", "-a", chosen, name])
+                try carryOut(maker(), ["img", "snapshot", "-a", chosen] + wordsWithoutFormat)
                 model.take(sectors)
             } else {
-                try carryOut(maker(), ["img", "snapshot", "-d", chosen, name])
+                try carryOut(maker(), ["img", "snapshot", "-d", chosen] + wordsWithoutFormat)
                 snapshots[chosen] = nil
             }
         } else if snapshots.count < 2 {
             let new = "s\(script.count)"
-            try carryOut(maker(), ["img", "snapshot", "-c", new, name])
+            try carryOut(maker(), ["img", "snapshot", "-c", new] + wordsWithoutFormat)
             snapshots[new] = model.sectors
         }
     }
@@ -168,12 +179,12 @@ struct RandomImage {
         if bitmaps.count < 2 {
             let new = "b\(script.count)"
             let granularity = 1 << Int.random(in: 9...17, using: &random)
-            try carryOut(.theirs, ["img", "bitmap", "--add", "-g", "\(granularity)", name, new])
+            try carryOut(.theirs, ["img", "bitmap", "--add", "-g", "\(granularity)"] + words + [new])
             bitmaps.append(new)
             // From here on every bitmap has these; the older ones have more.
             model.forgetTouched()
         } else {
-            try carryOut(.theirs, ["img", "bitmap", "--remove", name, bitmaps.removeFirst()])
+            try carryOut(.theirs, ["img", "bitmap", "--remove"] + words + [bitmaps.removeFirst()])
         }
     }
 
@@ -181,7 +192,7 @@ struct RandomImage {
         // A snapshot's size comes back with it. Over a backing file a new part needs zeroes, which version 2 does not have.
         guard snapshots.isEmpty, bitmaps.isEmpty, features.discardsToZero else { return try ioStep() }
         let size = max(GuestModel.sector, model.byteCount + Int.random(in: -40...40, using: &random) * GuestModel.sector)
-        try carryOut(maker(), ["img", "resize", "-q", "-f", "qcow2"] + (size < model.byteCount ? ["--shrink"] : []) + [name, "\(size)"])
+        try carryOut(maker(), ["img", "resize", "-q"] + (size < model.byteCount ? ["--shrink"] : []) + words + ["\(size)"])
         if size > model.byteCount, features.backing != nil {
             // What the backing file has there is covered by zeroes.
             written.formUnion(model.byteCount / features.clusterSize...size / features.clusterSize)
@@ -191,6 +202,6 @@ struct RandomImage {
 
     private mutating func amendStep() throws {
         guard features.version == 3 else { return try ioStep() }
-        try carryOut(maker(), ["img", "amend", "-f", "qcow2", "-o", "lazy_refcounts=\(Bool.random(using: &random) ? "on" : "off")", name])
+        try carryOut(maker(), ["img", "amend", "-o", "lazy_refcounts=\(Bool.random(using: &random) ? "on" : "off")"] + words)
     }
 }

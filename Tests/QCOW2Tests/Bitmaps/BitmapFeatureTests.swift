@@ -1,6 +1,7 @@
 import BlockGraph
 import Foundation
 import IOCore
+import QCOW2Testing
 import StorageSchema
 import StrataBase
 import Testing
@@ -92,7 +93,7 @@ struct BitmapFeatureTests {
             try await CreateTests.create(path) { ($0.clusterSize, $0.version) = (clusterSize, version) }
             if version == .v2 { try await AmendTests.amend(imageOptions(path)) { $0.version = .v3 } }
             try await onContext { context in
-                try await SnapshotTests.withGraph(imageOptions(path), context) { graph, _ in
+                try await withGraph(imageOptions(path), context) { graph, _ in
                     _ = try await graph.addBitmap(named: "b", to: "disk", isPersistent: true)
                 }
             }

@@ -1,17 +1,19 @@
 import IOCore
 import StrataBase
-import StrataTesting
+package import StrataTesting
 
 /// The contents of sectors by number: equal contents have equal numbers, zeroes have 0. States of a disk are then arrays of small numbers.
-final class SectorContents {
-    static let size = 512
+package final class SectorContents {
+    package static let size = 512
 
-    private(set) var bytes: [[UInt8]] = [[UInt8](repeating: 0, count: size)]
+    package private(set) var bytes: [[UInt8]] = [[UInt8](repeating: 0, count: size)]
+    package init() {}
+
     private var numbers: [[UInt8]: Int32] = [[UInt8](repeating: 0, count: size): 0]
     private var parsed: [[UInt64]?] = [[UInt64](repeating: 0, count: size / 8)]
-    private var expanded: [[UInt8]: Int32] = [:]
+    private var expanded: [[UInt8]: [Int32]] = [:]
 
-    func number(of content: [UInt8]) -> Int32 {
+    package func number(of content: [UInt8]) -> Int32 {
         if let known = numbers[content] { return known }
         let number = Int32(bytes.count)
         bytes.append(content)
@@ -20,7 +22,7 @@ final class SectorContents {
         return number
     }
 
-    func words(_ number: Int32) -> [UInt64] {
+    package func words(_ number: Int32) -> [UInt64] {
         if let words = parsed[Int(number)] { return words }
         let content = bytes[Int(number)]
         let words = (0..<Self.size / 8).map { word in content[word * 8..<word * 8 + 8].reduce(0) { $0 << 8 | UInt64($1) } }
@@ -28,20 +30,21 @@ final class SectorContents {
         return words
     }
 
-    /// What a deflate stream of one sector expands to; nil when it is broken.
-    func expand(_ stream: [UInt8]) -> Int32? {
-        if let known = expanded[stream] { return known < 0 ? nil : known }
-        let output = IOBuffer(byteCount: Self.size)
-        var number: Int32 = -1
+    /// What a deflate stream expands to; nil when it is broken.
+    /// - Parameter count: sectors.
+    package func expand(_ stream: [UInt8], to count: Int) -> [Int32]? {
+        if let known = expanded[stream] { return known.isEmpty ? nil : known }
+        let output = IOBuffer(byteCount: count * Self.size)
+        var numbers: [Int32] = []
         do {
             try StreamFormat.deflate.expand(IOBuffer(copying: stream), into: output)
-            number = self.number(of: QCOW2Tests.bytes(of: output))
-        } catch { number = -1 }
-        expanded[stream] = number
-        return number < 0 ? nil : number
+            numbers = self.numbers(of: QCOW2Testing.bytes(of: output))
+        } catch { numbers = [] }
+        expanded[stream] = numbers
+        return numbers.isEmpty ? nil : numbers
     }
 
-    func numbers(of disk: [UInt8]) -> [Int32] {
+    package func numbers(of disk: [UInt8]) -> [Int32] {
         stride(from: 0, to: disk.count, by: Self.size).map { start in
             let part = Array(disk[start..<min(start + Self.size, disk.count)])
             return number(of: part.count == Self.size ? part : part + [UInt8](repeating: 0, count: Self.size - part.count))
@@ -50,7 +53,7 @@ final class SectorContents {
 }
 
 /// What happened to a disk, sector by sector.
-enum SectorEvent {
+package enum SectorEvent {
     /// Sectors with what they held afterwards.
     case write([(sector: Int, content: Int32)])
     case flush
@@ -58,7 +61,7 @@ enum SectorEvent {
     case length(Int)
 
     /// - Parameter log: what was recorded from `initial` on.
-    static func list(_ log: [RecordedOperation], from initial: [UInt8], _ contents: SectorContents) -> [SectorEvent] {
+    package static func list(_ log: [RecordedOperation], from initial: [UInt8], _ contents: SectorContents) -> [SectorEvent] {
         var live = initial
         let size = SectorContents.size
         return log.map { operation in
@@ -79,17 +82,17 @@ enum SectorEvent {
 }
 
 /// A disk with a volatile cache: what it may hold after a crash. Each sector holds what it held at the last flush or anything that was written to it since.
-struct VolatileDisk {
-    private(set) var base: [Int32]
+package struct VolatileDisk {
+    package private(set) var base: [Int32]
     private var pending: [(sector: Int, versions: [Int32])] = []
     private var length: Int
 
-    init(_ base: [Int32]) {
+    package init(_ base: [Int32]) {
         self.base = base
         length = base.count
     }
 
-    mutating func apply(_ event: SectorEvent) {
+    package mutating func apply(_ event: SectorEvent) {
         switch event {
         case .flush:
             for (sector, versions) in pending { if let last = versions.last { base[sector] = last } }
@@ -118,7 +121,7 @@ struct VolatileDisk {
 
     /// The states that a crash may leave: all of them if they are at most `limit`, else the telling ones and some at random.
     /// - Parameter body: is handed the disk and what makes the state different from others with the same base.
-    func forEachState(limit: Int, _ random: inout SeededGenerator, _ body: ([Int32], [Int32]) throws -> Void) rethrows {
+    package func forEachState(limit: Int, _ random: inout SeededGenerator, _ body: ([Int32], [Int32]) throws -> Void) rethrows {
         let counts = pending.map { $0.versions.count + 1 }
         var total = 1
         for count in counts where total <= limit { total *= count }
