@@ -5,8 +5,8 @@ import Testing
 /// The options with which images are created and measured, in random combinations.
 @Suite("creating images with random options by Strata and QEMU")
 struct RandomCreationTests {
-    /// What differs from one image to the next, whoever makes it.
-    private static let accidental: Set = ["actual-size", "uuid", "iters", "master-key-iters"]
+    /// What differs from one image to the next, whoever makes it; and where preallocated tables lie between the data is up to the maker.
+    private static let accidental: Set = ["actual-size", "uuid", "iters", "master-key-iters", "fragmented-clusters"]
 
     private static func comparable(_ value: JSON) -> JSON {
         switch value {
@@ -33,7 +33,9 @@ struct RandomCreationTests {
             try mustRun(program, arguments, in: folder.url)
             let opened = secret + (features.isEncrypted ? ["--image-opts", "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename=disk.qcow2"] : ["-f", "qcow2", "disk.qcow2"])
             var found: [JSON] = []
-            for question in [["info", "--output=json", "-f", "qcow2", "disk.qcow2"], ["check", "--output=json"] + opened, ["map", "--output=json"] + opened] {
+            var questions = [["info", "--output=json", "-f", "qcow2", "disk.qcow2"], ["check", "--output=json"] + opened]
+            if features.preallocation == "off" { questions.append(["map", "--output=json"] + opened) }
+            for question in questions {
                 let answer = try JSON(parsing: try mustRun("qemu-img", question, in: folder.url).output)
                 found.append(question[0] == "map" ? MapExtent.normalised(answer) : Self.comparable(answer))
             }

@@ -27,9 +27,8 @@ extension QCOW2Driver: StatusReporting {
     }
 
     private func status(_ extent: GuestExtent, _ range: GuestRange) -> BlockStatus {
+        if opened.header.encryptionMethod != 0 { return encryptedStatus(extent) }
         switch extent.kind {
-        // What lies there is not what the guest sees.
-        case .normal where opened.header.encryptionMethod != 0: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated])
         case .normal:
             return BlockStatus(byteCount: extent.byteCount, flags: dataFlags, offset: extent.host, file: dataFile)
         case .compressed: return BlockStatus(byteCount: extent.byteCount, flags: [.data, .allocated, .compressed])
@@ -41,5 +40,17 @@ extension QCOW2Driver: StatusReporting {
             return BlockStatus(
                 byteCount: extent.byteCount, flags: hasBacking ? .offsetValid : [.zero, .offsetValid], offset: extent.host, file: dataFile)
         }
+    }
+
+    /// No place in the file is named: what lies there is not what the guest sees.
+    private func encryptedStatus(_ extent: GuestExtent) -> BlockStatus {
+        let flags: BlockStatus.Flags =
+            switch extent.kind {
+            case .normal: [.data, .allocated]
+            case .compressed: [.data, .allocated, .compressed]
+            case .zero, .zeroAllocated: [.zero, .allocated]
+            case .unallocated, .reserved: hasBacking ? [] : .zero
+            }
+        return BlockStatus(byteCount: extent.byteCount, flags: flags)
     }
 }
