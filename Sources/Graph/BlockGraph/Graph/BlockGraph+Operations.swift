@@ -156,7 +156,6 @@ extension BlockGraph {
                     .permissionConflict, "Node \(name) is associated with a BlockBackend and could be in use (use force=true to override this check)")
             }
             let context = try find()
-            try state.checkNotBlocked(.setIOThread, on: name)
             let nodes = state.connected(to: name)
             let backends = state.backends(above: nodes)
             if backends.contains(where: \.isFixed) { throw BlockError(.permissionConflict, "Cannot change iothread of active block backend") }

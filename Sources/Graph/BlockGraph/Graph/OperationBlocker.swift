@@ -3,14 +3,14 @@ import Synchronization
 
 /// What users may do to a node and others may forbid for a while.
 package enum BlockedOperation: Sendable, Hashable, CaseIterable {
-    case delete, resize, snapshot, changeBackingFile, changeChildren, setIOThread, reopen
+    case delete, resize, snapshot, changeBackingFile, changeChildren, reopen
     /// Block jobs refuse each other.
-    case jobSource, jobTarget, commitTarget
+    case jobSource, jobTarget, backupTarget, commitTarget
 
     fileprivate var isForbiddenWhileBacking: Bool {
         switch self {
         case .delete, .resize, .snapshot, .changeBackingFile, .jobTarget: true
-        case .changeChildren, .setIOThread, .reopen, .jobSource, .commitTarget: false
+        case .changeChildren, .reopen, .jobSource, .backupTarget, .commitTarget: false
         }
     }
 }
@@ -39,9 +39,9 @@ package struct OperationBlocker: Sendable {
 }
 
 extension OperationBlocker {
-    /// For the nodes that a job works on: everything waits but moves to other threads and changes of options.
+    /// For the nodes that a job works on: everything waits but changes of options.
     package static func job(reason: String) -> OperationBlocker {
-        OperationBlocker(Set(BlockedOperation.allCases).subtracting([.setIOThread, .reopen]), reason: reason)
+        OperationBlocker(Set(BlockedOperation.allCases).subtracting([.reopen]), reason: reason)
     }
 }
 
