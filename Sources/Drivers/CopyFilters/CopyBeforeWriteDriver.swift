@@ -28,6 +28,8 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
     private let errorAction: OnCbwError
     /// How long a write waits for its copy; nil is for ever.
     private let timeout: Duration?
+    /// The job that the filter is for is over: it needs nothing any more.
+    private let isStopped = Atomic<Bool>(false)
     /// Copies that go on although the guest's request that began them has not waited for them.
     private let detached = InFlightCounter()
 
@@ -84,6 +86,9 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
         guestCopier = copier()
     }
 
+    /// It is about to go, and asks for no more than its parents. Permissions follow when the graph changes next.
+    package func stop() { isStopped.store(true, ordering: .sequentiallyConsistent) }
+
     /// From now on what `bitmap` has marked is kept, and nothing else. Only while no request is on the node. A bitmap of another size keeps everything.
     package func keep(_ bitmap: HierarchicalBitmap) {
         guard bitmap.byteCount == work.byteCount else { return }
@@ -104,6 +109,7 @@ package final class CopyBeforeWriteDriver: FilterDriver, Draining, @unchecked Se
 
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
         if role.contains(.data) { return PermissionGrant(used: isReadOnly ? [] : .write, shared: .all.subtracting(.resize)) }
+        if isStopped.load(ordering: .sequentiallyConsistent) { return parents }
         var grant = parents
         if plan.settings.discardsSource { grant.used.insert(.write) }
         // A filter that nobody uses keeps nothing, and is nobody's rival.

@@ -30,6 +30,9 @@ package final class BackupJob: JobDriver {
     /// More pieces at once bring nothing; each has a buffer.
     private static let mostWorkers = 16
 
+    /// How long the job rests after a failure that is ignored.
+    private static let restAfterFailure = Duration.milliseconds(20)
+
     /// Puts the filter on top of the source. No request is on the source meanwhile: what it holds now is what is copied.
     /// - Parameter options: settled.
     /// - Throws: `.notFound`, `.permissionConflict`, `.invalidArgument`; the graph is then as before.
@@ -46,7 +49,8 @@ package final class BackupJob: JobDriver {
             } catch { throw error.during("Could not create node") }
             guard let filter = node.driver as? CopyBeforeWriteDriver else { preconditionFailure("the filter has just been made") }
             try configure(filter, options, target.node, job)
-            let door = change.makeBackend(named: job.holderName, on: node, PermissionGrant(used: [], shared: .all))
+            // A reader, so that the filter is not taken for one that nobody uses: what the disk was must not be written over below it.
+            let door = change.makeBackend(named: job.holderName, on: node, PermissionGrant(used: .consistentRead, shared: .all))
             let targetHold = change.makeBackend(named: job.holderName, on: target.node, PermissionGrant(used: [], shared: .all))
             let blockers = [node.name, options.target].map { name in
                 let blocker = OperationBlocker(Set(BlockedOperation.allCases), reason: job.blockReason, isToldFirst: true)
@@ -70,13 +74,14 @@ package final class BackupJob: JobDriver {
         let (source, target) = (try change.record(options.source), try change.record(options.target))
         let bitmap = try bitmap(options, of: source.node)
         if options.source == options.target { throw BlockError(.invalidArgument, "Source and target cannot be the same") }
-        try change.state.checkNotBlocked(.jobSource, on: options.source)
-        try change.state.checkNotBlocked(.jobTarget, on: options.target)
-        guard source.node.length == target.node.length else {
-            throw BlockError(.invalidArgument, "Source and target image have different sizes")
-        }
         if options.compresses, target.node.compressionUnit == nil {
             throw BlockError(.unsupported, "Compression is not supported for this drive \(target.node.filename ?? "")")
+        }
+        try change.state.checkNotBlocked(.jobSource, on: options.source)
+        try change.state.checkNotBlocked(.backupTarget, on: options.target)
+        try options.checkNumbers()
+        guard source.node.length == target.node.length else {
+            throw BlockError(.invalidArgument, "Source and target image have different sizes")
         }
         return (source, target, bitmap)
     }
@@ -153,8 +158,14 @@ package final class BackupJob: JobDriver {
             // One error at a time: workers that fail end the round, and only the job's own task asks what to do.
             do throws(BlockError) { try await copier.run(on: contexts) } catch {
                 guard let failure = watch.takeFailure() else { throw job.reported(error) }
+                let ticket = job.wakeUps
                 let policy = failure.isRead ? options.onSourceError : options.onTargetError
-                if job.action(for: failure.error, on: failure.isRead ? .read : .write, policy: policy) == .report { throw job.reported(failure.error) }
+                switch job.action(for: failure.error, on: failure.isRead ? .read : .write, policy: policy) {
+                case .report: throw job.reported(failure.error)
+                // A side that always fails is not to be asked all the time.
+                case .ignore: await job.sleep(for: Self.restAfterFailure, since: ticket)
+                case .stop: break
+                }
                 continue
             }
             if filter.work.openByteCount == 0 || filter.snapshotError != nil { return }
@@ -210,6 +221,7 @@ package final class BackupJob: JobDriver {
     }
 
     package func clean(_ job: Job) async {
+        filter.stop()
         do throws(BlockError) {
             try await graph.changeRegardless { change throws(BlockError) in
                 for blocker in blockers { change.removeBlocker(blocker) }

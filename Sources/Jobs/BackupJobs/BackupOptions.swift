@@ -32,21 +32,23 @@ package struct BackupOptions: Sendable {
     /// Completes what follows from each other, and refuses what cannot be together.
     /// - Throws: `.invalidArgument`.
     package mutating func settle() throws(BlockError) {
-        if sync == .incremental {
-            if let bitmapMode, bitmapMode != .onSuccess {
-                throw BlockError(.invalidArgument, "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
-            }
-        }
         if sync == .incremental || sync == .bitmap, bitmap == nil {
             throw BlockError(.invalidArgument, "must provide a valid bitmap name for '\(sync.rawValue)' sync mode")
         }
+        if sync == .incremental, let bitmapMode, bitmapMode != .onSuccess {
+            throw BlockError(.invalidArgument, "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
+        }
         if sync == .incremental { (sync, bitmapMode) = (.bitmap, .onSuccess) }
         if bitmap == nil, bitmapMode != nil { throw BlockError(.invalidArgument, "Cannot specify bitmap sync mode without a bitmap") }
+        if longestPiece == 0 { longestPiece = nil }
+    }
+
+    /// What is said about numbers, when the nodes are known.
+    func checkNumbers() throws(BlockError) {
         guard (1...Int(Int32.max)).contains(workers) else { throw BlockError(.invalidArgument, "max-workers must be between 1 and \(Int32.max)") }
         if let longestPiece, longestPiece < 0 {
             throw BlockError(.invalidArgument, "max-chunk must be zero (which means no limit) or positive")
         }
-        if longestPiece == 0 { longestPiece = nil }
         if let minClusterSize, minClusterSize < 0 {
             throw BlockError(.invalidArgument, "min-cluster-size too large: \(UInt64(bitPattern: Int64(minClusterSize))) > \(Int64.max)")
         }
