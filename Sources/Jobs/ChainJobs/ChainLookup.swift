@@ -7,14 +7,15 @@ extension GraphChange {
     /// The nodes from one down its chain, itself first; filters among them.
     func chain(from name: String) throws(BlockError) -> [BlockNode] {
         var chain = [try record(name).node]
-        while let below = state.chainLink(of: chain[chain.count - 1].name), let node = state.nodes[below.target]?.node { chain.append(node) }
+        while let link = state.chainLink(of: chain[chain.count - 1]), let node = state.nodes[link.target]?.node { chain.append(node) }
         return chain
     }
 
     /// The node of an image that a user names by its file.
-    /// - Parameter chain: where to look, from the overlay down. The first is not looked at.
+    /// - Parameter chain: where to look, from the overlay down. Its first image is not looked at.
     func image(called file: String, in chain: [BlockNode]) -> BlockNode? {
-        for (above, node) in zip(chain, chain.dropFirst()) where node.kind != .filter {
+        let below = chain.drop { $0.kind == .filter }
+        for (above, node) in zip(below, below.dropFirst()) where node.kind != .filter {
             if node.filename == file || above.imageDescribing?.backingName == file { return node }
             if let name = node.filename, HostPath.absolute(name) == HostPath.absolute(file) { return node }
         }
@@ -35,10 +36,22 @@ extension GraphChange {
     }
 }
 
+extension BlockNode {
+    /// The first node from this one down its chain that is not a filter; itself when there is none.
+    var image: BlockNode {
+        var node = self
+        while node.kind == .filter, let below = node.below { node = below }
+        return node
+    }
+
+    /// What the chain goes on with: the backing file, or what a filter shows. A format that shows the bytes of its file (raw) ends a chain.
+    var below: BlockNode? { kind == .filter ? chainChild?.node : backingChild?.node }
+}
+
 extension GraphState {
-    /// The edge to what shows through in a node.
-    func chainLink(of name: String) -> EdgeRecord? {
-        nodes[name]?.children.lazy.compactMap { self.edges[$0] }.first { !$0.child.role.isDisjoint(with: [.copyOnWrite, .filtered]) }
+    /// As `BlockNode.below`, in a graph that is being changed.
+    func chainLink(of node: BlockNode) -> EdgeRecord? {
+        nodes[node.name]?.children.lazy.compactMap { self.edges[$0] }.first { $0.child.role.contains(node.kind == .filter ? .filtered : .copyOnWrite) }
     }
 }
 
@@ -48,9 +61,7 @@ extension BlockNode {
     ///   - file: what a user wants there.
     ///   - masksProtocol: what is not an image of a format is called `raw`, whatever it lies on.
     static func backingName(of node: BlockNode?, file: String?, masksProtocol: Bool, names: inout NodeDescriptions) -> (name: String?, format: String?) {
-        var image = node
-        while let current = image, current.kind == .filter { image = current.chainChild?.node }
-        guard let image else { return (file, nil) }
+        guard let image = node?.image else { return (file, nil) }
         return (file ?? names.filename(of: image), masksProtocol && image.kind == .protocol ? "raw" : image.formatName)
     }
 }

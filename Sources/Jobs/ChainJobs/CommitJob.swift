@@ -16,6 +16,8 @@ package final class CommitJob: JobDriver {
     private let filter: BlockNode
     private let top: BlockBackend
     private let base: BlockBackend
+    /// The highest node that shows what the base does: the base, or a filter on it.
+    private let roof: BlockNode
     private let options: Options
 
     package struct Options: Sendable {
@@ -51,6 +53,7 @@ package final class CommitJob: JobDriver {
             throw BlockError(.invalidArgument, "'\(options.base)' is not in this backing file chain")
         }
         for node in chain[...end] { try change.state.checkNotBlocked(.commitTarget, on: node.name) }
+        if chain[0].image === chain[end].image { throw BlockError(.invalidArgument, "Invalid files for merge: top and base are the same") }
         return chain[...end]
     }
 
@@ -63,23 +66,25 @@ package final class CommitJob: JobDriver {
             }
             _ = holdings.attach(to: filter, .none, in: change)
             let top = holdings.attach(to: chain[0], .none, in: change)
-            // What the images in between show for themselves makes no sense while the base changes.
-            for node in chain[..<end] {
-                _ = holdings.attach(to: node, PermissionGrant(used: [], shared: [.writeUnchanged, .write]), in: change)
-            }
-            let grant = PermissionGrant(used: [.consistentRead, .write, .resize], shared: [.consistentRead, .writeUnchanged])
+            for node in chain[..<end] { holdings.attachBetween(node, base: chain[end], in: change) }
+            let isShort = chain[end].length < chain[0].length
+            let grant = PermissionGrant(used: isShort ? [.consistentRead, .write, .resize] : [.consistentRead, .write], shared: [.consistentRead, .writeUnchanged])
             let base = holdings.attach(to: chain[end], grant, in: change)
             for name in [filter.name] + chain[...end].map(\.name) { holdings.block(name, in: change) }
-            return CommitJob(graph, holdings, filter, top, base, options)
+            let roof = chain.first { $0.image === chain[end].image } ?? chain[end]
+            return CommitJob(graph, holdings, filter, top, base, roof, options)
         }
     }
 
-    private init(_ graph: BlockGraph, _ holdings: JobHoldings, _ filter: BlockNode, _ top: BlockBackend, _ base: BlockBackend, _ options: Options) {
+    private init(
+        _ graph: BlockGraph, _ holdings: JobHoldings, _ filter: BlockNode, _ top: BlockBackend, _ base: BlockBackend, _ roof: BlockNode, _ options: Options
+    ) {
         self.graph = graph
         self.holdings = holdings
         self.filter = filter
         self.top = top
         self.base = base
+        self.roof = roof
         self.options = options
     }
 
@@ -97,7 +102,7 @@ package final class CommitJob: JobDriver {
         let work = StripeCursor(length: length, stripeSize: Self.pieceSize)
         let copying = JobCopying(job, onReadError: options.onError, onWriteError: options.onError)
         let copier = BlockCopier(
-            ChainSource(top.root, length: length, above: base.node), to: base.root, work: work, settings, gates: [top, base], delegate: copying)
+            ChainSource(top.root, length: length, above: roof), to: base.root, work: work, settings, gates: [top, base], delegate: copying)
         while work.done < length {
             try await job.waitForRate()
             Trace.chainRoundBegin(job: job.id, bytes: length - work.done)

@@ -35,16 +35,17 @@ package struct CommitRange: Sendable {
             guard let found = change.image(called: file, in: below) else { throw BlockError(.notFound, "Can't find '\(file)' in the backing chain") }
             base = found
         }
+        for node in below {
+            try change.state.checkNotBlocked(.commitTarget, on: node.name)
+            if node === base { break }
+        }
         if top === base { throw BlockError(.invalidArgument, "cannot commit an image into itself") }
         if below.first(where: { $0.kind != .filter }) === base { throw BlockError(.invalidArgument, "Can't mirror node into itself") }
         // Over the active image there are at most filters.
         let above = chain.prefix { $0 !== top }
         isActive = above.allSatisfy { $0.kind == .filter }
         if isActive, arguments.backingFile != nil {
-            throw BlockError(
-                .invalidArgument,
-                arguments.topNode != nil
-                    ? "'backing-file' specified, but 'top-node' is the active layer" : "'backing-file' specified, but 'top' is the active layer")
+            throw BlockError(.invalidArgument, "'backing-file' specified, but 'top' is the active layer")
         }
         self.top = isActive ? device : top.name
         self.base = base.name

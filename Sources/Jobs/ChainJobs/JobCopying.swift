@@ -14,6 +14,9 @@ final class JobCopying: CopyDelegate {
     private let admission: WorkerAdmission
     private let failure = Mutex<CopyFailure?>(nil)
 
+    /// How long a job rests after a failure that is ignored.
+    private static let restAfterFailure = Duration.milliseconds(20)
+
     /// - Parameter onWriteError: nil for a job that reads and nothing else: then that is what users are told has failed.
     init(_ job: Job, onReadError: BlockdevOnError, onWriteError: BlockdevOnError?) {
         self.job = job
@@ -34,7 +37,11 @@ final class JobCopying: CopyDelegate {
         } catch {
             // One failure at a time: workers that fail end the round, and those behind the first try again.
             guard let failure = failure.withLock({ $0.take() }) else { throw job.reported(error) }
-            return try settle(failure) == .ignore ? failure : nil
+            let ticket = job.wakeUps
+            guard try settle(failure) == .ignore else { return nil }
+            // A side that always fails is not to be asked all the time.
+            await job.sleep(for: Self.restAfterFailure, since: ticket)
+            return failure
         }
     }
 

@@ -25,6 +25,13 @@ final class JobHoldings: @unchecked Sendable {  // unchecked: see above
         return backend
     }
 
+    /// Holds a node between the images that are committed and the base. What it shows for itself makes no sense while the base changes, unless it is a
+    /// filter on the base.
+    func attachBetween(_ node: BlockNode, base: BlockNode, in change: GraphChange) {
+        let shared: BlockPermissions = node.image === base.image ? [.consistentRead, .writeUnchanged, .write] : [.writeUnchanged, .write]
+        _ = attach(to: node, PermissionGrant(used: [], shared: shared), in: change)
+    }
+
     /// Keeps users from doing things to a node as long as the job lives.
     func block(_ name: String, in change: GraphChange) {
         let blocker = OperationBlocker.job(reason: job.blockReason)

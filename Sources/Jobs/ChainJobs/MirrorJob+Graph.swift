@@ -41,9 +41,9 @@ extension MirrorJob {
             if options.isCommit {
                 for node in try change.chain(from: source.name) {
                     if node === target { break }
-                    if node !== source { held.append(node.name) }
-                    // What these images show for themselves makes no sense while the base changes.
-                    if node !== source { _ = holdings.attach(to: node, PermissionGrant(used: [], shared: [.writeUnchanged, .write]), in: change) }
+                    if node === source { continue }
+                    held.append(node.name)
+                    holdings.attachBetween(node, base: target, in: change)
                 }
             }
             for name in held { holdings.block(name, in: change) }
@@ -73,16 +73,33 @@ extension MirrorJob {
     private static let smallestUsualGranularity = 4096
     private static let largestUsualGranularity = 65536
 
+    /// Whether the nodes are as a mirror needs them. It is said before other things that are wrong with the job.
+    /// - Throws: as `make`.
+    package static func check(_ options: Options, in graph: BlockGraph) async throws(BlockError) {
+        try await graph.change { change throws(BlockError) in try check(options, change) }
+    }
+
     private static func check(_ options: Options, _ change: GraphChange) throws(BlockError) {
         if options.isCommit {
             for node in try change.chain(from: options.source) {
                 try change.state.checkNotBlocked(.commitTarget, on: node.name)
                 if node.name == options.target { break }
             }
-            return
+        } else {
+            try change.state.checkNotBlocked(.jobSource, on: options.source)
+            try change.state.checkNotBlocked(.jobTarget, on: options.target)
+            try checkReplaced(options, change)
+            if options.sync == .incremental || options.sync == .bitmap {
+                throw BlockError(.invalidArgument, "Sync mode '\(options.sync.rawValue)' not supported")
+            }
+            if let size = options.bufferSize, size < 0 { throw BlockError(.invalidArgument, "Invalid parameter 'buf-size'") }
         }
-        try change.state.checkNotBlocked(.jobSource, on: options.source)
-        try change.state.checkNotBlocked(.jobTarget, on: options.target)
+        if try change.record(options.source).node.image === (try change.record(options.target).node.image) {
+            throw BlockError(.invalidArgument, "Can't mirror node into itself")
+        }
+    }
+
+    private static func checkReplaced(_ options: Options, _ change: GraphChange) throws(BlockError) {
         guard let replaces = options.replaces else { return }
         guard let replaced = change.state.nodes[replaces]?.node else {
             throw BlockError(.notFound, "Failed to find node with node-name='\(replaces)'")
@@ -102,7 +119,7 @@ extension MirrorJob {
     /// Whether a node always shows what another one below it does.
     private static func shows(_ node: BlockNode, _ other: BlockNode) -> Bool {
         if node === other { return true }
-        if node.kind == .filter, let below = node.chainChild?.node { return shows(below, other) }
+        if node.kind == .filter, let below = node.below { return shows(below, other) }
         return node.formatName == "quorum" && node.children.contains { shows($0.node, other) }
     }
 
@@ -114,6 +131,7 @@ extension MirrorJob {
     }
 
     package func abort(_ job: Job) async {
+        state.withLock { $0.pivots = false }
         do throws(BlockError) { try await graph.changeRegardless { [self] change throws(BlockError) in try leave(for: source, change) } } catch {
             // What it asks of the nodes below must be what the graph knows.
             filter.driver.goOn()

@@ -127,11 +127,12 @@ package final class MirrorJob: JobDriver {
             if before > 0 {
                 Trace.chainRoundBegin(job: job.id, bytes: before)
                 work.beginRound()
-                try await copying.round(copier, on: before >= CopyThreads.smallestShared ? threads.contexts : [job.context])
+                let ignored = try await copying.round(copier, on: before >= CopyThreads.smallestShared ? threads.contexts : [job.context])
                 Trace.chainRoundEnd(job: job.id, bytes: dirty.dirtyByteCount)
                 job.progress.setRemaining(work.remaining)
                 if job.mustStop { continue }
-                rounds += 1
+                // What cannot be copied is not a rest that a guest leaves.
+                rounds = ignored == nil ? rounds + 1 : 0
             }
             let rest = dirty.dirtyByteCount
             // A guest that never rests leaves something to do after every round. When that is little and stays so, the sides are as alike as they
@@ -215,7 +216,7 @@ package final class MirrorJob: JobDriver {
         case .full where options.targetIsEmpty: try await markInitially(job, length, above: nil) { status, _ in !status.flags.contains(.zero) }
         case .full: dirty.set(GuestRange(GuestOffset(0), byteCount: length))
         case .top:
-            let base = options.isCommit ? target : image(below: source)?.chainChild?.node
+            let base = options.isCommit ? roof : source.image.below
             // Where an image of the chain ends early there are zeroes, which the base may not have.
             try await markInitially(job, length, above: base) { status, node in base == nil ? status.flags.contains(.allocated) : node !== base }
         case .none, .incremental, .bitmap: break
@@ -239,9 +240,10 @@ package final class MirrorJob: JobDriver {
         }
     }
 
-    private func image(below node: BlockNode) -> BlockNode? {
-        var node: BlockNode? = node
-        while let current = node, current.kind == .filter { node = current.chainChild?.node }
+    /// The highest node that shows what the target does: the target, or a filter on it.
+    private var roof: BlockNode {
+        var node = source
+        while node.image !== target.image, let below = node.below { node = below }
         return node
     }
 

@@ -17,8 +17,10 @@ package final class StreamJob: JobDriver {
     private let top: BlockNode
     /// The last image whose data is copied; nil when there is nothing below the image.
     private let bottom: BlockNode?
-    /// Where reading copies; nil when there is nothing to copy.
-    private let filter: (node: BlockNode, backend: BlockBackend)?
+    /// There is an image between this one and the base.
+    private let hasWork: Bool
+    /// Where reading copies.
+    private let filter: (node: BlockNode, backend: BlockBackend)
     private let options: Options
 
     package struct Options: Sendable {
@@ -53,32 +55,34 @@ package final class StreamJob: JobDriver {
         try await graph.change { change async throws(BlockError) -> StreamJob in
             let (chain, bottomIndex) = try find(options, change)
             let (top, bottom) = (chain[0], bottomIndex.map { chain[$0] })
-            var filter: (BlockNode, BlockBackend)?
-            if let bottomIndex, let bottom, bottomIndex > 0 {
-                let cor = BlockdevOptions(
-                    .copyOnRead(BlockdevOptionsCor(file: .reference(top.name), bottom: bottom.name)), nodeName: options.filterNodeName, readOnly: false)
-                let node: BlockNode
-                do throws(BlockError) {
-                    node = try await change.insertFilter(cor, above: top.name, isMonitorOwned: false)
-                } catch { throw error.during("Could not create node") }
-                let grant = PermissionGrant(used: [.consistentRead, .writeUnchanged], shared: .all)
-                filter = (node, holdings.attach(to: node, grant, in: change))
-                holdings.block(node.name, in: change)
-                // Nobody changes what is being copied.
-                for node in chain[1...bottomIndex] {
-                    _ = holdings.attach(to: node, PermissionGrant(used: [], shared: [.consistentRead, .writeUnchanged]), in: change)
-                }
+            let cor = BlockdevOptions(
+                .copyOnRead(BlockdevOptionsCor(file: .reference(top.name), bottom: (bottom ?? top.image).name)), nodeName: options.filterNodeName, readOnly: false)
+            let node: BlockNode
+            do throws(BlockError) {
+                node = try await change.insertFilter(cor, above: top.name, isMonitorOwned: false)
+            } catch { throw error.during("Could not create node") }
+            let hasWork = (bottomIndex ?? 0) > 0
+            let used: BlockPermissions = hasWork ? [.consistentRead, .writeUnchanged] : []
+            let backend = holdings.attach(to: node, PermissionGrant(used: used, shared: .all), in: change)
+            holdings.block(node.name, in: change)
+            // Nobody changes what is being copied.
+            for node in chain[...(bottomIndex ?? 0)].dropFirst() {
+                _ = holdings.attach(to: node, PermissionGrant(used: [], shared: [.consistentRead, .writeUnchanged]), in: change)
             }
             for node in chain[...(bottomIndex ?? 0)] { holdings.block(node.name, in: change) }
-            return StreamJob(graph, holdings, top, bottom, filter, options)
+            return StreamJob(graph, holdings, top, bottom, hasWork, (node, backend), options)
         }
     }
 
-    private init(_ graph: BlockGraph, _ holdings: JobHoldings, _ top: BlockNode, _ bottom: BlockNode?, _ filter: (BlockNode, BlockBackend)?, _ options: Options) {
+    private init(
+        _ graph: BlockGraph, _ holdings: JobHoldings, _ top: BlockNode, _ bottom: BlockNode?, _ hasWork: Bool, _ filter: (BlockNode, BlockBackend),
+        _ options: Options
+    ) {
         self.graph = graph
         self.holdings = holdings
         self.top = top
         self.bottom = bottom
+        self.hasWork = hasWork
         self.filter = filter
         self.options = options
     }
@@ -93,10 +97,10 @@ package final class StreamJob: JobDriver {
         var bottom: Int? = chain.count > 1 ? chain.count - 1 : nil
         if let name = options.bottom {
             let node = try change.node(named: name)
+            if node.kind == .filter { throw BlockError(.invalidArgument, "Node '\(name)' is a filter, use a non-filter node as 'bottom'") }
             guard let index = chain.firstIndex(where: { $0 === node }) else {
                 throw BlockError(.invalidArgument, "Node '\(name)' is not in a chain starting from '\(device)'")
             }
-            if node.kind == .filter { throw BlockError(.invalidArgument, "Node '\(name)' is a filter, use a non-filter node as 'bottom'") }
             bottom = index
         } else if let file = options.base {
             guard let node = change.image(called: file, in: chain), let index = chain.firstIndex(where: { $0 === node }) else {
@@ -109,10 +113,11 @@ package final class StreamJob: JobDriver {
                 throw BlockError(.invalidArgument, "Node '\(name)' is not a backing image of '\(device)'")
             }
             bottom = lastImage(above: index, chain)
-        } else if options.backingFile != nil {
-            throw BlockError(.invalidArgument, "backing file specified, but streaming the entire chain")
         }
         for node in chain[...(bottom ?? 0)] { try change.state.checkNotBlocked(.jobSource, on: node.name) }
+        if options.backingFile != nil, (bottom ?? 0) == chain.count - 1 {
+            throw BlockError(.invalidArgument, "backing file specified, but streaming the entire chain")
+        }
         // The lowest node of a chain without base may be a filter's file: what counts is the image.
         while let index = bottom, index > 0, chain[index].kind == .filter { bottom = index - 1 }
         return (chain, bottom)
@@ -131,7 +136,7 @@ package final class StreamJob: JobDriver {
     // MARK: Copying
 
     package func run(_ job: Job) async throws(BlockError) {
-        guard let filter else { return }
+        guard hasWork else { return }
         let length = top.length
         job.progress.restart(total: length)
         let threads = CopyThreads(beside: job.context, for: length)
@@ -158,10 +163,10 @@ package final class StreamJob: JobDriver {
     // MARK: The end
 
     package func prepare(_ job: Job) async throws(BlockError) {
-        guard let bottom else { return }
         // The filter keeps the chain as it is, so it goes first.
         try await graph.change { [self] change async throws(BlockError) in try removeFilter(change) }
-        let base = bottom.chainChild?.node
+        guard let bottom else { return }
+        let base = bottom.below
         var names = NodeDescriptions()
         let (name, format) = BlockNode.backingName(of: base, file: options.backingFile, masksProtocol: options.masksProtocol, names: &names)
         guard top.backingChild != nil else { return }
@@ -170,12 +175,12 @@ package final class StreamJob: JobDriver {
             holdings.detachAll(in: change)
             guard let edge = change.state.child(named: "backing", of: top.name) else { return }
             // What lies below now: a filter there may have gone meanwhile.
-            if let base = bottom.chainChild?.node { try change.retarget(edge.child.id, to: base.name) } else { try change.detach(edge.child.id) }
+            if let base = bottom.below { try change.retarget(edge.child.id, to: base.name) } else { try change.detach(edge.child.id) }
         }
     }
 
     private func removeFilter(_ change: GraphChange) throws(BlockError) {
-        guard let filter, change.state.nodes[filter.node.name]?.node === filter.node else { return }
+        guard change.state.nodes[filter.node.name]?.node === filter.node else { return }
         change.detach(filter.backend)
         try change.removeFilter(filter.node.name)
     }

@@ -35,7 +35,7 @@ final class StreamSource: CopySource {
         }
         if let lost { return CopyRun(.nothing, position..<min(lost.upperBound, limit)) }
         let end = min(limit, nextLoss ?? limit)
-        let base = bottom?.chainChild?.node
+        let base = bottom?.below
         let (status, _, node) = try await top.chainStatus(of: GuestRange(GuestOffset(position), byteCount: end - position), above: base, precise: false)
         let isThere = node === top && status.flags.contains(.allocated)
         // Where no image reaches there are zeroes. The new backing file may show something else there.

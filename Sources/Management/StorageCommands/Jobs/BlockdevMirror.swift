@@ -8,8 +8,9 @@ extension StorageService {
     /// Starts to keep a second disk like the first.
     package func blockdevMirror(_ arguments: BlockdevMirrorArguments) async throws {
         try checkNotShuttingDown()
-        for name in [arguments.device, arguments.target] { _ = try await nodeForJob(name) }
+        _ = try await nodeForJob(arguments.device)
         try await graph.change { change throws(BlockError) in try change.checkIsRoot(arguments.device) }
+        _ = try await nodeForJob(arguments.target)
         try await startMirror(arguments)
     }
 
@@ -18,17 +19,12 @@ extension StorageService {
     func startMirror(
         _ arguments: BlockdevMirrorArguments, adjusting adjust: (inout MirrorJob.Options) -> Void = { _ in }
     ) async throws(BlockError) {
-        if arguments.sync == .incremental || arguments.sync == .bitmap {
-            throw BlockError(.invalidArgument, "Sync mode '\(arguments.sync.rawValue)' not supported")
-        }
         if let granularity = arguments.granularity, granularity != 0 {
             guard (512...(64 << 20)).contains(granularity) else {
                 throw BlockError(.invalidArgument, "Parameter 'granularity' expects a value in range [512B, 64MB]")
             }
             guard granularity.nonzeroBitCount == 1 else { throw BlockError(.invalidArgument, "Parameter 'granularity' expects a power of 2") }
         }
-        if let size = arguments.bufSize, size < 0 { throw BlockError(.invalidArgument, "Invalid parameter 'buf-size'") }
-        if arguments.device == arguments.target { throw BlockError(.invalidArgument, "Can't mirror node into itself") }
         var options = MirrorJob.Options(source: arguments.device, target: arguments.target)
         options.sync = arguments.sync
         options.replaces = arguments.replaces
@@ -39,6 +35,7 @@ extension StorageService {
         options.filterNodeName = arguments.filterNodeName
         options.bufferSize = arguments.bufSize.flatMap { $0 == 0 ? nil : $0 }
         adjust(&options)
+        try await MirrorJob.check(options, in: graph)
         let settings = await jobSettings(
             .mirror, id: arguments.jobId, speed: arguments.speed, finalizes: arguments.autoFinalize, dismisses: arguments.autoDismiss, on: arguments.device)
         let (graph, final) = (graph, options)
