@@ -58,8 +58,11 @@ private final class CreateJob: JobDriver {
 
     private func makeQCOW2(_ options: BlockdevCreateOptionsQcow2, _ job: Job) async throws(BlockError) {
         try await mustExist(options.file)
+        if let dataFile = options.dataFile { try await mustExist(dataFile) }
         guard options.size.isMultiple(of: 512) else { throw BlockError(.invalidArgument, "Image size must be a multiple of 512 bytes") }
-        if options.dataFile != nil { throw BlockError(.unsupported, "blockdev-create does not make images with an external data file; 'strata img create' does") }
+        if options.backingFmt != nil, options.backingFile == nil {
+            throw BlockError(.invalidArgument, "Backing format cannot be used without backing file")
+        }
         try QCOW2Driver.checkCreation(options)
         let password: [UInt8]? =
             switch options.encrypt?.branch {
@@ -67,8 +70,15 @@ private final class CreateJob: JobDriver {
             case .qcow(let encryption): try password(encryption.keySecret)
             case nil: nil
             }
-        try await withEmptied(options.file, job) { backend async throws(BlockError) in
-            try await QCOW2Driver.create(options, in: backend, password: password)
+        guard let dataFile = options.dataFile else {
+            return try await with(options.file, job) { backend async throws(BlockError) in
+                try await QCOW2Driver.create(options, in: backend, password: password)
+            }
+        }
+        try await with(options.file, job) { [self] backend async throws(BlockError) in
+            try await with(dataFile, isEmptied: false, job) { data async throws(BlockError) in
+                try await QCOW2Driver.create(options, in: backend, dataFile: data, dataFileName: data.root.node.filename, password: password)
+            }
         }
     }
 
@@ -76,7 +86,7 @@ private final class CreateJob: JobDriver {
         guard let file = options.file else { throw BlockError(.invalidArgument, "Parameter 'file' is missing") }
         try LUKSDriver.checkCreation(options)
         guard let password = try password(options.keySecret) else { throw BlockError(.invalidArgument, "Parameter 'key-secret' is required for cipher") }
-        try await withEmptied(file, job) { backend async throws(BlockError) in try await LUKSDriver.create(options, password: password, in: backend) }
+        try await with(file, job) { backend async throws(BlockError) in try await LUKSDriver.create(options, password: password, in: backend) }
     }
 
     private func password(_ secret: String?) throws(BlockError) -> [UInt8]? {
@@ -89,10 +99,13 @@ private final class CreateJob: JobDriver {
         throw BlockError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'")
     }
 
-    private func withEmptied(_ reference: BlockdevRef, _ job: Job, _ body: @Sendable (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+    /// Lends out a node that is there, or one that is there for that long only.
+    private func with(
+        _ reference: BlockdevRef, isEmptied: Bool = true, _ job: Job, _ body: @Sendable (BlockBackend) async throws(BlockError) -> Void
+    ) async throws(BlockError) {
         switch reference {
-        case .reference(let name): try await graph.withEmptied(nodeNamed: name, holder: job.holderName, body)
-        case .definition(let definition): try await graph.withEmptied(definition, holder: job.holderName, body)
+        case .reference(let name): try await graph.withExclusive(nodeNamed: name, isEmptied: isEmptied, holder: job.holderName, body)
+        case .definition(let definition): try await graph.withExclusive(definition, isEmptied: isEmptied, holder: job.holderName, body)
         }
     }
 }
