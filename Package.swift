@@ -167,7 +167,11 @@ let package = Package(
         tests("TraceRuntimeTests", ["TraceRuntime"]),
         tests("TraceCompilerTests", ["TraceCompiler"]),
         .testTarget(
-            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance", exclude: ["backup-scenarios.py", "qmp-peer.py", "shell-terminal.py", "socket-layers.py"],
+            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance",
+            exclude: [
+                "backup-scenarios.py", "bitmap-scenarios.py", "daily-scenarios.py", "job-scenarios.py", "qmp-peer.py", "random-jobs.py", "scenario_stage.py",
+                "shell-terminal.py", "socket-layers.py",
+            ],
             swiftSettings: settings),
         tests("BackupJobsTests", ["DriverTesting", "BackupJobs", "JobCore", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),
         tests("BlockCopyTests", ["DriverTesting", "BlockCopy", "CopyFilters", "BlockGraph", "StorageSchema", "IOCore", "StrataBase"]),

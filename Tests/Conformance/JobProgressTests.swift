@@ -29,6 +29,22 @@ struct JobProgressTests {
         try stage.daemon.quit()
     }
 
+    @Test("at a terminal a bar grows in its place until the job is over")
+    func terminal() throws {
+        let folder = try TemporaryFolder()
+        try ChainImages.make(in: folder)
+        let stage = try JobStage(nil, in: folder)
+        try stage.openChain()
+        try stage.must("blockdev-backup", ["job-id": "b", "device": "mid", "target": "target", "sync": "full", "speed": 8_388_608, "auto-dismiss": false])
+        let driver = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path
+        // What is seen in turn: a bar that is not full, the same line again, and the end.
+        let steps = try JSON.array([.array(["b backup [", ""]), .array(["\u{1b}[1A", ""]), .array(["100.0%", ""])]).encoded()
+        let session = try run(
+            "python3", [driver, folder.path("state"), String(decoding: steps, as: UTF8.self), Strata.binary, "qmp", stage.daemon.monitorPath, "-p"], in: folder.url)
+        #expect(session.succeeded, "\(session)")
+        try stage.daemon.quit()
+    }
+
     @Test("a job that has failed makes the status 1, and its error is told")
     func failure() throws {
         let folder = try TemporaryFolder()

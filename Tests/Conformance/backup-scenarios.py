@@ -5,138 +5,14 @@ Usage: backup-scenarios.py SCENARIO DAEMON [ARGUMENT...]    (in an empty folder)
 """
 
 import asyncio
-import hashlib
 import json
 import random
 import subprocess
 import sys
 
-from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp import ExecuteError
 
-MIB = 1 << 20
-
-
-def say(*words):
-    print(*words, flush=True)
-
-
-def run(*words):
-    result = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, (words, result)
-    return result.stdout
-
-
-def contents(image, fmt="qcow2"):
-    """The digest of what a guest reads."""
-    run("qemu-img", "convert", "-U", "-f", fmt, "-O", "raw", image, image + ".flat")
-    with open(image + ".flat", "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]
-
-
-def io(image, *commands, fmt="qcow2"):
-    words = ["qemu-io", "-f", fmt]
-    for command in commands:
-        words += ["-c", command]
-    output = run(*words, image)
-    assert "failed" not in output, output
-
-
-class Daemon:
-    def __init__(self, words):
-        self.words = words
-
-    async def __aenter__(self):
-        arguments = ["--chardev", "socket,id=c,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=c"]
-        self.process = await asyncio.create_subprocess_exec("timeout", "-k", "5", "120", *self.words, *arguments)
-        self.client = QMPClient("backup")
-        for _ in range(500):
-            try:
-                await self.client.connect("qmp.sock")
-                break
-            except Exception:
-                await asyncio.sleep(0.02)
-        self.listening = self.client.listener()
-        self.listener = self.listening.__enter__()
-        return self
-
-    async def __aexit__(self, *_):
-        try:
-            await self.client.execute("quit")
-        except Exception:
-            pass
-        try:
-            await self.client.disconnect()
-        except Exception:
-            pass
-        await asyncio.wait_for(self.process.wait(), 30)
-
-    async def do(self, command, **arguments):
-        return await self.client.execute(command, {key.replace("_", "-"): value for key, value in arguments.items()})
-
-    async def ask(self, command, **arguments):
-        """Says what comes of a command."""
-        try:
-            await self.do(command, **arguments)
-            say(command, "done")
-        except ExecuteError as error:
-            say(command, "refused:", error)
-
-    async def until(self, *names, job="job0"):
-        """The next event of that name that tells of the job; for JOB_STATUS_CHANGE, that status."""
-        while True:
-            event = await asyncio.wait_for(self.listener.get(), 30)
-            data = event.get("data", {})
-            name = data.get("status") if event["event"] == "JOB_STATUS_CHANGE" else event["event"]
-            if data.get("id", data.get("device")) == job and name in names:
-                return name, data
-
-    async def until_export_gone(self, name):
-        while (await asyncio.wait_for(self.listener.get(), 30)).get("data") != {"id": name}:
-            pass
-
-    async def ended(self, job="job0"):
-        name, data = await self.until("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", job=job)
-        await self.until("null", "concluded", job=job)
-        # How far a cancelled job came is chance.
-        keys = ("len", "error", "type") if name == "BLOCK_JOB_CANCELLED" else ("len", "offset", "error", "type")
-        say(job, name, json.dumps({key: data[key] for key in keys if key in data}, sort_keys=True))
-
-    async def open(self, name, image, fmt="qcow2", **more):
-        await self.do("blockdev-add", driver=fmt, node_name=name, file={"driver": "file", "filename": image}, **more)
-
-    async def shape(self):
-        """The nodes with a name of their own, and who stands on whom."""
-        graph = await self.do("x-debug-query-block-graph")
-        names = {node["id"]: node["name"] if node["type"] == "block-driver" else node["type"] for node in graph["nodes"]}
-        nodes = {node["id"] for node in graph["nodes"] if node["type"] == "block-driver" and "#" not in node["name"]}
-        edges = sorted(
-            f"{names[edge['parent']]}.{edge['name']}={names[edge['child']]}" for edge in graph["edges"] if edge["parent"] in nodes and edge["child"] in nodes
-        )
-        say("graph", " ".join(edges))
-
-    async def bitmaps(self, node):
-        for found in await self.do("query-named-block-nodes", flat=True):
-            if found["node-name"] == node:
-                for bitmap in sorted((bitmap for bitmap in found.get("dirty-bitmaps", []) if "name" in bitmap), key=lambda bitmap: bitmap.get("name", "")):
-                    say("bitmap", bitmap.get("name"), bitmap["count"], "busy" if bitmap["busy"] else "free", "recording" if bitmap["recording"] else "resting")
-
-    async def serve(self, *nodes):
-        await self.do("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}})
-        for node in nodes:
-            await self.do("block-export-add", type="nbd", id="x-" + node, node_name=node, name=node, writable=node != "snapshot")
-
-
-def address(export):
-    return f"nbd+unix:///{export}?socket=nbd.sock"
-
-
-def make_disk(name="disk.qcow2", size=8 * MIB):
-    run("qemu-img", "create", "-q", "-f", "qcow2", name, str(size))
-    io(name, "write -P 1 0 2M", "write -P 2 3M 64k", "write -P 3 5000k 100k", "write -z 6M 128k")
-
-
-def make_target(name="target.qcow2", size=8 * MIB, fmt="qcow2"):
-    run("qemu-img", "create", "-q", "-f", fmt, name, str(size))
+from scenario_stage import MIB, Daemon, address, contents, io, make_disk, make_target, run, say, shape_of
 
 
 async def sync_modes(daemon):
@@ -414,12 +290,6 @@ async def grouped(daemon):
                     {"type": "blockdev-backup", "data": {"job-id": "x", "device": "a", "target": "ta", "sync": "none"}}, {"type": "abort", "data": {}}])
                 say("jobs", len(await d.do("query-jobs")))
                 await d.shape()
-
-
-def shape_of(image):
-    """What the image is and what it stands on."""
-    info = json.loads(run("qemu-img", "info", "-U", "--output=json", image))
-    return " ".join(str(info.get(key)) for key in ("format", "virtual-size", "backing-filename-format")) + " " + str(info.get("backing-filename")).rsplit("/", 1)[-1]
 
 
 async def open_chain(d):
