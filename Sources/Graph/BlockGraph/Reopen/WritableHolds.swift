@@ -1,3 +1,4 @@
+import IOCore
 import StorageSchema
 package import StrataBase
 
