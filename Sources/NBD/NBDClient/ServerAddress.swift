@@ -1,4 +1,3 @@
-import Glibc
 import IOCore
 import SocketAddresses
 import StorageSchema
@@ -12,10 +11,7 @@ enum ServerAddress: Sendable {
 
     init(_ address: SocketAddress) throws(BlockError) {
         if case .fd(let given) = address.branch {
-            guard let number = Int32(given.str), number >= 0 else {
-                throw BlockError(.invalidArgument, "File descriptor '\(given.str)' is not a number")
-            }
-            self = .descriptor(number)
+            self = .descriptor(try given.number)
         } else {
             self = .host(try HostAddress(address), tcp: try TCPSettings(address))
         }
@@ -33,9 +29,7 @@ enum ServerAddress: Sendable {
         case .host(let address, let tcp):
             return try ConnectedSocket(connectingTo: address, tcp: tcp)
         case .descriptor(let number):
-            let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
-            guard copy >= 0 else { throw BlockError(errno: Glibc.errno, "File descriptor \(number)") }
-            return ConnectedSocket(adopting: copy)
+            return try ConnectedSocket(copying: number)
         }
     }
 }

@@ -5,14 +5,24 @@ package import StrataBase
 // From addresses as QAPI writes them to addresses of the host.
 
 extension HostAddress {
-    /// - Throws: `.unsupported` for kinds of addresses that are not there yet; they are named.
+    /// - Throws: `.unsupported` for vsock, `.invalidArgument` for a descriptor that is no number.
     package init(_ address: SocketAddress) throws(BlockError) {
         switch address.branch {
         case .unix(let unix):
             self = unix.abstract == true ? .abstract(name: unix.path, isPadded: unix.tight == false) : .unix(path: unix.path)
         case .inet(let inet): self = .tcp(host: inet.host, port: inet.port)
+        case .fd(let given): self = .descriptor(try given.number)
         case .vsock: throw BlockError(.unsupported, "Socket address type 'vsock' is not supported yet")
-        case .fd: throw BlockError(.unsupported, "Socket address type 'fd' is not supported yet")
+        }
+    }
+}
+
+extension FdSocketAddress {
+    /// The number of a descriptor that this process was started with. Nothing gives a descriptor a name.
+    package var number: Int32 {
+        get throws(BlockError) {
+            guard let number = Int32(str) else { throw BlockError(.invalidArgument, "Unable to parse FD number \(str)") }
+            return number
         }
     }
 }

@@ -41,11 +41,17 @@ package final class ConnectedSocket: Sendable {
             let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
             descriptor = unsafe try address.connected(strata_connect_unix(name, name.utf8.count, kind))
         case .descriptor(let number):
-            let isListening = strata_is_listening(number)
-            if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }
-            if isListening > 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is a listening socket") }
+            try HostAddress.checkConnected(number)
             descriptor = number
         }
+    }
+
+    /// The socket behind a descriptor that stays somebody else's.
+    package convenience init(copying number: Int32) throws(BlockError) {
+        try HostAddress.checkConnected(number)
+        let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
+        guard copy >= 0 else { throw BlockError(errno: errno, "Copying file descriptor '\(number)'") }
+        self.init(adopting: copy)
     }
 
     /// Two sockets that are connected with each other, both blocking.

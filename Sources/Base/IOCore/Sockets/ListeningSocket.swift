@@ -31,9 +31,8 @@ package final class ListeningSocket: Sendable {
             let kind = Int32(isPadded ? STRATA_UNIX_PADDED : STRATA_UNIX_ABSTRACT)
             descriptor = try address.listening(unsafe strata_listen_unix(name, name.utf8.count, kind, Int32(backlog)))
         case .descriptor(let number):
-            let isListening = strata_is_listening(number)
-            if isListening < 0 { throw BlockError(errno: -isListening, "File descriptor \(number)") }
-            if isListening == 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is not a listening socket") }
+            // One that is bound and does not listen yet is asked to; one that listens does not mind.
+            if try !HostAddress.isListening(number), Glibc.listen(number, Int32(backlog)) < 0 { throw BlockError(errno: errno, "Failed to listen on fd socket") }
             _ = strata_set_nonblocking(number, 1)
             descriptor = number
         case .tcp(let host, let service):

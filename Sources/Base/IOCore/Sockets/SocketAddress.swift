@@ -52,6 +52,18 @@ extension HostAddress: CustomStringConvertible {
 }
 
 extension HostAddress {
+    /// Whether the socket behind a descriptor waits for clients.
+    /// - Throws: when it is no socket.
+    static func isListening(_ number: Int32) throws(BlockError) -> Bool {
+        let result = strata_is_listening(number)
+        if result < 0 { throw BlockError(.invalidArgument, "File descriptor '\(number)' is not a socket") }
+        return result > 0
+    }
+
+    static func checkConnected(_ number: Int32) throws(BlockError) {
+        if try isListening(number) { throw BlockError(.invalidArgument, "File descriptor '\(number)' is a listening socket") }
+    }
+
     /// Turns a result of connecting into a descriptor. The words are those that users of NBD know.
     func connected(_ result: Int32) throws(BlockError) -> Int32 {
         let name = if case .unix(let path) = self { path } else { description }

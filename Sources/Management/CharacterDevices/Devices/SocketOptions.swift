@@ -56,10 +56,7 @@ struct SocketOptions: Sendable {
             guard acceptsDescriptors else {
                 throw BlockError(.unsupported, "File descriptors can be handed over on the command line only")
             }
-            guard let number = Int32(file.str), number >= 0 else {
-                throw BlockError(.invalidArgument, "File descriptor '\(file.str)' is not a number")
-            }
-            address = .descriptor(number)
+            address = .descriptor(try file.number)
         case .unix, .vsock: address = try HostAddress(given)
         }
     }

@@ -15,11 +15,13 @@ extension NBDServer.Configuration {
             security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
-    /// What `nbd-server-start` says.
+    /// What `nbd-server-start` says. A client has no descriptors to give: the numbers would be those of the daemon's own files.
     /// - Parameter objects: where TLS credentials and authorizations are.
     package init(_ options: NbdServerOptionsLegacy, objects: ObjectRegistry) throws(BlockError) {
+        let address = SocketAddress(options.addr)
+        if case .fd = address.branch { throw BlockError(.unsupported, "File descriptors can be handed over on the command line only") }
         try self.init(
-            SocketAddress(options.addr), handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
+            address, handshakeMaxSeconds: options.handshakeMaxSeconds, maxConnections: options.maxConnections,
             security: Self.security(options.tlsCreds, options.tlsAuthz, objects))
     }
 
