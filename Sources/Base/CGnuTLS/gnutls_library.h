@@ -15,6 +15,8 @@
     F(server_name_set)                                                                                                                      \
     F(certificate_server_set_request)                                                                                                       \
     F(transport_set_int2)                                                                                                                   \
+    F(transport_set_ptr2)                                                                                                                   \
+    F(transport_set_pull_function)                                                                                                          \
     F(handshake)                                                                                                                            \
     F(handshake_set_timeout)                                                                                                                \
     F(record_get_direction)                                                                                                                 \
@@ -80,8 +82,15 @@ struct strata_tls_credentials {
 // The most that one record of TLS carries.
 #define RECORD_SIZE 16384
 
+// What is taken from the socket at a time.
+#define AHEAD_SIZE 65536
+
 struct strata_tls_session {
     gnutls_session_t session;
+    int descriptor;
+    // Received and not yet given to GnuTLS, which asks for each record in two small pieces.
+    size_t ahead_start, ahead_end;
+    unsigned char *ahead;
     // A record that GnuTLS has taken and could not send wholly: that many bytes of the caller's, which come again with its next call.
     size_t unsent;
     unsigned char record[RECORD_SIZE];

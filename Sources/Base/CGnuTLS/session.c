@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 int strata_tls_session_new(strata_tls_session **result, strata_tls_credentials *credentials, int is_server, int descriptor, const char *priority,
                            const char *host_name, int wants_certificate) {
@@ -36,19 +37,49 @@ int strata_tls_session_new(strata_tls_session **result, strata_tls_credentials *
     // Whoever drives the session has a limit of its own.
     gnutls.handshake_set_timeout(made->session, 0);
     gnutls.transport_set_int2(made->session, descriptor, descriptor);
+    made->descriptor = descriptor;
     *result = made;
     return 0;
 }
 
 void strata_tls_session_free(strata_tls_session *session) {
     gnutls.deinit(session->session);
+    free(session->ahead);
     free(session);
+}
+
+// Gives GnuTLS what has arrived; asks the socket only when nothing is left of what it gave before.
+static ssize_t pull(gnutls_transport_ptr_t pointer, void *bytes, size_t count) {
+    strata_tls_session *session = pointer;
+    if (session->ahead_start == session->ahead_end) {
+        ssize_t received = recv(session->descriptor, session->ahead, AHEAD_SIZE, MSG_DONTWAIT);
+        if (received <= 0) return received;
+        session->ahead_start = 0;
+        session->ahead_end = (size_t)received;
+    }
+    size_t there = session->ahead_end - session->ahead_start;
+    if (count > there) count = there;
+    memcpy(bytes, session->ahead + session->ahead_start, count);
+    session->ahead_start += count;
+    return (ssize_t)count;
+}
+
+// From the end of the handshake on; during it nothing may be taken from the socket that the kernel would have to decipher later.
+static void read_ahead(strata_tls_session *session) {
+    if (session->ahead || (strata_tls_kernel_directions(session) & 1)) return;
+    session->ahead = malloc(AHEAD_SIZE);
+    if (!session->ahead) return;
+    gnutls.transport_set_ptr2(session->session, session, (gnutls_transport_ptr_t)(intptr_t)session->descriptor);
+    gnutls.transport_set_pull_function(session->session, pull);
 }
 
 int strata_tls_handshake(strata_tls_session *session) {
     while (1) {
         int result = gnutls.handshake(session->session);
-        if (result == GNUTLS_E_SUCCESS) return 0;
+        if (result == GNUTLS_E_SUCCESS) {
+            read_ahead(session);
+            return 0;
+        }
         if (result == GNUTLS_E_AGAIN || result == GNUTLS_E_INTERRUPTED) return gnutls.record_get_direction(session->session) ? 2 : 1;
         // Warnings of the peer's are no end.
         if (gnutls.error_is_fatal(result)) return result;
@@ -90,7 +121,9 @@ int strata_tls_kernel_directions(strata_tls_session *session) {
     return gnutls_kernel_directions ? gnutls_kernel_directions(session->session) : 0;
 }
 
-size_t strata_tls_pending(strata_tls_session *session) { return gnutls.record_check_pending(session->session); }
+size_t strata_tls_pending(strata_tls_session *session) {
+    return gnutls.record_check_pending(session->session) + session->ahead_end - session->ahead_start;
+}
 
 static ssize_t as_errno(ssize_t result) {
     switch (result) {

@@ -45,7 +45,7 @@ int strata_tls_verify(strata_tls_session *session, const char *host_name, char *
 int strata_tls_peer_name(strata_tls_session *session, char *text, size_t size);
 // Which directions the kernel encrypts after the handshake: bit 0 receiving, bit 1 sending. Sending and receiving are the same calls then.
 int strata_tls_kernel_directions(strata_tls_session *session);
-// Bytes that have arrived and were deciphered, but not received yet: the socket does not become readable for them.
+// Bytes that were taken from the socket, deciphered or not, and not received yet: the socket does not become readable for them.
 size_t strata_tls_pending(strata_tls_session *session);
 // Like recv and sendmsg on a non-blocking socket: bytes, 0 at the end of the stream, or a negative errno.
 ssize_t strata_tls_receive(strata_tls_session *session, void *bytes, size_t count);
