@@ -63,6 +63,16 @@ package final class BlockBackend: Sendable {
         return isDone
     }
 
+    /// Writes a part of a request that comes piece by piece.
+    /// - Parameter total: with the last piece the size of the whole request, which is counted then.
+    package func tryWritePiece(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags = [], endOf total: Int? = nil) -> Bool {
+        let start = TickClock.now
+        let isDone = isServing && root.tryWrite(source, at: offset, flags: flags)
+        if isDone, let total { accounting.finished(.write, byteCount: total, since: start) }
+        Trace.blkTryWrite(backend: name, offset: offset.rawValue, bytes: source.byteCount, done: isDone)
+        return isDone
+    }
+
     package func tryBlockStatus(of range: GuestRange, precise: Bool) -> BlockStatus? {
         isServing ? root.tryBlockStatus(of: range, precise: precise) : nil
     }

@@ -11,7 +11,8 @@ extension ServerConnection {
         if count > ConnectionLimits.inPlacePayload {
             receiveBuffer.consume(requestHeaderSize)
             traceBegin(frame)
-            incoming = .payload(frame, IOBuffer(byteCount: count), received: 0)
+            // What has to be on stable storage goes there once.
+            incoming = .payload(LongWrite(frame: frame, buffer: IOBuffer(byteCount: count), isWrittenAhead: writeFlags(frame).isEmpty))
             return true
         }
         guard receiveBuffer.unreadByteCount >= requestHeaderSize + count else { return false }
@@ -29,14 +30,31 @@ extension ServerConnection {
         return true
     }
 
-    /// A write whose payload has arrived in a buffer of its own.
-    func finishLongWrite(_ frame: RequestFrame, _ payload: IOBuffer) {
-        if backend.tryWrite(payload.vector, at: frame.range.start, flags: writeFlags(frame)) {
-            replyDone(to: frame)
-        } else {
-            submit(QueuedRequest(frame, payload: payload, heldByteCount: payload.byteCount))
+    /// Writes whole pieces of what has arrived while the client sends the rest: it would have to wait otherwise, because a socket holds little, and
+    /// the bytes are still in the processor's cache. As on a disk that loses power, the beginning of a write that never ends may have been written.
+    func writeAhead(_ write: inout LongWrite) {
+        let start = write.frame.range.start.rawValue
+        let end = (start + write.received) / ConnectionLimits.writePiece * ConnectionLimits.writePiece - start
+        guard write.isWrittenAhead, end - write.written >= ConnectionLimits.writePiece else { return }
+        let piece = write.buffer.vector(at: write.written, byteCount: end - write.written)
+        // What cannot be written at once is written as one request, with what follows.
+        write.isWrittenAhead = backend.tryWritePiece(piece, at: GuestOffset(start + write.written))
+        if write.isWrittenAhead { write.written = end }
+    }
+
+    /// Writes what is left of a payload that has arrived.
+    func finish(_ write: LongWrite) {
+        let (frame, buffer) = (write.frame, write.buffer)
+        defer { withExtendedLifetime(buffer) {} }
+        let rest = buffer.vector(at: write.written, byteCount: buffer.byteCount - write.written)
+        if backend.tryWritePiece(rest, at: GuestOffset(frame.range.start.rawValue + write.written), flags: writeFlags(frame), endOf: buffer.byteCount) {
+            return replyDone(to: frame)
         }
-        withExtendedLifetime(payload) {}
+        var request = QueuedRequest(frame, payload: buffer, heldByteCount: buffer.byteCount)
+        request.payloadStart = write.written
+        // The rest is counted when it is done.
+        if write.written > 0 { backend.accounting.finished(.write, byteCount: write.written, since: TickClock.now) }
+        submit(request)
     }
 
     /// The flags that every changing request shares.
@@ -47,7 +65,9 @@ extension ServerConnection {
     func writeSlowly(_ request: QueuedRequest) async throws(BlockError) {
         guard let payload = request.payload else { throw BlockError(.invalidArgument, "a write without data") }
         defer { withExtendedLifetime(payload) {} }
-        try await backend.write(payload.vector, at: request.frame.range.start, flags: writeFlags(request.frame))
+        let (range, done) = (request.frame.range, request.payloadStart)
+        try await backend.write(
+            payload.vector(at: done, byteCount: range.byteCount - done), at: GuestOffset(range.start.rawValue + done), flags: writeFlags(request.frame))
         replyDone(to: request.frame)
     }
 }

@@ -6,10 +6,14 @@ enum ConnectionLimits {
     static let receiveBufferByteCount = 128 << 10
     /// A write whose payload is at most this long is carried out from where it was received; longer ones get a buffer of their own.
     static let inPlacePayload = receiveByteCount - 4096
+    /// A payload that is still coming is written in pieces of at least this much, which end at multiples of it on the disk.
+    static let writePiece = 64 << 10
     /// The send queue starts with this much room.
     static let sendBufferByteCount = 128 << 10
     /// Replies are sent as soon as this much has gathered, and at the end of a turn.
     static let sendBatch = 64 << 10
+    /// On an encrypted connection, as soon as this much has: the client deciphers one record while the next is made.
+    static let encryptedSendBatch = 12 << 10
     /// With more than this unsent no further request is looked at.
     static let unsent = 512 << 10
     /// Reads from here on are large: the kernel's send buffer grows, and files are sent without copies.

@@ -18,12 +18,17 @@ extension ServerConnection {
                     return true
                 }
                 incoming = .header
-            case .payload(let frame, let buffer, let received):
-                guard let complete = continuePayload(frame, buffer, received) else { return true }
+            case .payload(var write):
+                takeArrived(of: &write)
+                guard write.received == write.buffer.byteCount else {
+                    writeAhead(&write)
+                    incoming = .payload(write)
+                    return true
+                }
                 incoming = .header
-                finishLongWrite(frame, complete)
+                finish(write)
             case .header:
-                if sendQueue.byteCount > ConnectionLimits.unsent { send() }
+                if sendQueue.byteCount > sendBatch { send() }
                 guard phase == .running, receiveBuffer.unreadByteCount >= requestHeaderSize, mayAccept else { return true }
                 guard let frame = receiveBuffer.withUnread({ RequestFrame(decoding: $0, isExtended: format == .extended) }) else { return false }
                 switch act(on: frame) {
@@ -113,17 +118,13 @@ extension ServerConnection {
             bytes: Int(truncatingIfNeeded: frame.byteCount))
     }
 
-    /// Moves what has already arrived of a long payload to its place.
-    /// - Returns: the buffer when it is full.
-    private func continuePayload(_ frame: RequestFrame, _ buffer: IOBuffer, _ received: Int) -> IOBuffer? {
-        let arrived = min(receiveBuffer.unreadByteCount, buffer.byteCount - received)
-        if arrived > 0 {
-            buffer.vector(at: received, byteCount: arrived).copy(from: receiveBuffer.unread(at: 0, byteCount: arrived))
-            receiveBuffer.consume(arrived)
-        }
-        if received + arrived == buffer.byteCount { return buffer }
-        incoming = .payload(frame, buffer, received: received + arrived)
-        return nil
+    /// Moves what has come along with other requests of a long payload to its place.
+    private func takeArrived(of write: inout LongWrite) {
+        let arrived = min(receiveBuffer.unreadByteCount, write.buffer.byteCount - write.received)
+        guard arrived > 0 else { return }
+        write.buffer.vector(at: write.received, byteCount: arrived).copy(from: receiveBuffer.unread(at: 0, byteCount: arrived))
+        receiveBuffer.consume(arrived)
+        write.received += arrived
     }
 }
 

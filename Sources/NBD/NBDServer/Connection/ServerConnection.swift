@@ -27,7 +27,19 @@ package actor ServerConnection: ContextActor, SpinningSource {
         /// The payload of a refused write, to be dropped; bytes still to come.
         case skipping(Int)
         /// A long payload, received straight into its buffer.
-        case payload(RequestFrame, IOBuffer, received: Int)
+        case payload(LongWrite)
+    }
+
+    /// A write whose payload has a buffer of its own.
+    package struct LongWrite: Sendable {
+        let frame: RequestFrame
+        let buffer: IOBuffer
+        /// The beginning of the payload that has arrived.
+        var received = 0
+        /// The beginning of the payload that has been written.
+        var written = 0
+        /// Whether the next piece may be written before the rest has arrived.
+        var isWrittenAhead: Bool
     }
 
     /// A request that could not be answered within its turn.
@@ -39,6 +51,8 @@ package actor ServerConnection: ContextActor, SpinningSource {
         var metaContexts: [MetaContext] = []
         /// A write's data.
         var payload: IOBuffer?
+        /// The beginning of it that has been written already.
+        var payloadStart = 0
         /// Counts against `ConnectionLimits.bytesInFlight`.
         var heldByteCount: Int
 
@@ -62,6 +76,8 @@ package actor ServerConnection: ContextActor, SpinningSource {
     let rules: RequestRules
     let metaContexts: [MetaContext]
     let format: ReplyFormat
+    /// With this much unsent answers go out although more requests are there.
+    let sendBatch: Int
     /// Bytes before a request's payload.
     let requestHeaderSize: Int
 
@@ -121,6 +137,7 @@ package actor ServerConnection: ContextActor, SpinningSource {
         rules = RequestRules(session)
         metaContexts = session.metaContexts
         format = session.replyStyle
+        sendBatch = socket.isEncrypted ? ConnectionLimits.encryptedSendBatch : ConnectionLimits.unsent
         requestHeaderSize = session.replyStyle == .extended ? RequestFrame.extendedSize : RequestFrame.encodedSize
         receiveBuffer = ReceiveBuffer(byteCount: max(received.count, ConnectionLimits.receiveBufferByteCount))
         receiveBuffer.append(received)
@@ -287,9 +304,12 @@ package actor ServerConnection: ContextActor, SpinningSource {
     }
 
     private func receive() -> ConnectedSocket.Outcome {
-        if case .payload(let frame, let buffer, let received) = incoming, receiveBuffer.unreadByteCount == 0 {
-            let outcome = socket.receive(into: buffer.vector(at: received, byteCount: buffer.byteCount - received))
-            if case .bytes(let count) = outcome { incoming = .payload(frame, buffer, received: received + count) }
+        if case .payload(var write) = incoming, receiveBuffer.unreadByteCount == 0 {
+            let outcome = socket.receive(into: write.buffer.vector(at: write.received, byteCount: write.buffer.byteCount - write.received))
+            if case .bytes(let count) = outcome {
+                write.received += count
+                incoming = .payload(write)
+            }
             return outcome
         }
         return receiveBuffer.receive(from: socket, limit: ConnectionLimits.receiveByteCount)
