@@ -10,12 +10,15 @@ enum ExportCatalog {
     /// - Parameters:
     ///   - server: the NBD server, if one runs.
     ///   - context: where clients are served.
+    ///   - spareThreads: where several clients of one export are served too; nil: only there.
     /// - Throws: what is wrong with the options, or why the node cannot be used so; then nothing remains.
-    static func add(_ options: BlockExportOptions, of graph: BlockGraph, on context: IOContext, server: NBDServer?) async throws(BlockError) {
+    static func add(_ options: BlockExportOptions, of graph: BlockGraph, on context: IOContext, _ spareThreads: SpareThreads?, server: NBDServer?) async throws(BlockError) {
         switch options.branch {
         case .nbd:
             guard let server else { throw BlockError(.invalidArgument, "NBD server not running") }
-            try await server.addExport(options, graph: graph, contexts: [context])
+            var further: (@Sendable () -> [IOContext])?
+            if let spareThreads { further = { spareThreads.take() } }
+            try await server.addExport(options, graph: graph, contexts: [context], furtherContexts: further)
         }
     }
 }

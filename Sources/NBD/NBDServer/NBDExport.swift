@@ -7,8 +7,8 @@ import Synchronization
 
 /// A node that NBD clients can reach under a name.
 ///
-/// Connections are spread over its contexts in turn, and stay there until the node moves to another I/O thread; all of them share one backend, so that
-/// a flush on one covers what any of them has written.
+/// Connections are spread over its contexts, and stay there until the node moves to another I/O thread; all of them share one backend, so that a flush
+/// on one covers what any of them has written.
 package final class NBDExport: BlockExport {
     package static let typeName = "nbd"
 
@@ -37,20 +37,28 @@ package final class NBDExport: BlockExport {
         var expectedClients = 0
         /// Where clients that come are served.
         var contexts: [IOContext]
-        var nextContext = 0
+        /// Gives further ones when a second client comes.
+        var furtherContexts: (@Sendable () -> [IOContext])?
         var isShuttingDown = false
         /// Takes the export off its server's list.
         var withdraw: (@Sendable () -> Void)?
         /// Told when the last client has left.
         var idle: (@Sendable () -> Void)?
+
+        /// The first of those with the fewest clients.
+        var leastUsedContext: IOContext {
+            func clients(on context: IOContext) -> Int { connections.values.count { $0.context === context } }
+            return contexts.min { clients(on: $0) < clients(on: $1) } ?? contexts[0]
+        }
     }
 
     /// - Parameters:
     ///   - contexts: at least one; where clients are served.
+    ///   - furtherContexts: asked once, when a client comes while another is there: where those that come are served too, until the node moves.
     ///   - release: gives the backend back; called once, when no client uses it any more.
     package init(
         id: String, name: String, description: String? = nil, isWritable: Bool, writesThrough: Bool = false, backend: BlockBackend,
-        contexts: [IOContext], metaContexts: [MetaContext] = [.baseAllocation], bitmaps: [UInt32: DirtyBitmap] = [:], allowsSeveralConnections: Bool = true,
+        contexts: [IOContext], furtherContexts: (@Sendable () -> [IOContext])? = nil, metaContexts: [MetaContext] = [.baseAllocation], bitmaps: [UInt32: DirtyBitmap] = [:], allowsSeveralConnections: Bool = true,
         release: @escaping @Sendable () async -> Void = {}
     ) {
         precondition(!contexts.isEmpty, "an export is served somewhere")
@@ -63,7 +71,7 @@ package final class NBDExport: BlockExport {
         self.metaContexts = metaContexts
         self.allowsSeveralConnections = allowsSeveralConnections
         self.bitmaps = bitmaps
-        state = Mutex(State(contexts: contexts))
+        state = Mutex(State(contexts: contexts, furtherContexts: furtherContexts))
         self.release = release
     }
 
@@ -85,6 +93,7 @@ package final class NBDExport: BlockExport {
     package func move(to context: IOContext) {
         let connections = state.withLock { state in
             state.contexts = [context]
+            state.furtherContexts = nil
             return Array(state.connections.values)
         }
         for connection in connections { connection.move(to: context) }
@@ -115,10 +124,10 @@ package final class NBDExport: BlockExport {
     /// - Parameter onClosed: called when the connection is over, on the thread that served it.
     /// - Returns: false when the export is being shut down; the socket is not used then.
     func serve(_ socket: ConnectedSocket, _ session: NBDSession, received: [UInt8], onClosed: @escaping @Sendable () -> Void) -> Bool {
+        spread()
         let connection: ServerConnection? = state.withLock { state in
             if state.isShuttingDown { return nil }
-            let context = state.contexts[state.nextContext % state.contexts.count]
-            state.nextContext += 1
+            let context = state.leastUsedContext
             let connection = ServerConnection(
                 socket: socket, session: session, backend: backend, bitmaps: bitmaps, writesThrough: writesThrough, context: context, received: received,
                 onMoving: { [weak self] old, new in self?.replace(old, by: new) ?? false },
@@ -131,6 +140,18 @@ package final class NBDExport: BlockExport {
         }
         connection?.start()
         return connection != nil
+    }
+
+    /// A client comes: if it is not the only one, the threads that may serve further ones are wanted.
+    private func spread() {
+        guard let start = state.withLock({ $0.connections.isEmpty ? nil : $0.furtherContexts }) else { return }
+        // Threads may begin here: not inside the lock.
+        let further = start()
+        state.withLock { state in
+            // Unless the node has moved meanwhile.
+            if state.furtherContexts != nil { state.contexts += further }
+            state.furtherContexts = nil
+        }
     }
 
     /// Calls `idle` each time when the last client has left, on the thread that served it.

@@ -19,8 +19,10 @@ extension StorageService {
             if arguments.allowInactive != true { try await graph.setActive(true, nodeNamed: node.name) }
             var served = await graph.context(ofNodeNamed: node.name) ?? context
             if let thread = arguments.iothread { served = try threads.use(thread, by: arguments.id) }
+            // Whoever says where, or sees to that himself, gets what he says.
+            let spares = arguments.iothread == nil && arguments.fixedIothread != true && served === context ? spareThreads : nil
             do throws(BlockError) {
-                try await ExportCatalog.add(arguments, of: graph, on: served, server: nbdServer)
+                try await ExportCatalog.add(arguments, of: graph, on: served, spares, server: nbdServer)
             } catch {
                 threads.endUse(by: arguments.id)
                 throw error

@@ -24,6 +24,8 @@ package actor StorageService: ContextActor {
     package nonisolated let chardevs = ChardevTable()
     /// Which exports run on which I/O threads.
     nonisolated let threads: IOThreadTable
+    /// For exports that name no I/O thread and have several clients at a time.
+    nonisolated let spareThreads = SpareThreads()
     /// Tells clients of an event, on any thread.
     nonisolated let sendEvent: @Sendable (any QAPIEvent) -> Void
     /// The server that new NBD exports belong to.
@@ -34,7 +36,7 @@ package actor StorageService: ContextActor {
     private var isShuttingDown = false
 
     /// - Parameters:
-    ///   - context: runs the control plane, and the I/O of exports that name no I/O thread.
+    ///   - context: runs the control plane, and the I/O of exports that name no I/O thread, as long as there is one client.
     ///   - onEvent: told of events, on any thread.
     package init(context: IOContext, drivers: DriverRegistry = DriverCatalog.registry, onEvent: @escaping @Sendable (any QAPIEvent) -> Void = { _ in }) {
         self.context = context
@@ -80,6 +82,7 @@ package actor StorageService: ContextActor {
         let outcome: Result<Void, BlockError>
         do throws(BlockError) { outcome = .success(try await graph.closeAll()) } catch { outcome = .failure(error) }
         await objects.closeAll()
+        await spareThreads.end()
         try outcome.get()
     }
 }

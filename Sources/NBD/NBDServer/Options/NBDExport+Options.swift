@@ -8,11 +8,13 @@ extension NBDServer {
     /// Makes an NBD export as `block-export-add` and `--export` describe it, and offers it.
     /// - Parameters:
     ///   - contexts: where its clients are served; at least one.
+    ///   - furtherContexts: asked when a second client comes, for more of them.
     ///   - allowsSeveralConnections: false for a server that takes one client at a time.
     /// - Throws: what is wrong with the options, or why the node cannot be used so; then nothing remains.
     @discardableResult
     package func addExport(
-        _ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext], allowsSeveralConnections: Bool = true
+        _ options: BlockExportOptions, graph: BlockGraph, contexts: [IOContext], furtherContexts: (@Sendable () -> [IOContext])? = nil,
+        allowsSeveralConnections: Bool = true
     ) async throws(BlockError) -> NBDExport {
         guard case .nbd(let own) = options.branch else { throw BlockError(.invalidArgument, "block export '\(options.id)' is not an NBD export") }
         var metaContexts: [MetaContext] = own.allocationDepth == true ? [.baseAllocation, MetaContext(.allocationDepth, identifier: 1)] : [.baseAllocation]
@@ -37,7 +39,7 @@ extension NBDServer {
         }
         let export = NBDExport(
             id: options.id, name: own.name ?? options.nodeName, description: own.description, isWritable: isWritable,
-            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, metaContexts: metaContexts, bitmaps: bitmaps,
+            writesThrough: options.writethrough ?? false, backend: backend, contexts: contexts, furtherContexts: furtherContexts, metaContexts: metaContexts, bitmaps: bitmaps,
             allowsSeveralConnections: allowsSeveralConnections,
             release: {
                 for bitmap in shown { bitmap.setBusy(false) }
