@@ -6,7 +6,8 @@ package import ToolSupport
 /// The tool `nbd`: a stand-in for qemu-nbd.
 /// - Returns: the process's exit status.
 package func runNBDTool(_ invocation: ToolInvocation) -> Int32 {
-    let context = CommandContext(invocation)
+    var context = CommandContext(invocation)
+    context.advice = "Try `\(context.program) --help' for more information."
     return ToolRun.reportingFailures(name: context.name) { () throws(ToolFailure) in
         let parsed = try context.parse(invocation.arguments, as: nbdDeclaration)
         if parsed.contains(.help) { return StandardStreams.print(nbdDeclaration.helpText(program: context.program)) ? 0 : 1 }

@@ -25,21 +25,14 @@ enum ArgumentValues {
 
     /// A byte to fill with or to look for: decimal, octal or hexadecimal.
     static func pattern(_ text: String) throws(CommandFailure) -> UInt8 {
-        guard let value = cNumber(text), let byte = UInt8(exactly: value) else { throw .said("\(text) is not a valid pattern byte") }
+        guard let value = NumberArgument.inCNotation(text), let byte = UInt8(exactly: value) else { throw .said("\(text) is not a valid pattern byte") }
         return byte
     }
 
     /// A number that is not negative, in C's notations.
     static func count(_ text: String) throws(CommandFailure) -> Int {
-        guard let value = cNumber(text) else { throw .said("\(text) is not a valid number") }
+        guard let value = NumberArgument.inCNotation(text) else { throw .said("\(text) is not a valid number") }
         return value
-    }
-
-    private static func cNumber(_ text: String) -> Int? {
-        let lower = text.lowercased()
-        let (digits, radix) = lower.hasPrefix("0x") ? (lower.dropFirst(2), 16) : lower.hasPrefix("0") && lower != "0" ? (lower.dropFirst(), 8) : (lower[...], 10)
-        guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else { return nil }
-        return Int(digits, radix: radix)
     }
 }
 

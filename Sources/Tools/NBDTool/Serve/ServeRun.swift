@@ -48,9 +48,10 @@ final class ServeRun {
         var server: NBDServer?
         var threads: [IOContext] = []
         do throws(ToolFailure) {
+            let security = try security(in: objects)
             let node = try await open(in: session)
             threads = try startThreads()
-            server = try await serve(node, of: session, objects, on: threads)
+            server = try await serve(node, of: session, security, on: threads)
             if let device, let server { try await connect(device, to: server) }
             try writePIDFile()
             background?.announceReady()
@@ -111,9 +112,6 @@ final class ServeRun {
 
     private func withoutBeginning(of node: BlockNode, in graph: BlockGraph) async throws(BlockError) -> String {
         if plan.offset == 0 { return node.name }
-        guard plan.offset < node.length else {
-            throw BlockError(.invalidArgument, "Offset (\(plan.offset)) has to be smaller than the image size (\(node.length))")
-        }
         let options = BlockdevOptions(.raw(BlockdevOptionsRaw(file: .reference(node.name), offset: plan.offset)), readOnly: plan.settings.isReadOnly)
         return try await graph.add(options).name
     }
@@ -145,16 +143,17 @@ final class ServeRun {
         return threads
     }
 
-    private func serve(_ node: String, of session: ImageSession, _ objects: ObjectRegistry, on threads: [IOContext]) async throws(ToolFailure) -> NBDServer {
+    private func security(in objects: ObjectRegistry) throws(ToolFailure) -> ServerSecurity? {
+        guard let credentials = plan.tlsCreds else { return nil }
         do throws(BlockError) {
-            var security: ServerSecurity?
-            if let credentials = plan.tlsCreds {
-                do throws(BlockError) {
-                    security = try ServerSecurity(credentials: credentials, authorization: plan.tlsAuthz, in: objects, by: "the NBD server")
-                } catch {
-                    throw error.during("Failed to get TLS creds")
-                }
-            }
+            return try ServerSecurity(credentials: credentials, authorization: plan.tlsAuthz, in: objects, by: "the NBD server")
+        } catch {
+            throw ToolFailure("Failed to get TLS creds", error)
+        }
+    }
+
+    private func serve(_ node: String, of session: ImageSession, _ security: ServerSecurity?, on threads: [IOContext]) async throws(ToolFailure) -> NBDServer {
+        do throws(BlockError) {
             let addresses = listensOnPlan ? [plan.address.hostAddress] : sockets.map { HostAddress.descriptor($0) }
             let configuration = NBDServer.Configuration(
                 addresses: addresses, handshakeLimit: plan.handshakeLimit, maximumConnections: plan.shared, security: security)

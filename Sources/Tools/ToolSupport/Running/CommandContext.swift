@@ -7,9 +7,13 @@ package struct CommandContext: Sendable, Hashable {
     /// The tool's name in front of messages: `qemu-img`.
     package var name: String
 
+    /// Where to read on after a wrong call.
+    package var advice: String
+
     package init(_ invocation: ToolInvocation, command: String? = nil) {
         program = command.map { "\(invocation.program) \($0)" } ?? invocation.program
         name = invocation.name
+        advice = "Try '\(program) --help' for more info"
     }
 
     /// Splits the arguments and does what `--trace` asks for, or fails with the C library's message and a pointer to the help text.
@@ -39,6 +43,6 @@ package struct CommandContext: Sendable, Hashable {
 
     /// A wrong call: the message and where to read on.
     package func usageFailure(_ message: String) -> ToolFailure {
-        ToolFailure(message, advice: ["Try '\(program) --help' for more info"])
+        ToolFailure(message, advice: [advice])
     }
 }

@@ -47,4 +47,12 @@ package enum NumberArgument {
         return !digits.isEmpty && digits.allSatisfy { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }
             && (isNegative || ByteSize.parse(text) == nil)
     }
+
+    /// A number that is not negative, as C writes it: decimal, octal behind `0`, hexadecimal behind `0x`.
+    package static func inCNotation(_ text: some StringProtocol) -> Int? {
+        let lower = text.lowercased()
+        let (digits, radix) = lower.hasPrefix("0x") ? (lower.dropFirst(2), 16) : lower.hasPrefix("0") && lower != "0" ? (lower.dropFirst(), 8) : (lower[...], 10)
+        guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else { return nil }
+        return Int(digits, radix: radix)
+    }
 }
