@@ -8,7 +8,7 @@ import Testing
 /// The bytes are right on every way through the server.
 @Suite("NBD server: data", .timeLimit(.minutes(3)))
 struct DataPathTests {
-    @Test("a random workload does to the disk what it does to an array", arguments: ["quick", "slow"], [true, false])
+    @Test("a random workload does to the disk what it does to an array", arguments: ["quick", "slow", "moody"], [true, false])
     func model(name: String, structured: Bool) async throws {
         let size = 4 << 20
         let server = try await TestServer.withTestDisk(name, byteCount: size)
@@ -186,6 +186,57 @@ struct DataPathTests {
             #expect(refused == 22)
             let first = try client.readStructured(at: 0, 4)
             #expect(first == [0, 0, 0, 0])
+        }
+        await server.stop()
+    }
+
+    @Test("a long write that begins at once and is finished slowly is one request with one answer", arguments: [false, true])
+    func halfAtOnce(extended: Bool) async throws {
+        let server = try await TestServer.withTestDisk("moody", byteCount: 4 << 20)
+        try await server.client { path in
+            let client = try RawClient(path)
+            if extended { try client.enterExtended("moody") } else { try client.enter("moody") }
+            var random = SeededGenerator(seed: 9)
+            for (offset, count) in [(0, 1 << 20), (100, 1 << 20), ((1 << 20) - 65_537, 300_000), (1 << 20, 3 << 20), (524_287, 131_072)] {
+                let data = random.bytes(count)
+                if extended {
+                    let place = RawClient.big(UInt64(offset), 8)
+                    try client.send(RawClient.big(0x21e4_1c71, 4) + [0, 0x20, 0, 1] + RawClient.big(77, 8) + place + RawClient.big(UInt64(count), 8) + data)
+                    // A chunk that says nothing but that it is the last one, and repeats the request's cookie and offset.
+                    let expected: [UInt8] = RawClient.big(0x6e8a_278c, 4) + [0, 1, 0, 0] + RawClient.big(77, 8) + place + RawClient.big(0, 8)
+                    let answer = try client.receive(expected.count)
+                    #expect(answer == expected, "\(count) bytes at \(offset)")
+                } else {
+                    let error = try client.write(at: UInt64(offset), data)
+                    #expect(error == 0)
+                }
+                let reader = try RawClient(path)
+                try reader.enter("moody")
+                let back = try reader.readStructured(at: UInt64(offset), UInt32(count))
+                let matches = isSame(back, data)
+                #expect(matches, "\(count) bytes at \(offset)")
+            }
+        }
+        await server.stop()
+    }
+
+    @Test("a client that leaves in the middle of a long write has written whole sectors of it or nothing")
+    func leavesInTheMiddle() async throws {
+        let server = try await TestServer.withTestDisk("quick", byteCount: 2 << 20)
+        try await server.client { path in
+            for sent in [1, 65_535, 65_536, 200_000, (1 << 20) - 1] {
+                let client = try RawClient(path)
+                try client.enter("quick")
+                try client.request(1, at: 512, 1 << 20, payload: [UInt8](repeating: 0xab, count: sent))
+            }
+            let reader = try RawClient(path)
+            try reader.enter("quick")
+            let back = try reader.readStructured(at: 0, 2 << 20)
+            for sector in stride(from: 0, to: back.count, by: 512) {
+                let isWhole = back[sector..<sector + 512].allSatisfy { $0 == 0xab } || back[sector..<sector + 512].allSatisfy { $0 == 0 }
+                #expect(isWhole, "the sector at \(sector)")
+            }
+            #expect(back[..<512].allSatisfy { $0 == 0 } && back[((1 << 20) + 512)...].allSatisfy { $0 == 0 })
         }
         await server.stop()
     }

@@ -109,6 +109,19 @@ final class RawClient {
         }
     }
 
+    /// Goes into transmission with extended headers.
+    func enterExtended(_ name: String) throws {
+        try greet()
+        try option(11)
+        guard try optionReply().type == 1 else { throw Failure(text: "no extended headers") }
+        try option(7, Self.big(UInt64(name.utf8.count), 4) + Array(name.utf8) + [0, 0])
+        while true {
+            let (type, _) = try optionReply()
+            if type == 1 { return }
+            if type != 3 { throw Failure(text: "GO answered \(type)") }
+        }
+    }
+
     // MARK: Requests
 
     func request(

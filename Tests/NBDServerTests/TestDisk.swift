@@ -9,13 +9,14 @@ import Synchronization
 ///
 /// - `quick...`: answers at once.
 /// - `slow...`: never answers at once, and after a delay that differs from request to request, so that answers overtake each other.
+/// - `moody...`: at once in the first half of each MiB, as slow in the second.
 /// - `failing...`: as slow, and reads of the second MiB and writes of the third fail.
 /// - `stuck...`: each request takes a quarter of a second.
 final class TestDisk: BlockDriver, Flushing, StatusReporting {
     static let formatName = "null-co"
     static let kind = DriverKind.protocol
 
-    private enum Behaviour { case quick, slow, failing, stuck }
+    private enum Behaviour { case quick, slow, moody, failing, stuck }
 
     let length: Int
     private let memory: IOBuffer
@@ -30,7 +31,7 @@ final class TestDisk: BlockDriver, Flushing, StatusReporting {
     private init(_ name: String, byteCount: Int) {
         length = byteCount
         memory = IOBuffer(zeroed: byteCount)
-        behaviour = name.hasPrefix("slow") ? .slow : name.hasPrefix("failing") ? .failing : name.hasPrefix("stuck") ? .stuck : .quick
+        behaviour = name.hasPrefix("slow") ? .slow : name.hasPrefix("moody") ? .moody : name.hasPrefix("failing") ? .failing : name.hasPrefix("stuck") ? .stuck : .quick
     }
 
     static func node(_ name: String, byteCount: Int) -> BlockdevOptions {
@@ -43,8 +44,12 @@ final class TestDisk: BlockDriver, Flushing, StatusReporting {
         await context.sleep(for: behaviour == .stuck ? .milliseconds(250) : .microseconds((number &* 7919) % 1500))
     }
 
+    private func answersAtOnce(_ offset: GuestOffset, _ byteCount: Int) -> Bool {
+        behaviour == .quick || (behaviour == .moody && (offset.rawValue + byteCount - 1) & (1 << 20 - 1) < 1 << 19)
+    }
+
     func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        if behaviour != .quick { return false }
+        if !answersAtOnce(offset, target.byteCount) { return false }
         target.copy(from: memory.vector(at: offset.rawValue, byteCount: target.byteCount))
         return true
     }
@@ -56,7 +61,7 @@ final class TestDisk: BlockDriver, Flushing, StatusReporting {
     }
 
     func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
-        if behaviour != .quick { return false }
+        if !answersAtOnce(offset, source.byteCount) { return false }
         memory.vector(at: offset.rawValue, byteCount: source.byteCount).copy(from: source)
         return true
     }
