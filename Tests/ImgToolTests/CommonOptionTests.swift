@@ -20,7 +20,7 @@ struct CommonOptionTests {
     private static let lists = [
         "driver=qcow2,file.filename=c.qcow2", "file.filename=c.qcow2", "driver=qcow2,file.driver=file,file.filename=c.qcow2,lazy-refcounts=on", "driver=qcow2,file.filename=nosuch", "driver=raw,file.filename=c.qcow2",
         "driver=nosuch,file.filename=c.qcow2", "driver=qcow2", "driver=qcow2,file.filename=c.qcow2,foo=bar", "c.qcow2", "driver=qcow2,file=c.qcow2", "driver=qcow2,file.driver=nosuch", "driver=qcow2,file.filename=c.qcow2,cache.direct=maybe",
-        "driver=qcow2,file.filename=c.qcow2,read-only=on", "=",
+        "driver=qcow2,file.filename=c.qcow2,read-only=on",
     ]
 
     private func expectSame(_ command: String, _ variants: [(options: String, image: String)]) throws {
@@ -41,8 +41,10 @@ struct CommonOptionTests {
 
     @Test("each with each", arguments: commands)
     func eachWithEach(command: String) throws {
-        // QEMU's bench takes no objects.
-        let options = Self.options.filter { !(command.hasPrefix("bench") && $0.hasPrefix("--object ")) }
+        // QEMU's bench takes no objects, and where qemu-img has no -T ours traces.
+        let name = String(command.prefix { $0 != " " })
+        let hasCacheLetter = ["check", "compare", "convert", "rebase"].contains(name)
+        let options = Self.options.filter { !(name == "bench" && $0.hasPrefix("--object")) && (hasCacheLetter || !$0.hasPrefix("-T")) }
         try expectSame(command, options.map { ($0, "c.qcow2") })
     }
 

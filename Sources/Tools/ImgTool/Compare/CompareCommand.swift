@@ -27,13 +27,13 @@ enum CompareCommand: ImgCommand {
     private static let statusNotOpened: Int32 = 2
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
-        let objects = try UserObjects.make(arguments.all(.object))
         guard arguments.operands.count == 2 else { throw context.usageFailure("Expecting two image file names") }
         let isQuiet = arguments.contains(.quiet)
         let progress: ProgressReporter
         let session: ImageSession
         let images: [PaddedImage]
         do throws(ToolFailure) {
+            let objects = try UserObjects.make(arguments.all(.object))
             let isOptions = arguments.contains(.imageOptions)
             let formats = [arguments.last(.firstFormat), arguments.last(.secondFormat)]
             if isOptions, formats.contains(where: { $0 != nil }) { throw ToolFailure("--image-opts and --format are mutually exclusive") }

@@ -15,6 +15,7 @@ extension ImageSession {
         do throws(BlockError) {
             var reference = image.isOptions ? try ImageReference(imageOptions: image.text) : try ImageReference(named: image.text, format: image.format)
             for key in keys { reference.options.set(key.path[...], to: .string(key.value)) }
+            if !settings.isReadOnly, let wish = reference.options["read-only"], wish == true || wish == "on" { throw BlockError(.readOnly, "Block node is read-only") }
             let opened = try await open(reference, settings)
             opened.warnOfGuess()
             return opened

@@ -102,6 +102,9 @@ package final class ImageSession: Sendable {
             if BlockdevDriver(rawValue: driver) == nil { return "Unknown driver '\(driver)'" }
             if error.message == "Parameter 'file' is missing" { return "A block device must be specified for \"file\"" }
         }
+        // Drivers below say it in the words of the one on top.
+        let words = error.message.split(separator: "'")
+        if words.count == 4, words[1].hasSuffix(".driver"), words[2] == " does not accept value " { return "Unknown driver '\(words[3])'" }
         let unexpected = (start: "Parameter '", end: "' is unexpected")
         if error.message.hasPrefix(unexpected.start), error.message.hasSuffix(unexpected.end) {
             let path = error.message.dropFirst(unexpected.start.utf8.count).dropLast(unexpected.end.utf8.count)
