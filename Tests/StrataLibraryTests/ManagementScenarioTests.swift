@@ -74,7 +74,7 @@ struct ManagementScenarioTests {
                 "blockdev-snapshot-sync",
                 ["node-name": "top", "snapshot-node-name": .string(overlay), "snapshot-file": .string(scratch.file(overlay)), "format": "qcow2"])
             try await guests.pass(20)
-            try await storage.execute("block-commit", ["job-id": "j", "device": .string(overlay)])
+            try await storage.execute("block-commit", ["job-id": "j", "device": .string(overlay), "base-node": "top"])
             try await wait(for: "ready")
             try await guests.pass(20)
             try await storage.execute("job-complete", ["id": "j"])
