@@ -40,7 +40,7 @@ struct JobScenariosAgainstQEMUTests {
             if batch == 0 { try ScenarioDuel.compareRandom("random-jobs.py", seed: seed) }
             return
         }
-        let count = Self.number("STRATA_DUELS") ?? (extendedRun ? 400 : 40)
+        let count = Self.number("STRATA_DUELS") ?? 40
         for seed in stride(from: batch, to: count, by: Self.batches) { try ScenarioDuel.compareRandom("random-jobs.py", seed: seed) }
     }
 }

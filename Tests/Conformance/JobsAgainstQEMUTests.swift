@@ -80,28 +80,6 @@ struct JobsAgainstQEMUTests {
         }
     }
 
-    @Test("an image that a snapshot has made read-only is read-only again after a stream or a commit", arguments: ["block-stream", "block-commit", "active"])
-    func afterSnapshots(command: String) throws {
-        try compare(images: command == "active" ? ["base"] : ["base", "mid", "top"], opens: false) { stage in
-            if command == "active" {
-                try stage.openChain(["base", "mid"])
-                // Nobody uses the overlay, so it goes at once.
-                try stage.must("blockdev-snapshot-sync", ["node-name": "mid", "snapshot-file": "s.qcow2", "snapshot-node-name": "s"])
-                try stage.run("block-commit", job(["device": "mid"]))
-                try stage.wait(prefix: "j BLOCK_JOB_READY")
-                try stage.run("job-complete", ["id": "j"])
-            } else {
-                for name in ["base", "mid", "top"] { try stage.must("blockdev-add", ChainImages.node(name)) }
-                try stage.must("blockdev-snapshot", ["node": "base", "overlay": "mid"])
-                try stage.must("blockdev-snapshot", ["node": "mid", "overlay": "top"])
-                let isStream = command == "block-stream"
-                try stage.run(command, job(isStream ? ["device": "mid"] : ["device": "top", "top-node": "mid", "base-node": "base"]))
-            }
-            try stage.wait(for: "j null")
-            try stage.noteGraph()
-        }
-    }
-
     @Test("whoever comes to a disk while it is committed goes over to the base with the others, and nobody cuts the chain meanwhile")
     func lateComer() throws {
         try compare(["base", "top"], images: ["base"]) { stage in
