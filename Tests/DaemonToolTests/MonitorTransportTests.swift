@@ -195,7 +195,7 @@ struct MonitorTransportTests {
     @Test("a mistake in a character device is named", arguments: [
         ("null,id=c,foo=1", "Invalid parameter 'foo'"), ("null,id=1c", "Parameter 'id' expects an identifier"), ("file,id=c", "chardev: file: no filename given"),
         ("pipe,id=c", "chardev: pipe: no device path given"), ("ringbuf,id=c,size=5", "size of ringbuf chardev must be power of two"),
-        ("socket,id=c,fd=77,server=on", "File descriptor 77"), ("socket,id=c,fd=0", "File descriptor 0"), ("socket,id=c,path=x,fd=0", "exclude each other"),
+        ("socket,id=c,fd=77,server=on", "File descriptor '77'"), ("socket,id=c,fd=0", "File descriptor '0'"), ("socket,id=c,path=x,fd=0", "exclude each other"),
         ("socket,id=c,path=x,tls-creds=t,server=on", "tls-creds"), ("socket,id=c,path=x,reconnect=1,reconnect-ms=1", "mutually exclusive"),
         ("pty,id=c,path=/nonexistent/x", "Failed to create PTY symlink '/nonexistent/x'"), ("{\"id\": 3}", "Invalid parameter type for 'id'"),
         ("id=c,backend.type=null,backend.x=1", "backend.x"), ("null,id=c,mux=on", "'mux' is not supported"),

@@ -44,7 +44,10 @@ struct CommonOptionTests {
         // QEMU's bench takes no objects, and where qemu-img has no -T ours traces.
         let name = String(command.prefix { $0 != " " })
         let hasCacheLetter = ["check", "compare", "convert", "rebase"].contains(name)
-        let options = Self.options.filter { !(name == "bench" && $0.hasPrefix("--object")) && (hasCacheLetter || !$0.hasPrefix("-T")) }
+        // Which of two mistakes is told: compare without its second name looks at the object first in QEMU, at the names in ours.
+        let options = Self.options.filter {
+            !(name == "bench" && $0.hasPrefix("--object")) && !(name == "compare" && $0 == "--object") && (hasCacheLetter || !$0.hasPrefix("-T"))
+        }
         try expectSame(command, options.map { ($0, "c.qcow2") })
     }
 
@@ -53,12 +56,12 @@ struct CommonOptionTests {
         try expectSame(command, Self.lists.map { ("--image-opts", $0) } + [("--image-opts -f qcow2", "driver=qcow2,file.filename=c.qcow2")])
     }
 
-    /// Whether a command needs the key at all is a deliberate difference for those that are not here.
+    /// Whether a command needs the key at all is a deliberate difference for those that are not here; so is that a list of options may be rebased onto a relative name.
     @Test(
         "secrets",
         arguments: [
             "convert OPTIONS IMAGE o.raw", "compare OPTIONS IMAGE IMAGE", "commit OPTIONS IMAGE", "dd OPTIONS bs=64k if=IMAGE of=o.dd", "map OPTIONS IMAGE", "measure OPTIONS -O raw IMAGE",
-            "rebase OPTIONS -b b.qcow2 -F qcow2 IMAGE", "snapshot OPTIONS -c s IMAGE", "bitmap OPTIONS --add IMAGE b",
+            "snapshot OPTIONS -c s IMAGE", "bitmap OPTIONS --add IMAGE b",
         ])
     func secrets(command: String) throws {
         let locked = "driver=qcow2,file.filename=locked.qcow2"

@@ -19,6 +19,8 @@ extension RandomScript {
             default: "read \(one(of: ["-q ", "-P 0 ", "-P \(pattern) ", "-v -q ", ""]))\(offset) \(count)"
             }
             words += ["-c", command]
+            // What comes after it may reach the disk before it.
+            if command.hasPrefix("aio_write") { words += ["-c", "aio_flush"] }
         }
         add(words + [opened.name])
     }

@@ -36,9 +36,10 @@ extension RandomScript {
         // QEMU's takes no objects.
         if encrypted.contains(name) { return }
         let opened = opened(name)
-        let writes = chance(40) ? ["-w"] + maybe(60, "--pattern", one(of: ["0", "7", "255", "256"])) + maybe(30, "--flush-interval", one(of: ["1", "4", "100"])) + maybe(10, "--no-drain") : maybe(5, "--flush-interval", "2")
+        let isWriting = chance(40)
+        let writes = isWriting ? ["-w"] + maybe(60, "--pattern", one(of: ["0", "7", "255", "256"])) + maybe(30, "--flush-interval", one(of: ["1", "4", "100"])) + maybe(10, "--no-drain") : maybe(5, "--flush-interval", "2")
         add(["bench"] + opened.options + ["-c", one(of: ["1", "7", "20", "0"])] + maybe(60, "-d", one(of: ["1", "4", "16", "0"])) + maybe(50, "-s", one(of: ["512", "4k", "100", "64k", "0"]))
-            + maybe(30, "-S", one(of: ["512", "8k", "0"])) + maybe(30, "-o", one(of: ["0", "4k", "1M", "64M"])) + writes + maybe(10, "-q") + maybe(10, "-U") + maybe(10, "-i", one(of: ["threads", "io_uring", "foo"])) + [opened.name])
+            + maybe(30, "-S", one(of: ["512", "8k", "0"])) + maybe(30, "-o", one(of: ["0", "4k", "1M", "64M"])) + writes + maybe(10, "-q") + (isWriting ? [] : maybe(10, "-U")) + maybe(10, "-i", one(of: ["threads", "io_uring", "foo"])) + [opened.name])
     }
 
     /// Command lines that no tool can do anything with.
@@ -50,8 +51,9 @@ extension RandomScript {
         case 2: add(command, "--nosuch=1", name)
         case 3: add(command, "-f", "foo", name, name)
         case 4: add(command, "--object", one(of: ["secret", "foo,id=a", "secret,id=s", "secret,id=s,data=x,foo=1"]), name)
-        case 5: add(command, "--image-opts", one(of: ["driver=foo", "driver=qcow2", "file.filename=nosuch", "driver=qcow2,file.driver=file,file.filename=\(name),foo=1", "\(name)"]))
-        case 6: add(command, one(of: ["-t", "-T", "-f", "-o", "-U", "-p", "-q"]), name)
+        case 5: add(command, "--image-opts", one(of: ["driver=foo", "driver=qcow2", "file.filename=nosuch", "driver=qcow2,file.driver=file,file.filename=\(name)", "\(name)"]))
+        // Not -T: where it is no cache mode, it is our --trace.
+        case 6: add(command, one(of: ["-t", "-f", "-o", "-U", "-p", "-q"]), name)
         case 7: add(one(of: ["foo", "creat", "", "convertt"]), name)
         default: add(command, name, "x", "y", "z")
         }

@@ -61,7 +61,7 @@ struct RandomScript {
             return (Self.secret + ["--image-opts"], "driver=qcow2,encrypt.key-secret=\(id),file.filename=\(name)")
         }
         guard chance(12) else { return (formatOption(name), name) }
-        let options = (chance(80) ? "driver=\(format(of: name))," : "") + "file.filename=\(name)" + (chance(10) ? ",foo=bar" : "")
+        let options = (chance(80) ? "driver=\(format(of: name))," : "") + "file.filename=\(name)"
         return (["--image-opts"] + maybe(5, "-f", "raw"), options)
     }
 
@@ -74,6 +74,9 @@ struct RandomScript {
         }
         return false
     }
+
+    /// Whether an overlay shows the plain bytes of `name`, so that no qcow2 image may be put there: both programs may lay one out as they like.
+    func isRawBacking(_ name: String) -> Bool { formats[name] == "raw" && backings.values.contains(name) }
 
     /// Bytes, in the notations that users have.
     mutating func size() -> String {

@@ -41,7 +41,10 @@ struct RandomScriptTests {
                 let seed = RandomScriptTests.start &+ UInt64(index)
                 do {
                     if let failure = try RandomScriptTests.failure(ofScript: seed) { failures.withLock { $0[seed] = failure } }
-                } catch { failures.withLock { $0[seed] = "\(error)" } }
+                } catch {
+                    let script = RandomScript(seed: seed, length: RandomScriptTests.length).commands.map(ScriptDuel.shell).joined(separator: "\n")
+                    failures.withLock { $0[seed] = "\(error)\n\(script)" }
+                }
             }
         }
     }

@@ -54,8 +54,8 @@ struct ScriptDuel {
         // Such a disk can be written to all the same.
         if theirs.errors.contains("Image size is not a multiple of request alignment") { throw GiveUp() }
         if !areAlike(theirs, ours, command) { return different(theirs, ours) }
-        // What a failed `create` leaves of an image is a deliberate difference.
-        if command[0] == "create", theirs.status != 0 { try pair.removeImages(command.suffix(2).filter { $0.wholeMatch(of: #/i[0-9]/#) != nil }.suffix(1)) }
+        // What is left of an image that could not be made is a deliberate difference.
+        if ["create", "convert"].contains(command[0]), !command.contains("-n"), theirs.status != 0 { try pair.removeImages(command.suffix(2).filter { $0.wholeMatch(of: #/i[0-9]/#) != nil }.suffix(1)) }
         return nil
     }
 
