@@ -21,7 +21,7 @@ FILE = {"driver": "file", "filename": "made.file"}
 QCOW2 = {"driver": "qcow2", "file": "node", "size": 4 * MIB}
 LUKS = {"driver": "luks", "file": "node", "size": MIB, "key-secret": "key", "iter-time": 10}
 CREATIONS = [
-    {**FILE, "size": MIB}, {**FILE, "size": 1000}, {**FILE, "size": 0}, {**FILE, "size": 1 << 62},
+    {**FILE, "size": MIB}, {**FILE, "size": 1000}, {**FILE, "size": 0},
     {**FILE, "size": MIB, "preallocation": "falloc"}, {**FILE, "size": MIB, "preallocation": "full"}, {**FILE, "size": MIB, "preallocation": "metadata"},
     {**FILE, "size": MIB, "preallocation": "off", "nocow": True}, {**FILE, "size": MIB, "extent-size-hint": 0},
     {"driver": "file", "filename": "nowhere/made.file", "size": MIB}, {"driver": "file", "filename": "", "size": MIB},

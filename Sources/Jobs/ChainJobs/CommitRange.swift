@@ -40,10 +40,10 @@ package struct CommitRange: Sendable {
             if node === base { break }
         }
         if top === base { throw BlockError(.invalidArgument, "cannot commit an image into itself") }
-        if below.first(where: { $0.kind != .filter }) === base { throw BlockError(.invalidArgument, "Can't mirror node into itself") }
         // Over the active image there are at most filters.
         let above = chain.prefix { $0 !== top }
         isActive = above.allSatisfy { $0.kind == .filter }
+        if isActive, below.first(where: { $0.kind != .filter }) === base { throw BlockError(.invalidArgument, "Can't mirror node into itself") }
         if isActive, arguments.backingFile != nil {
             throw BlockError(.invalidArgument, "'backing-file' specified, but 'top' is the active layer")
         }

@@ -116,7 +116,8 @@ extension RandomScript {
 
     mutating func dd(_ name: String) {
         let target = newName()
-        guard target != name, !encrypted.contains(name) else { return }
+        // Which of two mistakes is told: nothing below the source is written to.
+        guard !reaches(target, from: name), !encrypted.contains(name) else { return }
         let format = isRawBacking(target) ? "raw" : one(of: ["raw", "qcow2"])
         var words = ["dd"] + formatOption(name) + ["-O", format] + maybe(5, "-U")
         if chance(50) { words.append("bs=\(one(of: ["512", "1000", "4k", "1M", "0"]))") }

@@ -57,8 +57,7 @@ struct RandomScript {
     /// always has the password: which commands ask for it is a deliberate difference.
     mutating func opened(_ name: String) -> (options: [String], name: String) {
         if encrypted.contains(name) {
-            let id = chance(4) ? "nokey" : "k"
-            return (Self.secret + ["--image-opts"], "driver=qcow2,encrypt.key-secret=\(id),file.filename=\(name)")
+            return (Self.secret + ["--image-opts"], "driver=qcow2,encrypt.key-secret=k,file.filename=\(name)")
         }
         guard chance(12) else { return (formatOption(name), name) }
         let options = (chance(80) ? "driver=\(format(of: name))," : "") + "file.filename=\(name)"

@@ -53,6 +53,8 @@ struct ScriptDuel {
         let ours = try run(command, in: pair.ours, pair, isOurs: true)
         // Such a disk can be written to all the same.
         if theirs.errors.contains("Image size is not a multiple of request alignment") { throw GiveUp() }
+        // Ours writes zeroes where an old image has no other way to hide its backing file.
+        if theirs.errors.contains("Failed to zero out new clusters: Operation not supported") { throw GiveUp() }
         if !areAlike(theirs, ours, command) { return different(theirs, ours) }
         // What is left of an image that could not be made is a deliberate difference.
         if ["create", "convert"].contains(command[0]), !command.contains("-n"), theirs.status != 0 { try pair.removeImages(command.suffix(2).filter { $0.wholeMatch(of: #/i[0-9]/#) != nil }.suffix(1)) }
@@ -103,6 +105,12 @@ struct ScriptDuel {
     }
 
     private static let deliberate: [@Sendable (ToolPair.Outcome) -> ToolPair.Outcome] = [
+        // QEMU says it once for each image above the one that cannot be opened.
+        { outcome in
+            var outcome = outcome
+            outcome.errors = outcome.errors.replacing(#/(Could not open backing file: )+/#, with: "Could not open backing file: ")
+            return outcome
+        },
         // How long it took, and how often somebody was told how far it is.
         { outcome in
             var outcome = outcome

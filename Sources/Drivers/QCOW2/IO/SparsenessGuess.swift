@@ -1,4 +1,5 @@
 import BlockGraph
+import StrataBase
 import Synchronization
 
 /// Whether it is worth asking the file below if clusters that the tables call data are holes.
@@ -29,6 +30,7 @@ final class SparsenessGuess: Sendable {
 
     /// Some clusters are always missing: those that are free, and what was never written at the end of one.
     static func isFar(_ length: Int, above allocated: Int, clusterSize: Int) -> Bool {
-        length > max(allocated + allocated / 9, allocated + 2 * clusterSize)
+        let (there, stored) = (length.dividedRoundingUp(by: clusterSize), allocated.dividedRoundingUp(by: clusterSize))
+        return there >= max(stored + stored / 9, stored + 2)
     }
 }

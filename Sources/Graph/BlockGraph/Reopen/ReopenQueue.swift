@@ -124,6 +124,8 @@ final class ReopenQueue {
             try change.detach(edge.child.id)
         case .string(let target):
             if let edge, edge.target == target { return try follow(edge, node, options) }
+            // A job's filter stays where it is: who names the node below it means what he has.
+            if let edge, isBelowJobFilters(target, from: edge.target) { return }
             try lead(name, of: node, to: target, edge)
         case .array(let values):
             let members = members(of: name, node)
@@ -137,6 +139,18 @@ final class ReopenQueue {
     /// The children that a list stands for, in its order: `children.0` and so on.
     private func members(of list: String, _ node: BlockNode) -> [GraphState.EdgeRecord] {
         node.children.compactMap { $0.name.hasPrefix(list + ".") ? change.state.child(named: $0.name, of: node.name) : nil }
+    }
+
+    /// Whether only filters that jobs have made, which no definition describes, lie between `start` and the node called `name`.
+    private func isBelowJobFilters(_ name: String, from start: String) -> Bool {
+        var current = start
+        while let record = change.state.nodes[current], record.node.definition == nil,
+            let below = record.children.lazy.compactMap({ self.change.state.edges[$0] }).first(where: { $0.child.role.contains(.filtered) })
+        {
+            if below.target == name { return true }
+            current = below.target
+        }
+        return false
     }
 
     /// A child that stays takes over what has changed in what it inherits.

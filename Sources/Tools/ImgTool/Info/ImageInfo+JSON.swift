@@ -12,8 +12,8 @@ extension ImageInfo {
                 object["info"] = child.info.json
                 return .object(object)
             })
-        if !snapshots.isEmpty { object["snapshots"] = .array(snapshots.map(\.json)) }
         object["backing-filename-format"] = backing?.format.map(JSONValue.string)
+        if !snapshots.isEmpty { object["snapshots"] = .array(snapshots.map(\.json)) }
         object["virtual-size"] = .integer(virtualSize)
         object["filename"] = .string(filename)
         object["cluster-size"] = clusterSize.map(JSONValue.integer)
