@@ -66,7 +66,7 @@ struct TextTests {
         let json = Self.overlay().json
         #expect(
             json.object?.members.map(\.key) == [
-                "children", "snapshots", "backing-filename-format", "virtual-size", "filename", "cluster-size", "format", "actual-size",
+                "children", "backing-filename-format", "snapshots", "virtual-size", "filename", "cluster-size", "format", "actual-size",
                 "format-specific", "full-backing-filename", "backing-filename", "dirty-flag",
             ])
         #expect(
