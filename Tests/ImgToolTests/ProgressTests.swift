@@ -4,13 +4,14 @@ import Testing
 
 @Suite("what commands say while they work", .serialized)
 struct ProgressTests {
-    /// A slow conversion that has begun: its output so far is one line.
+    /// A slow conversion that has begun: its output so far is one line, and its target is there.
     private func withConversion(_ flags: [String], _ body: (ChildProcess) throws -> Void) throws {
         let pair = try ToolPair()
         defer { pair.remove() }
         try pair.prepare([["create", "-q", "a.raw", "4M"], ["io", "-f", "raw", "-c", "write -P 7 0 4M", "a.raw"]])
         let process = try ChildProcess(pair.program.path, ["convert", "-f", "raw", "-r", "4M", "-m", "1"] + flags + ["a.raw", "o.raw"], in: pair.ours)
-        #expect(try waitUntil { try !process.outputSoFar().output.isEmpty })
+        let target = pair.ours.appending(path: "o.raw").path
+        #expect(try waitUntil { try !process.outputSoFar().output.isEmpty && FileManager.default.fileExists(atPath: target) })
         try body(process)
         try process.wait()
     }
