@@ -14,6 +14,10 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
 ]
 
+/// For what makes, compares and judges many bytes in tests, which takes fifty times as long without optimization. To compile it takes three times as long, so
+/// that the rest does without. Overflow and bounds are checked all the same, and assertions hold.
+let optimized: [SwiftSetting] = settings + [.unsafeFlags(["-O", "-assert-config", "Debug"], .when(configuration: .debug))]
+
 /// Scripts/fuzz asks for libFuzzer's instrumentation of what takes bytes from strangers. Nobody else has a use for it, or needs libFuzzer. StrataBase is
 /// left out: the tools that run during the build use it too. The variable names libFuzzer's archive, the one without a main function.
 let fuzzerRuntime = Context.environment["STRATA_FUZZ"]
@@ -47,8 +51,10 @@ func program(_ name: String, in room: String, _ dependencies: [Target.Dependency
 }
 
 /// The tests of one module or of one promise, in the folder Tests/`name`.
-func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], resources: [Resource] = []) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, resources: resources, swiftSettings: settings)
+func tests(
+    _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], resources: [Resource] = [], settings: [SwiftSetting] = settings
+) -> Target {
+    .testTarget(name: name, dependencies: dependencies + ["TestThreads"], path: "Tests/\(name)", exclude: exclude, resources: resources, swiftSettings: settings)
 }
 
 let package = Package(
@@ -145,31 +151,33 @@ let package = Package(
             exclude: ["function-order.txt"], linking: programLinking),
 
         // Tests.
-        .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: settings),
+        .target(name: "TestThreads", path: "Tests/Support/TestThreads"),
+        .target(name: "StrataTesting", path: "Tests/Support/StrataTesting", swiftSettings: optimized),
         .target(
             name: "SampleSchema", dependencies: ["QAPIRuntime"], path: "Tests/Support/SampleSchema", swiftSettings: settings,
             plugins: [.plugin(name: "QAPIPlugin")]),
         tests("QAPIGeneratedTests", ["QAPIRuntime", "SampleSchema"]),
         .target(
             name: "DriverTesting", dependencies: ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph"], path: "Tests/Support/DriverTesting",
-            swiftSettings: settings),
+            swiftSettings: optimized),
         tests(
             "BlockFiltersTests",
             ["DriverTesting", "StrataTesting", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "ManagedObjects", "QAPIRuntime", "StorageSchema", "StorageCommands", "IOCore", "StrataBase"]),
-        tests("DriverConformanceTests", ["DriverTesting", "BlockEncryption", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"]),
+        tests("DriverConformanceTests", ["DriverTesting", "BlockEncryption", "ManagedObjects", "BlockFilters", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "StorageCommands"], settings: optimized),
         tests("TestDriversTests", ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "QCOW2", "BasicDrivers", "TestDrivers", "QAPIRuntime"]),
-        tests("StrataBaseTests", ["StrataBase"]),
+        tests("StrataBaseTests", ["StrataTesting", "StrataBase"]),
         .target(
             name: "FuzzTargets", dependencies: ["StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "NBDProtocol"],
             path: "Tests/Support/FuzzTargets", swiftSettings: settings + [.enableExperimentalFeature("Lifetimes")]),
         tests("FuzzTests", ["FuzzTargets"], exclude: ["Findings"]),
-        tests("PackageTests", []),
+        tests("PackageTests", ["StrataTesting"]),
         tests("TraceRuntimeTests", ["TraceRuntime"]),
         tests("TraceCompilerTests", ["TraceCompiler"]),
         .testTarget(
-            name: "ConformanceTests", dependencies: ["StrataTesting"], path: "Tests/Conformance",
+            name: "ConformanceTests", dependencies: ["StrataTesting", "TestThreads"], path: "Tests/Conformance",
             exclude: [
-                "backup-scenarios.py", "bitmap-scenarios.py", "daily-scenarios.py", "job-scenarios.py", "qmp-peer.py", "random-jobs.py", "scenario_stage.py",
+                "backup-scenarios.py", "bitmap-scenarios.py", "daily-scenarios.py", "job-scenarios.py", "qmp-peer.py", "random-conversations.py",
+                "random-jobs.py", "random_commands.py", "scenario_stage.py",
                 "shell-terminal.py", "socket-layers.py",
             ],
             swiftSettings: settings),
@@ -178,7 +186,8 @@ let package = Package(
         tests("JobCoreTests", ["StrataTesting", "JobCore", "BlockGraph", "BasicDrivers", "StorageSchema", "QAPIRuntime", "IOCore", "StrataBase"]),
         tests(
             "ChainJobsTests",
-            ["DriverTesting", "ChainJobs", "BackupJobs", "BlockCopy", "CopyFilters", "JobCore", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "QAPIRuntime", "StorageSchema", "IOCore", "StrataBase"]),
+            ["DriverTesting", "ChainJobs", "BackupJobs", "BlockCopy", "CopyFilters", "JobCore", "BlockFilters", "BasicDrivers", "QCOW2", "BlockGraph", "QAPIRuntime", "StorageSchema", "IOCore", "StrataBase"],
+            settings: optimized),
         tests("ManagedObjectsTests", ["StrataBase", "QAPIRuntime", "StorageSchema", "ManagedObjects"]),
         tests("NBDProtocolTests", ["StrataTesting", "NBDProtocol", "StrataBase"]),
         tests("NBDClientTests", ["NBDClient", "NBDServer", "NBDProtocol", "BlockExports", "BlockGraph", "BasicDrivers", "StorageSchema", "IOCore", "StrataBase", "StrataTesting"]),
@@ -187,7 +196,7 @@ let package = Package(
         tests("BlockEncryptionTests", ["StrataTesting", "BlockEncryption", "StorageSchema", "IOCore", "StrataBase"]),
         .target(
             name: "QCOW2Testing", dependencies: ["StrataTesting", "StrataBase", "IOCore", "StorageSchema", "ManagedObjects", "BlockGraph", "BasicDrivers", "QCOW2"],
-            path: "Tests/Support/QCOW2Testing", swiftSettings: settings),
+            path: "Tests/Support/QCOW2Testing", swiftSettings: optimized),
         // Built with optimization it judges millions of crash states: Scripts/crash-search.
         .executableTarget(name: "crash-search", dependencies: ["QCOW2Testing", "StrataTesting"], path: "Tests/Support/CrashRunner", swiftSettings: settings),
         tests("QCOW2Tests", ["QCOW2Testing", "DriverTesting", "StrataTesting", "StrataBase", "IOCore", "StorageSchema", "BlockGraph", "BasicDrivers", "BlockEncryption", "ManagedObjects", "QCOW2"]),
@@ -196,12 +205,12 @@ let package = Package(
         tests("ToolSupportTests", ["StrataBase", "TraceRuntime", "IOCore", "ManagedObjects", "BlockGraph", "ToolSupport"]),
         tests("QAPIRuntimeTests", ["QAPIRuntime", "StrataTesting"]),
         tests("QAPISchemaTests", ["QAPISchema", "QAPIGenerator", "StrataBase"], exclude: ["Schemas"]),
-        tests("StrataLibraryTests", ["Strata"], exclude: ["Example"]),
-        tests("DaemonToolTests", ["IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
-        tests("StorageCommandsTests", ["BlockGraph", "ManagedObjects", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
+        tests("StrataLibraryTests", ["StrataTesting", "Strata"], exclude: ["Example"]),
+        tests("DaemonToolTests", ["StrataTesting", "IOCore", "StrataBase", "QAPIRuntime", "DaemonTool", "strata"]),
+        tests("StorageCommandsTests", ["StrataTesting", "BlockGraph", "ManagedObjects", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "StorageCommands"]),
         tests("ImgToolTests", ["StrataTesting", "StrataBase", "IOCore", "QAPIRuntime", "ToolSupport", "ImgTool", "strata"]),
         tests("IOToolTests", ["StrataBase", "IOCore", "IOTool"]),
-        tests("StorageSchemaTests", ["QAPIRuntime", "StorageSchema"], exclude: ["not-yet-implemented.txt"]),
+        tests("StorageSchemaTests", ["StrataTesting", "QAPIRuntime", "StorageSchema"], exclude: ["not-yet-implemented.txt"]),
         tests("QMPToolTests", ["QAPIRuntime", "StorageSchema", "ToolSupport", "QMPTool"]),
         tests("QMPMonitorTests", ["StrataTesting", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "CharacterDevices", "QMPMonitor"]),
         tests("CharacterDevicesTests", ["StrataTesting", "StrataBase", "IOCore", "QAPIRuntime", "StorageSchema", "ManagedObjects", "CharacterDevices"]),

@@ -7,6 +7,7 @@ import QCOW2
 import StorageCommands
 import StorageSchema
 import StrataBase
+import StrataTesting
 
 /// A graph on a thread of its own, with every driver and with simulated disks in place of `null-co`, and a folder for files.
 final class FilterBench: Sendable {
@@ -52,23 +53,9 @@ final class FilterBench: Sendable {
     }
 }
 
-struct ToolFailure: Error, CustomStringConvertible { let description: String }
-
-/// Runs an independent program and returns what it printed.
+/// Runs an independent program, which must succeed, and returns what it printed.
 @discardableResult
-func run(_ tool: String, _ arguments: String...) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/" + tool)
-    process.arguments = arguments
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else { throw ToolFailure(description: "\(tool) \(arguments) ended with \(process.terminationStatus): \(text)") }
-    return text
-}
+func run(_ tool: String, _ arguments: String...) throws -> String { try mustRun(tool, arguments, joinsErrors: true).text }
 
 func failure(_ body: () async throws -> Void) async throws -> String? {
     do {

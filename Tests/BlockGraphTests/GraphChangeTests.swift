@@ -4,6 +4,7 @@ import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("graph changes and permissions")
@@ -136,35 +137,25 @@ struct GraphChangeTests {
         try await bench.run { graph in
             try await graph.add(fileOptions(path, name: "disk"))
             let writer = try await graph.makeBackend(named: "writer", on: "disk", writingAlone)
-            #expect(run("qemu-io", "-f", "raw", "-c", "write 0 512", path).text.contains("Failed to get"))
-            #expect(run("qemu-img", "info", "-f", "raw", "-U", path).status == 0)
+            #expect(try run("qemu-io", ["-f", "raw", "-c", "write 0 512", path], joinsErrors: true).text.contains("Failed to get"))
+            #expect(try run("qemu-img", ["info", "-f", "raw", "-U", path]).succeeded)
             await graph.release(writer)
-            #expect(run("qemu-io", "-f", "raw", "-c", "write 0 512", path).status == 0)
+            #expect(try run("qemu-io", ["-f", "raw", "-c", "write 0 512", path]).succeeded)
             try await graph.closeAll()
         }
         // The other way round: a QEMU process holds the image while we try. It is told to leave by closing its input.
-        let holder = Process()
-        holder.executableURL = URL(fileURLWithPath: "/usr/bin/qemu-io")
-        holder.arguments = ["-f", "raw", path]
-        let input = Pipe(), output = Pipe()
-        holder.standardInput = input
-        holder.standardOutput = output
-        try holder.run()
-        input.fileHandleForWriting.write(Data("read 0 512\n".utf8))
+        let holder = try ChildProcess("qemu-io", ["-f", "raw", path], input: nil)
+        try holder.type("read 0 512\n")
         // Its answer to the first command proves that it has the image open.
-        var said = Data()
-        while !String(decoding: said, as: UTF8.self).contains("ops/sec") {
-            let more = output.fileHandleForReading.availableData
-            if more.isEmpty { break }
-            said += more
-        }
+        let isOpen = try waitUntil { try holder.outputSoFar().output.contains("ops/sec") }
+        #expect(isOpen)
         try await bench.run { graph in
             try await graph.add(fileOptions(path, name: "disk", autoReadOnly: true))
             let refusal = await message { _ = try await graph.makeBackend(named: "writer", on: "disk", writingAlone) }
             #expect(refusal?.contains("\"write\" lock") == true, "got \(refusal ?? "no error")")
         }
-        input.fileHandleForWriting.closeFile()
-        holder.waitUntilExit()
+        holder.closeInput()
+        try holder.wait()
         try await bench.run { graph in
             let writer = try await graph.makeBackend(named: "writer", on: "disk", writingAlone)
             await graph.release(writer)
@@ -190,18 +181,5 @@ struct GraphChangeTests {
             guard (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(entry)")) == path, let fd = Int32(entry) else { return nil }
             return fcntl(fd, F_GETFL) & O_ACCMODE
         }
-    }
-
-    private func run(_ program: String, _ arguments: String...) -> (status: Int32, text: String) {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/\(program)")
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
-        do { try process.run() } catch { return (-1, "\(error)") }
-        let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        return (process.terminationStatus, text)
     }
 }

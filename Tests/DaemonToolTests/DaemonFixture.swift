@@ -1,6 +1,7 @@
 import Foundation
 import IOCore
 import QAPIRuntime
+import StrataTesting
 
 /// A folder for the files of one test; removed with the last reference.
 final class Scratch: Sendable {
@@ -31,55 +32,40 @@ struct Outcome: Sendable {
     let complaint: String
 }
 
-/// Runs a program to its end. Its output goes through files: a pipe could be inherited by a program that another test starts meanwhile, and
-/// stay open as long as that one runs.
+/// Runs a program to its end.
 /// - Parameter directory: where it runs.
 func run(_ program: String, _ arguments: [String], in directory: String? = nil, input: String = "") throws -> Outcome {
-    let scratch = try Scratch()
-    for name in ["in", "out", "err"] { try scratch.write(name, Array(name == "in" ? input.utf8 : "".utf8)) }
-    func url(_ name: String) -> URL { URL(fileURLWithPath: scratch.file(name)) }
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: program)
-    process.arguments = arguments
-    if let directory { process.currentDirectoryURL = URL(fileURLWithPath: directory) }
-    process.standardInput = try FileHandle(forReadingFrom: url("in"))
-    process.standardOutput = try FileHandle(forWritingTo: url("out"))
-    process.standardError = try FileHandle(forWritingTo: url("err"))
-    try process.run()
-    process.waitUntilExit()
-    return Outcome(
-        status: process.terminationStatus, output: String(decoding: try scratch.read("out"), as: UTF8.self),
-        complaint: String(decoding: try scratch.read("err"), as: UTF8.self))
+    let folder = directory.map { URL(fileURLWithPath: $0) }
+    let finished = try StrataTesting.run(program, arguments, in: folder, input: Data(input.utf8))
+    let status: Int32 = if case .exited(let status) = finished.ending { status } else { -1 }
+    return Outcome(status: status, output: finished.text, complaint: finished.errorText)
 }
 
 /// Runs our daemon with `--daemonize` to the end of the process in the foreground.
-///
-/// Foundation learns of a child's end from a socket that the child inherits, and so would the daemon in the background: it is closed first.
 func runInBackground(_ arguments: [String], in directory: String) throws -> Outcome {
-    let script = #"for file in /proc/$$/fd/*; do number=${file##*/}; if ((number > 2)); then eval "exec $number>&-"; fi; done; exec "$@""#
-    return try run("/bin/bash", ["-c", script, "bash", strata, "daemon", "--daemonize"] + arguments, in: directory)
+    try run(strata, ["daemon", "--daemonize"] + arguments, in: directory)
+}
+
+/// Starts our daemon in a folder.
+func startDaemon(_ arguments: [String], scratch: Scratch) throws -> ChildProcess {
+    try ChildProcess(strata, ["daemon"] + arguments, in: URL(fileURLWithPath: scratch.path))
 }
 
 /// A daemon that runs until it is told to end, with its monitor connected.
 final class RunningDaemon {
-    let process = Process()
+    let process: ChildProcess
     let monitor: MonitorClient
 
     /// - Parameter arguments: what stands before the monitor's own options, so that all of it is there when the monitor answers.
     init(_ arguments: [String], scratch: Scratch) throws {
-        process.executableURL = URL(fileURLWithPath: strata)
-        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
-        process.arguments = ["daemon"] + arguments + ["--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"]
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
+        process = try startDaemon(arguments + ["--chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "--monitor", "chardev=qmp"], scratch: scratch)
         monitor = try MonitorClient(connectingTo: scratch.file("qmp.sock"), of: process)
     }
 
-    /// Waits for the end and returns the exit status.
-    func waitForEnd() -> Int32 {
-        process.waitUntilExit()
-        return process.terminationStatus
-    }
+    deinit { process.send(SIGKILL) }
+
+    /// Waits for the end.
+    func waitForEnd() throws -> Finished.Ending { try process.wait().ending }
 }
 
 struct Complaint: Error, CustomStringConvertible { let description: String }
@@ -88,7 +74,7 @@ struct Complaint: Error, CustomStringConvertible { let description: String }
 struct EarlyClient {
     private let socket: ConnectedSocket
 
-    init(connectingTo path: String, of process: Process) throws { socket = try MonitorClient.connect(to: .unix(path: path), of: process) }
+    init(connectingTo path: String, of process: ChildProcess) throws { socket = try MonitorClient.connect(to: .unix(path: path), of: process) }
 
     func send(_ text: String) throws {
         guard case .bytes(text.utf8.count) = socket.send(Array(text.utf8), from: 0) else { throw Complaint(description: "cannot send") }
@@ -114,20 +100,18 @@ final class MonitorClient {
     private(set) var events: [JSONValue] = []
 
     /// Connects as soon as somebody listens, and negotiates.
-    convenience init(connectingTo path: String, of process: Process) throws { try self.init(connectingTo: .unix(path: path), of: process) }
+    convenience init(connectingTo path: String, of process: ChildProcess) throws { try self.init(connectingTo: .unix(path: path), of: process) }
 
-    convenience init(connectingTo address: HostAddress, of process: Process) throws { try self.init(try Self.connect(to: address, of: process)) }
+    convenience init(connectingTo address: HostAddress, of process: ChildProcess) throws { try self.init(try Self.connect(to: address, of: process)) }
 
     /// Connects as soon as somebody listens.
-    static func connect(to address: HostAddress, of process: Process) throws -> ConnectedSocket {
-        let deadline = ContinuousClock.now + .seconds(20)
+    static func connect(to address: HostAddress, of process: ChildProcess) throws -> ConnectedSocket {
         var connected: ConnectedSocket?
-        while connected == nil {
+        _ = waitUntil {
             connected = try? ConnectedSocket(connectingTo: address)
-            if connected == nil, ContinuousClock.now > deadline || !process.isRunning { throw Complaint(description: "the daemon did not open its monitor") }
-            if connected == nil { sched_yield() }
+            return connected != nil || !process.isRunning
         }
-        guard let connected else { throw Complaint(description: "not connected") }
+        guard let connected else { throw Complaint(description: "the daemon did not open its monitor") }
         return connected
     }
 

@@ -1,5 +1,6 @@
 import Foundation
 import QAPIRuntime
+import StrataTesting
 import Testing
 
 @Suite("a daemon's life")
@@ -24,9 +25,9 @@ struct DaemonLifeTests {
         #expect(try monitor.execute("block-export-add", ["type": "nbd", "id": "e", "node-name": "disk"]) == ["return": [:]])
         #expect(try monitor.execute("nosuch")["error"]?["class"] == "CommandNotFound")
         #expect(try monitor.execute("query-block-exports")["return"]?[0]?["id"] == "e")
-        #expect(try String(decoding: scratch.read("pid"), as: UTF8.self) == "\(daemon.process.processIdentifier)\n")
+        #expect(try String(decoding: scratch.read("pid"), as: UTF8.self) == "\(daemon.process.identifier)\n")
         #expect(try monitor.execute("quit") == ["return": [:]])
-        #expect(daemon.waitForEnd() == 0)
+        #expect(try daemon.waitForEnd() == .exited(0))
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
     }
 
@@ -37,8 +38,8 @@ struct DaemonLifeTests {
         let uri = "nbd+unix:///disk?socket=" + scratch.file("nbd.sock")
         let written = try run("/usr/bin/qemu-io", ["-f", "raw", "-c", "write -P 0x33 64k 64k", uri])
         #expect(written.status == 0, "\(written.complaint)")
-        kill(daemon.process.processIdentifier, signal)
-        #expect(daemon.waitForEnd() == 0)
+        daemon.process.send(signal)
+        #expect(try daemon.waitForEnd() == .exited(0))
         let bytes = try scratch.read("disk.img")
         #expect(bytes[65536..<131072].allSatisfy { $0 == 0x33 } && bytes[..<65536].allSatisfy { $0 == 0 })
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
@@ -55,8 +56,7 @@ struct DaemonLifeTests {
         let again = try run(strata, ["daemon", "--pidfile", "pid"], in: scratch.path)
         #expect(again.status == 1 && again.complaint.contains("Cannot lock pid file 'pid'"))
         kill(number, SIGTERM)
-        let deadline = ContinuousClock.now + .seconds(20)
-        while scratch.exists("pid"), ContinuousClock.now < deadline { sched_yield() }
+        _ = waitUntil { !scratch.exists("pid") }
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
     }
 
@@ -82,12 +82,12 @@ struct DaemonLifeTests {
         let first = try RunningDaemon([], scratch: scratch)
         let second = try run(strata, ["daemon", "--chardev", "socket,id=c,path=qmp.sock,server=on,wait=off"], in: scratch.path)
         #expect(second.status == 1 && second.complaint.contains("Address already in use"))
-        kill(first.process.processIdentifier, SIGKILL)
-        _ = first.waitForEnd()
+        first.process.send(SIGKILL)
+        _ = try first.waitForEnd()
         #expect(scratch.exists("qmp.sock"))
         let third = try RunningDaemon([], scratch: scratch)
         #expect(try third.monitor.execute("quit") == ["return": [:]])
-        #expect(third.waitForEnd() == 0)
+        #expect(try third.waitForEnd() == .exited(0))
     }
 
     @Test("a file that is not a socket is never removed to make room for one")
@@ -101,38 +101,30 @@ struct DaemonLifeTests {
     @Test("a client who comes early is answered when all of the command line is carried out")
     func earlyClient() throws {
         let scratch = try Self.scratchWithDisk()
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: strata)
-        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
-        process.arguments = [
-            "daemon", "--chardev", "socket,id=c,path=qmp.sock,server=on,wait=off", "--monitor", "c",
+        let arguments = [
+            "--chardev", "socket,id=c,path=qmp.sock,server=on,wait=off", "--monitor", "c",
             "--blockdev", "driver=nbd,node-name=n,server.type=unix,server.path=peer.sock,open-timeout=60", "--blockdev", "driver=null-co,node-name=last",
         ]
-        try process.run()
+        let process = try startDaemon(arguments, scratch: scratch)
+        defer { process.send(SIGKILL) }
         // What the daemon needs comes only when the client has asked.
         let client = try EarlyClient(connectingTo: scratch.file("qmp.sock"), of: process)
         try client.send(#"{"execute": "qmp_capabilities"} {"execute": "query-named-block-nodes", "arguments": {"flat": true}} {"execute": "quit"}"#)
         #expect(try run("/usr/bin/qemu-nbd", ["--fork", "-f", "raw", "-k", scratch.file("peer.sock"), scratch.file("disk.img")]).status == 0)
         let answers = try client.everything()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
+        #expect(try process.wait().succeeded)
         #expect(answers.contains("\"QMP\"") && answers.contains("\"node-name\": \"last\""), "\(answers)")
     }
 
     @Test("with wait=on the options that follow wait for the first client, who is then served")
     func waitsForClient() throws {
         let scratch = try Self.scratchWithDisk()
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: strata)
-        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
-        process.arguments = ["daemon", "--chardev", "socket,id=c,path=w.sock,server=on", "--monitor", "c", "--pidfile", "pid"]
-        process.standardError = FileHandle.nullDevice
-        try process.run()
+        let process = try startDaemon(["--chardev", "socket,id=c,path=w.sock,server=on", "--monitor", "c", "--pidfile", "pid"], scratch: scratch)
+        defer { process.send(SIGKILL) }
         let monitor = try MonitorClient(connectingTo: scratch.file("w.sock"), of: process)
         #expect(try monitor.execute("query-block-exports") == ["return": []])
         #expect(try monitor.execute("quit") == ["return": [:]])
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
+        #expect(try process.wait().succeeded)
         #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.path) == ["disk.img"])
     }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import IOCore
 import QAPIRuntime
+import StrataTesting
 import Testing
 
 /// Monitors over every kind of character device.
@@ -11,11 +12,7 @@ struct MonitorTransportTests {
 
     /// Waits until `condition` holds.
     private static func wait(for what: String, _ condition: () throws -> Bool) throws {
-        let deadline = ContinuousClock.now + .seconds(20)
-        while try !condition() {
-            guard ContinuousClock.now < deadline else { throw Complaint(description: "\(what) did not happen") }
-            sched_yield()
-        }
+        guard try waitUntil(condition) else { throw Complaint(description: "\(what) did not happen") }
     }
 
     /// Reads from a descriptor until `text` has come.
@@ -41,7 +38,7 @@ struct MonitorTransportTests {
 
     private static func quit(_ daemon: RunningDaemon) throws {
         #expect(try daemon.monitor.execute("quit") == ["return": [:]])
-        #expect(daemon.waitForEnd() == 0)
+        #expect(try daemon.waitForEnd() == .exited(0))
     }
 
     @Test("a pseudo terminal serves one program after the other, and its link goes in the end")
@@ -135,7 +132,7 @@ struct MonitorTransportTests {
         let filename = try #require(try Self.info(daemon, "i")["filename"]?.string)
         #expect(filename.hasPrefix("tcp:127.0.0.1:\(port),server=on <-> 127.0.0.1:") || filename == "disconnected:tcp:127.0.0.1:\(port),server=on")
         #expect(try second.execute("quit") == ["return": [:]])
-        #expect(daemon.waitForEnd() == 0)
+        #expect(try daemon.waitForEnd() == .exited(0))
     }
 
     @Test("a client of a server that is not there yet, and goes away again, comes back")
@@ -226,12 +223,8 @@ struct MonitorTransportTests {
         let scratch = try Scratch()
         // A server that lets one in and never says a word.
         let server = try ListeningSocket(.unix(path: scratch.file("mute.sock")))
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: strata)
-        process.currentDirectoryURL = URL(fileURLWithPath: scratch.path)
-        process.arguments = ["daemon", "--blockdev", "nbd,node-name=n,server.type=unix,server.path=mute.sock"]
-        process.standardError = FileHandle.nullDevice
-        try process.run()
+        let process = try startDaemon(["--blockdev", "nbd,node-name=n,server.type=unix,server.path=mute.sock"], scratch: scratch)
+        defer { process.send(SIGKILL) }
         var client: ConnectedSocket?
         try Self.wait(for: "the connection") {
             client = try server.accept()
@@ -239,12 +232,11 @@ struct MonitorTransportTests {
         }
         // Many at once are one decision: it is the time in between that counts.
         let start = ContinuousClock.now
-        while process.isRunning, ContinuousClock.now - start < .seconds(20) {
-            kill(process.processIdentifier, SIGTERM)
-            sched_yield()
+        _ = waitUntil {
+            process.send(SIGTERM)
+            return !process.isRunning
         }
-        process.waitUntilExit()
-        #expect(process.terminationReason == .exit && process.terminationStatus == 1)
+        #expect(try process.wait().ending == .exited(1))
         #expect(ContinuousClock.now - start >= .seconds(1))
         withExtendedLifetime(client) {}
     }
@@ -254,7 +246,7 @@ struct MonitorTransportTests {
         let scratch = try Scratch()
         let daemon = try RunningDaemon([], scratch: scratch)
         func residentBytes() throws -> Int {
-            let status = try String(contentsOfFile: "/proc/\(daemon.process.processIdentifier)/statm", encoding: .utf8)
+            let status = try String(contentsOfFile: "/proc/\(daemon.process.identifier)/statm", encoding: .utf8)
             return try #require(Int(status.split(separator: " ")[1])) * 4096
         }
         let samples = [

@@ -99,16 +99,8 @@ struct HostFileTests {
         #expect(throws: BlockError.self) { try second.acquireLocks(used: 0b0010, unshared: 0, previouslyUsed: 0, previouslyUnshared: 0) }
         // Reading is shared, so it is allowed; the failed attempt has left nothing behind that would stop `first` from going on.
         try second.acquireLocks(used: 0b0001, unshared: 0, previouslyUsed: 0, previouslyUnshared: 0)
-        let qemu = Process()
-        qemu.executableURL = URL(fileURLWithPath: "/usr/bin/qemu-io")
-        qemu.arguments = ["-f", "raw", "-c", "read 0 0", path]
-        let output = Pipe()
-        qemu.standardError = output
-        qemu.standardOutput = output
-        try qemu.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        qemu.waitUntilExit()
-        #expect(qemu.terminationStatus != 0 && text.contains("lock"), "qemu-io said: \(text)")
+        let qemu = try run("qemu-io", ["-f", "raw", "-c", "read 0 0", path], joinsErrors: true)
+        #expect(!qemu.succeeded && qemu.text.contains("lock"), "\(qemu)")
         first.releaseLocks(used: 0b0010, unshared: 0b0010)
         try second.acquireLocks(used: 0b0010, unshared: 0b0010, previouslyUsed: 0, previouslyUnshared: 0)
     }

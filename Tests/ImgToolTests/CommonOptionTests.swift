@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 import Testing
 
 /// What all commands have in common, each with each: objects, lists of options, formats, cache modes, progress, silence, sharing.
@@ -23,13 +24,19 @@ struct CommonOptionTests {
         "driver=qcow2,file.filename=c.qcow2,read-only=on",
     ]
 
-    private func expectSame(_ command: String, _ variants: [(options: String, image: String)]) throws {
+    /// An image with a password, which takes QEMU a second or two of reckoning: made once for all tests.
+    private static let locked = Result {
+        let folder = try TemporaryFolder()
+        let key = ["--object", "secret,id=k,data=geheim", "-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1"]
+        try mustRun(ToolPair.qemu, ["create", "-q", "-f", "qcow2"] + key + ["locked.qcow2", "2M"], in: folder.url)
+        return try folder.read("locked.qcow2")
+    }
+
+    private func expectSame(_ command: String, _ variants: [(options: String, image: String)], besides image: (name: String, contents: [UInt8])? = nil) throws {
         let pair = try ToolPair(in: URL(fileURLWithPath: "/dev/shm"))
         defer { pair.remove() }
         try pair.prepare(CommandScript.standardImages)
-        try pair.prepare([
-            ["create", "-q", "--object", "secret,id=k,data=geheim", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1", "locked.qcow2", "2M"]
-        ])
+        if let image { for folder in [pair.theirs, pair.ours] { try Data(image.contents).write(to: folder.appending(path: image.name)) } }
         for variant in variants {
             let line = command.replacing("OPTIONS", with: variant.options).replacing("IMAGE", with: variant.image)
             let words = line.split(separator: " ").map(String.init)
@@ -72,6 +79,6 @@ struct CommonOptionTests {
                 ("--object secret,id=k,data=geheim --image-opts", locked + ",encrypt.key-secret=other"), ("--image-opts", locked + ",encrypt.key-secret=k"), ("--image-opts", locked), ("", "locked.qcow2"),
                 ("--object secret,id=k,data=Z2VoZWlt,format=base64 --image-opts", locked + ",encrypt.format=luks,encrypt.key-secret=k"),
                 ("--object secret,id=k,data=geheim --image-opts", locked + ",encrypt.format=aes,encrypt.key-secret=k"),
-            ])
+            ], besides: ("locked.qcow2", Self.locked.get()))
     }
 }

@@ -80,19 +80,12 @@ struct QCOW2AgainstQEMUTests {
         defer { pair.remove() }
         try pair.prepare([["create", "-q", "-f", "qcow2", "b.qcow2", "1M"]])
         // The writer stays until its input ends.
-        let writer = Process()
-        writer.executableURL = URL(fileURLWithPath: "/usr/bin/qemu-io")
-        writer.arguments = ["b.qcow2"]
-        writer.currentDirectoryURL = pair.ours
-        let input = Pipe(), output = Pipe()
-        (writer.standardInput, writer.standardOutput) = (input, output)
-        try writer.run()
-        defer {
-            try? input.fileHandleForWriting.close()
-            writer.waitUntilExit()
-        }
-        // Its prompt says that the image is open.
-        _ = output.fileHandleForReading.availableData
+        let writer = try ChildProcess("qemu-io", ["b.qcow2"], in: pair.ours, input: nil)
+        defer { writer.closeInput() }
+        try writer.type("read 0 512\n")
+        // Its answer says that the image is open.
+        let isOpen = try waitUntil { try writer.outputSoFar().output.contains("ops/sec") }
+        #expect(isOpen)
         for arguments in [["info", "b.qcow2"], ["check", "b.qcow2"], ["convert", "b.qcow2", "o.raw"], ["create", "-f", "qcow2", "b.qcow2", "1M"], ["info", "-U", "b.qcow2"]] {
             let theirs = try ToolPair.run(ToolPair.qemu, arguments, in: pair.ours)
             #expect(try pair.runOurs(arguments) == theirs)

@@ -7,6 +7,7 @@ import NBDProtocol
 import NBDServer
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 
 /// A server in this process on a unix socket in a directory of its own, on an I/O context with a thread of its own.
@@ -106,20 +107,8 @@ struct ProgramResult: Sendable {
 }
 
 /// Runs a program to its end. Blocks.
-func run(_ program: String, _ arguments: [String], input: String? = nil) throws -> ProgramResult {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = ["timeout", "60", program] + arguments
-    let output = Pipe(), errors = Pipe()
-    process.standardOutput = output
-    process.standardError = errors
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    let errorText = Mutex<Data>.Box(Data())
-    let reader = Thread { errorText.value.withLock { $0 = errors.fileHandleForReading.readDataToEndOfFile() } }
-    reader.start()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    while !reader.isFinished { usleep(100) }
-    return ProgramResult(status: process.terminationStatus, output: text, errors: String(decoding: errorText.value.withLock { $0 }, as: UTF8.self))
+func run(_ program: String, _ arguments: [String]) throws -> ProgramResult {
+    let finished = try StrataTesting.run(program, arguments)
+    let status: Int32 = if case .exited(let status) = finished.ending { status } else { -1 }
+    return ProgramResult(status: status, output: finished.text, errors: finished.errorText)
 }

@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 import Testing
 
 /// What the build plugin has made is what the compilers make of the sources as they are now: had a change of a schema, of a list of trace points or of
@@ -19,14 +20,8 @@ struct PluginTests {
     private static func run(_ program: String, _ arguments: [String]) throws {
         // The compilers of a debug and of a release build make the same.
         let places = ["debug", "release"].map { build.appending(path: "\($0)/\(program)") }
-        let process = Process()
-        let built = places.filter { FileManager.default.isExecutableFile(atPath: $0.path) }
-        let executable: URL = try #require(built.first)
-        process.executableURL = executable
-        process.arguments = arguments
-        try process.run()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
+        let executable = try #require(places.first { FileManager.default.isExecutableFile(atPath: $0.path) })
+        try mustRun(executable.path, arguments)
     }
 
     private static func withFolder(_ body: (URL) throws -> Void) throws {

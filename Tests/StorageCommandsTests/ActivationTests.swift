@@ -1,5 +1,6 @@
 import Foundation
 import QAPIRuntime
+import StrataTesting
 import Testing
 
 @Suite("active and inactive nodes")
@@ -86,17 +87,17 @@ struct ActivationTests {
         }
         func peer(_ commands: String...) throws -> String { try run("qemu-io", ["-f", "qcow2"] + commands.flatMap { ["-c", $0] } + [image]) }
         _ = try client("write -P 0x11 0 128k")
-        #expect(throws: ProgramFailure.self) { try peer("write -P 0x22 64k 64k") }
+        #expect(throws: HarnessError.self) { try peer("write -P 0x22 64k 64k") }
 
         await mustDo("blockdev-set-active", ["active": false])
-        #expect(throws: ProgramFailure.self) { try client("read 0 4k") }
-        #expect(throws: ProgramFailure.self) { try client("write 0 4k") }
+        #expect(throws: HarnessError.self) { try client("read 0 4k") }
+        #expect(throws: HarnessError.self) { try client("write 0 4k") }
         // The peer reads what we have written, and writes: other clusters, and a longer disk.
         #expect(!(try peer("read -P 0x11 0 128k", "write -P 0x22 64k 512k")).contains("verification failed"))
         try run("qemu-img", ["resize", "-q", image, "2M"])
 
         await mustDo("blockdev-set-active", ["active": true, "node-name": "disk"])
-        #expect(throws: ProgramFailure.self) { try peer("write -P 0x33 0 4k") }
+        #expect(throws: HarnessError.self) { try peer("write -P 0x33 0 4k") }
         for command in ["read -P 0x11 0 64k", "read -P 0x22 64k 512k", "write -P 0x44 512k 64k", "read -P 0x44 512k 64k"] {
             #expect(!(try client(command)).contains("verification failed"), "\(command)")
         }

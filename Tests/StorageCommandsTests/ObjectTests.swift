@@ -113,11 +113,7 @@ struct ObjectTests {
         let (key, other, vector) = ([UInt8](0..<32), [UInt8](repeating: 7, count: 32), [UInt8](100..<116))
         func hex(_ bytes: [UInt8]) -> String { bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() }
         try Data("sesame".utf8).write(to: URL(fileURLWithPath: scratch.file("plain")))
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/openssl")
-        process.arguments = ["enc", "-aes-256-cbc", "-K", hex(key), "-iv", hex(vector), "-in", scratch.file("plain"), "-out", scratch.file("cipher")]
-        try process.run()
-        process.waitUntilExit()
+        try run("openssl", ["enc", "-aes-256-cbc", "-K", hex(key), "-iv", hex(vector), "-in", scratch.file("plain"), "-out", scratch.file("cipher")])
         let cipher = try Data(contentsOf: URL(fileURLWithPath: scratch.file("cipher"))).base64EncodedString()
         let fixture = try ServiceFixture()
         let registry = fixture.service.objects

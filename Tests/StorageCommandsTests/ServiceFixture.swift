@@ -4,6 +4,7 @@ import QAPIRuntime
 import StorageCommands
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Synchronization
 
 /// A service on a context of its own, spoken to as a monitor would: by name, with JSON.
@@ -82,26 +83,6 @@ final class Scratch: Sendable {
     }
 }
 
-struct ProgramFailure: Error, CustomStringConvertible { let description: String }
-
-/// Runs an independent program with text on its standard input, and returns what it printed.
+/// Runs an independent program with text on its standard input, which must succeed, and returns what it printed.
 @discardableResult
-func run(_ tool: String, _ arguments: [String], input: String = "") throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/" + tool)
-    process.arguments = arguments
-    let (source, output, complaints) = (Pipe(), Pipe(), Pipe())
-    process.standardInput = source
-    process.standardOutput = output
-    process.standardError = complaints
-    try process.run()
-    try source.fileHandleForWriting.write(contentsOf: Data(input.utf8))
-    try source.fileHandleForWriting.close()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    let complaint = String(decoding: complaints.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-        throw ProgramFailure(description: "\(tool) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus): \(complaint)")
-    }
-    return text
-}
+func run(_ tool: String, _ arguments: [String], input: String = "") throws -> String { try mustRun(tool, arguments, input: Data(input.utf8)).text }

@@ -1,6 +1,7 @@
 import Foundation
 import QAPIRuntime
 import StorageSchema
+import StrataTesting
 import Testing
 
 /// What a program answers to query-qmp-schema, with the types looked up by name.
@@ -19,21 +20,11 @@ private struct Interface {
 
     /// The interface of the installed qemu-storage-daemon.
     static func ofPeer() throws -> Interface {
-        let program = URL(fileURLWithPath: "/usr/bin/qemu-storage-daemon")
-        let process = Process()
-        process.executableURL = program
-        process.arguments = ["--chardev", "stdio,id=c", "--monitor", "c"]
-        let (input, output) = (Pipe(), Pipe())
-        process.standardInput = input
-        process.standardOutput = output
-        try process.run()
-        try input.fileHandleForWriting.write(
-            contentsOf: Data(#"{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema","id":1}{"execute":"quit"}"#.utf8))
-        let bytes = try output.fileHandleForReading.readToEnd() ?? Data()
-        process.waitUntilExit()
+        let questions = #"{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema","id":1}{"execute":"quit"}"#
+        let said = try run("qemu-storage-daemon", ["--chardev", "stdio,id=c", "--monitor", "c"], input: Data(questions.utf8))
         var results: [Result<JSONValue, JSONError>] = []
         var parser = JSONStreamParser()
-        parser.feed(bytes, into: &results)
+        parser.feed(said.output, into: &results)
         let answers = results.compactMap { try? $0.get() }
         return Interface(try #require(answers.first { $0["id"] == 1 }?["return"], "qemu-storage-daemon describes itself"))
     }

@@ -1,5 +1,6 @@
 import Foundation
 import StrataBase
+import StrataTesting
 import Testing
 
 @Suite("SHA-1")
@@ -12,15 +13,7 @@ struct SHA1Tests {
         let lengths = [0, 1, 3, 54, 55, 56, 57, 62, 63, 64, 65, 118, 119, 120, 127, 128, 129, 1000, 100_000]
         let messages = lengths.map { length in (0..<length).map { UInt8(truncatingIfNeeded: $0 &* 7919 &+ length) } }
         for (length, message) in zip(lengths, messages) { try Data(message).write(to: folder.appending(path: "\(length)")) }
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/sha1sum")
-        process.arguments = lengths.map(String.init)
-        process.currentDirectoryURL = folder
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        try process.run()
-        let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
+        let output = try mustRun("sha1sum", lengths.map(String.init), in: folder).text
         let expected = output.split(separator: "\n").map { String($0.prefix(40)) }
         #expect(expected == messages.map { SHA1.hash($0).map { String(Int($0) + 256, radix: 16).dropFirst() }.joined() })
     }

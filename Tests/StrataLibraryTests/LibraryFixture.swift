@@ -1,4 +1,5 @@
 import Foundation
+import StrataTesting
 
 /// A folder for the files of one test; removed with the last reference.
 final class Scratch: Sendable {
@@ -22,26 +23,8 @@ final class Scratch: Sendable {
     }
 }
 
-struct ProgramFailure: Error, CustomStringConvertible { let description: String }
-
-/// Runs a program and returns what it printed. Its output goes through a file, which no other program can keep open.
+/// Runs a program, which must succeed, and returns what it printed.
 @discardableResult
-func run(_ program: String, _ arguments: [String], environment: [String: String]? = nil) throws -> String {
-    let output = try Scratch()
-    let log = URL(fileURLWithPath: output.file("log"))
-    try Data().write(to: log)
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: program)
-    process.arguments = arguments
-    if let environment { process.environment = environment }
-    process.standardInput = FileHandle.nullDevice
-    process.standardOutput = try FileHandle(forWritingTo: log)
-    process.standardError = process.standardOutput
-    try process.run()
-    process.waitUntilExit()
-    let text = String(decoding: try Data(contentsOf: log), as: UTF8.self)
-    guard process.terminationStatus == 0 else {
-        throw ProgramFailure(description: "\(program) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus): \(text)")
-    }
-    return text
+func run(_ program: String, _ arguments: [String], atMost limit: Duration = .seconds(120)) throws -> String {
+    try mustRun(program, arguments, joinsErrors: true, atMost: limit).text
 }

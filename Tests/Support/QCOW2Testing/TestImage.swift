@@ -6,6 +6,7 @@ package import ManagedObjects
 import QCOW2
 package import StorageSchema
 import StrataBase
+import StrataTesting
 
 /// Runs `body` on an I/O context of its own thread, as requests of the product run.
 package func onContext<T: Sendable>(_ body: @escaping @Sendable (IOContext) async throws -> T) async throws -> T {
@@ -42,19 +43,7 @@ package struct ToolFailure: Error, CustomStringConvertible {
 /// Runs an independent program and returns what it printed.
 @discardableResult
 package func run(_ tool: String, _ arguments: [String], allowedStatus: Set<Int32> = [0]) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/" + tool)
-    process.arguments = arguments
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard allowedStatus.contains(process.terminationStatus) else {
-        throw ToolFailure(description: "\(tool) \(arguments.joined(separator: " ")) ended with \(process.terminationStatus): \(text)")
-    }
-    return text
+    try mustRun(tool, arguments, joinsErrors: true, allowedStatus: allowedStatus).text
 }
 
 /// Options for an image in a host file.

@@ -41,28 +41,39 @@ package final class ChildProcess: Sendable {
 
     package let identifier: pid_t
     package let command: String
-    private let output: FileHandle, errors: FileHandle
+    private let output: FileHandle, errors: FileHandle?
+    /// Our end of its standard input, if it reads what the test types.
+    private let keyboard = Mutex<Int32>(-1)
     private let status = Mutex<Int32?>(nil)
     private let ended = DispatchSemaphore(value: 0)
 
     /// - Parameters:
     ///   - program: an absolute path, or a name to look up in PATH.
     ///   - folder: the working directory.
-    ///   - input: what the program reads on standard input.
+    ///   - input: what the program reads on standard input; nil for what the test types until `closeInput`.
+    ///   - joinsErrors: what it prints on standard error goes, in order, to where its output goes.
     ///   - inheritsDescriptors: the program gets every open descriptor of this process that is not closed on exec.
     package init(
-        _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
-        inheritsDescriptors: Bool = false
+        _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data? = Data(),
+        joinsErrors: Bool = false, inheritsDescriptors: Bool = false
     ) throws {
-        let source = try Self.namelessFile(), output = try Self.namelessFile(), errors = try Self.namelessFile()
-        try source.write(contentsOf: input)
-        try source.seek(toOffset: 0)
+        let output = try Self.namelessFile(), errors = joinsErrors ? nil : try Self.namelessFile()
+        let source: FileHandle
+        if let input {
+            source = try Self.namelessFile()
+            try source.write(contentsOf: input)
+            try source.seek(toOffset: 0)
+        } else {
+            let (near, far) = try Self.socketPair()
+            source = far
+            keyboard.withLock { $0 = near }
+        }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, source.fileDescriptor, 0)
         posix_spawn_file_actions_adddup2(&actions, output.fileDescriptor, 1)
-        posix_spawn_file_actions_adddup2(&actions, errors.fileDescriptor, 2)
+        posix_spawn_file_actions_adddup2(&actions, (errors ?? output).fileDescriptor, 2)
         // Nothing else is handed on: a server that held the far end of somebody's pipe would keep him waiting for its end.
         if !inheritsDescriptors { _ = Self.addCloseFrom(&actions, 3) }
         var attributes = posix_spawnattr_t()
@@ -76,7 +87,7 @@ package final class ChildProcess: Sendable {
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
-        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
+        let variables = ProcessInfo.processInfo.environment.merging(try QuickKeys.variables(for: program)) { $1 }.merging(environment) { $1 }.map { "\($0)=\($1)" }
         if let folder { _ = Self.addChangeFolder(&actions, folder.path) }
         var words = ([program] + arguments).map { strdup($0) } + [nil]
         var settings = variables.map { strdup($0) } + [nil]
@@ -102,6 +113,24 @@ package final class ChildProcess: Sendable {
         }
         reaper.stackSize = 128 << 10
         reaper.start()
+    }
+
+    deinit { closeInput() }
+
+    /// Types into a program that was started without `input`.
+    package func type(_ text: String) throws {
+        try keyboard.withLock { descriptor in
+            let bytes = Array(text.utf8)
+            guard descriptor >= 0, Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else { throw HarnessError("\(command) reads no more") }
+        }
+    }
+
+    /// The program comes to the end of its input.
+    package func closeInput() {
+        keyboard.withLock { descriptor in
+            if descriptor >= 0 { close(descriptor) }
+            descriptor = -1
+        }
     }
 
     package var isRunning: Bool { status.withLock { $0 == nil } }
@@ -137,7 +166,16 @@ package final class ChildProcess: Sendable {
             output: try Self.contents(of: output), errors: try Self.contents(of: errors))
     }
 
-    private static func contents(of file: FileHandle) throws -> Data {
+    private static func socketPair() throws -> (near: Int32, far: FileHandle) {
+        var ends: [Int32] = [-1, -1]
+        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+            throw HarnessError("cannot make a pair of sockets: \(String(cString: strerror(errno)))")
+        }
+        return (ends[0], FileHandle(fileDescriptor: ends[1], closeOnDealloc: true))
+    }
+
+    private static func contents(of file: FileHandle?) throws -> Data {
+        guard let file else { return Data() }
         // Through a fresh read position: the child shares the one of its own descriptor.
         var data = Data(), chunk = [UInt8](repeating: 0, count: 64 << 10)
         while true {
@@ -160,19 +198,19 @@ package final class ChildProcess: Sendable {
 /// Runs a program to its end.
 package func run(
     _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
-    atMost limit: Duration = .seconds(120)
+    joinsErrors: Bool = false, atMost limit: Duration = .seconds(120)
 ) throws -> Finished {
-    try ChildProcess(program, arguments, in: folder, environment: environment, input: input).wait(atMost: limit)
+    try ChildProcess(program, arguments, in: folder, environment: environment, input: input, joinsErrors: joinsErrors).wait(atMost: limit)
 }
 
-/// Runs a program that must succeed; anything else is a harness error that shows what it printed.
+/// Runs a program that must succeed, with status 0 or one of `allowedStatus`; anything else is a harness error that shows what it printed.
 @discardableResult
 package func mustRun(
     _ program: String, _ arguments: [String], in folder: URL? = nil, environment: [String: String] = [:], input: Data = Data(),
-    atMost limit: Duration = .seconds(120)
+    joinsErrors: Bool = false, allowedStatus: Set<Int32> = [0], atMost limit: Duration = .seconds(120)
 ) throws -> Finished {
-    let finished = try run(program, arguments, in: folder, environment: environment, input: input, atMost: limit)
-    guard finished.succeeded else { throw HarnessError("\(finished)") }
+    let finished = try run(program, arguments, in: folder, environment: environment, input: input, joinsErrors: joinsErrors, atMost: limit)
+    guard case .exited(let status) = finished.ending, allowedStatus.contains(status) else { throw HarnessError("\(finished)") }
     return finished
 }
 

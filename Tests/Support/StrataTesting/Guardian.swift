@@ -1,12 +1,11 @@
 package import Foundation
-import Synchronization
 
 /// Ends programs that put themselves into the background when this process is gone, in whatever way it went.
 ///
-/// A process of its own, in a session of its own, so that what kills the tests does not kill it. It hears of each program through a pipe, and when
-/// the pipe's only other end is closed it kills those that are left.
+/// A process of its own, in a session of its own, so that what kills the tests does not kill it. It hears of each program through its
+/// standard input, and when the only other end of that is closed it kills those that are left.
 package enum Guardian {
-    private static let pipe: Mutex<FileHandle?> = Mutex(start())
+    private static let watcher = Result { try ChildProcess("setsid", ["bash", "-c", script], input: nil) }
 
     /// Lines are `+PID` and `-PID`.
     private static let script = """
@@ -18,25 +17,7 @@ package enum Guardian {
         exit 0
         """
 
-    private static func start() -> FileHandle? {
-        let pipe = Pipe()
-        for end in [pipe.fileHandleForReading, pipe.fileHandleForWriting] { _ = fcntl(end.fileDescriptor, F_SETFD, FD_CLOEXEC) }
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/setsid")
-        process.arguments = ["bash", "-c", script]
-        process.standardInput = pipe.fileHandleForReading
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        do { try process.run() } catch { return nil }
-        return pipe.fileHandleForWriting
-    }
-
-    private static func tell(_ line: String) throws {
-        try pipe.withLock { end in
-            guard let end else { throw HarnessError("cannot start the process that ends what tests leave behind") }
-            try end.write(contentsOf: Data((line + "\n").utf8))
-        }
-    }
+    private static func tell(_ line: String) throws { try watcher.get().type(line + "\n") }
 
     fileprivate static func watch(_ process: pid_t) throws { try tell("+\(process)") }
     fileprivate static func release(_ process: pid_t) { try? tell("-\(process)") }
