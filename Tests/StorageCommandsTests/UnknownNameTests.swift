@@ -96,6 +96,44 @@ struct UnknownNameTests {
     }
 }
 
+/// The kernel takes a name up to its first zero byte.
+@Suite("names with a zero byte in them")
+struct CutOffNameTests {
+    private typealias Command = Conversation.Command
+
+    @Test("no file is opened in the place of one whose name goes on behind a zero byte")
+    func opening() async throws {
+        let scratch = try Scratch()
+        let disk = scratch.file("disk")
+        try Data("[inject-error]\nevent = \"none\"\n".utf8).write(to: URL(fileURLWithPath: disk))
+        let name = JSONValue.string(disk + "\0x")
+        try await Conversation.compare([
+            Command("blockdev-add", ["driver": "file", "node-name": "n", "filename": name]),
+            Command("blockdev-add", ["driver": "blkdebug", "node-name": "d", "config": name, "image": ["driver": "null-co"]]),
+            Command("query-named-block-nodes", ["flat": true]),
+        ])
+    }
+
+    @Test("nothing is made or emptied in its place either")
+    func making() async throws {
+        let scratch = try Scratch()
+        let disk = scratch.file("disk")
+        try Data([1, 2, 3]).write(to: URL(fileURLWithPath: disk))
+        let (name, absent) = (JSONValue.string(disk + "\0x"), JSONValue.string(scratch.file("absent") + "\0x"))
+        let answers = try await Conversation.askOurs([
+            Command("chardev-add", ["id": "f", "backend": ["type": "file", "data": ["out": name]]]),
+            Command("chardev-add", ["id": "l", "backend": ["type": "null", "data": ["logfile": name]]]),
+            Command("chardev-add", ["id": "p", "backend": ["type": "pty", "data": ["path": absent]]]),
+            Command("chardev-add", ["id": "s", "backend": ["type": "socket", "data": ["addr": ["type": "unix", "data": ["path": absent]], "wait": false]]]),
+            Command("nbd-server-start", ["addr": ["type": "unix", "data": ["path": absent]]]),
+            Command("object-add", ["qom-type": "secret", "id": "s", "file": name]),
+        ])
+        for answer in answers { #expect(answer["error"]?["desc"]?.string?.contains("No such file or directory") == true, "\(answer)") }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: disk)) == Data([1, 2, 3]))
+        #expect(!FileManager.default.fileExists(atPath: scratch.file("absent")))
+    }
+}
+
 /// Exports by the older commands.
 @Suite("nbd-server-add against qemu-storage-daemon")
 struct OlderExportCommandTests {

@@ -21,6 +21,8 @@
 static int unix_address(struct sockaddr_un *address, const char *path, size_t length, int kind, socklen_t *size) {
     int is_abstract = kind != STRATA_UNIX_PATH;
     if (length == 0 || length + 1 > sizeof address->sun_path) return -ENAMETOOLONG;
+    /* The kernel would take what stands before it for the name. */
+    if (!is_abstract && memchr(path, 0, length)) return -ENOENT;
     memset(address, 0, sizeof *address);
     address->sun_family = AF_UNIX;
     memcpy(address->sun_path + is_abstract, path, length);

@@ -69,7 +69,7 @@ package final class HostFile: Sendable {
     /// Opens a file. Blocks while the file system looks the name up.
     /// - Throws: the kernel's refusal, with the path.
     package convenience init(opening path: String, _ options: OpenOptions = OpenOptions(), mode: AsyncIOMode = .automatic, maxBatch: Int = 0) throws(BlockError) {
-        let descriptor = unsafe strata_open(path, options.systemOptions)
+        let descriptor = HostPath.isCutOff(path) ? -ENOENT : unsafe strata_open(path, options.systemOptions)
         if descriptor < 0 { throw BlockError(errno: -descriptor, "Could not open '\(path)'") }
         try self.init(descriptor: descriptor, path: path, options, mode: mode, maxBatch: maxBatch)
     }
@@ -91,6 +91,7 @@ package final class HostFile: Sendable {
     /// Opens a file whose name and inode the kernel has at hand, so that nothing waits; nil when that is not so, or when anything is wrong: then
     /// open it where waiting does no harm, which also tells what is wrong.
     package static func openedWithoutWaiting(_ path: String, _ options: OpenOptions, mode: AsyncIOMode = .automatic, maxBatch: Int = 0) -> HostFile? {
+        if HostPath.isCutOff(path) { return nil }
         let descriptor = unsafe strata_open_cached(path, options.systemOptions)
         if descriptor < 0 { return nil }
         do throws(BlockError) { return try HostFile(descriptor: descriptor, path: path, options, mode: mode, maxBatch: maxBatch) } catch { return nil }

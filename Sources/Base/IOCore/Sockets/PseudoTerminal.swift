@@ -42,6 +42,7 @@ package final class PseudoTerminal: Sendable {
 
     /// Makes a symbolic link to the other side.
     package func link(at link: String) throws(BlockError) {
+        if HostPath.isCutOff(link) { throw BlockError(errno: ENOENT, "Failed to create PTY symlink '\(link)'") }
         // SAFETY: the strings live for the time of the call.
         if unsafe symlink(path, link) < 0 { throw BlockError(errno: errno, "Failed to create PTY symlink '\(link)'") }
     }

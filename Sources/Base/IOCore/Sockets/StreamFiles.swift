@@ -19,6 +19,7 @@ package enum StreamFiles {
             case .writing(let appends): O_WRONLY | O_CREAT | (appends ? O_APPEND : O_TRUNC)
             case .both: O_RDWR
             }
+        if HostPath.isCutOff(path) { throw BlockError(errno: ENOENT, "Could not open '\(path)'") }
         // SAFETY: the string lives and stays NUL-terminated for the time of the call.
         let descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0o666)
         if descriptor < 0 { throw BlockError(errno: errno, "Could not open '\(path)'") }

@@ -13,6 +13,7 @@ package enum SmallFile {
     /// The first bytes of a file: `byteCount` of them, or all if there are fewer.
     /// - Throws: the system's error, naming the file.
     package static func beginning(of path: String, byteCount: Int) throws(BlockError) -> [UInt8] {
+        if HostPath.isCutOff(path) { throw BlockError(errno: ENOENT, "Could not open '\(path)'") }
         // SAFETY: the string lives and stays NUL-terminated for the time of the call.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw BlockError(errno: Glibc.errno, "Could not open '\(path)'") }

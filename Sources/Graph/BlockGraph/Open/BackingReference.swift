@@ -8,9 +8,9 @@ package enum BackingReference {
     /// protocol (`nbd://…`, `json:…`) stay as they are.
     /// - Parameter imageFilename: the host file of the image; links are not followed, as in QEMU.
     package static func resolve(_ file: String, relativeTo imageFilename: String?) -> String {
-        if file.hasPrefix("/") || FileName.protocolName(of: file) != nil { return file }
-        guard let imageFilename, let slash = imageFilename.lastIndex(of: "/") else { return file }
-        return imageFilename[...slash] + file
+        if HostPath.isAbsolute(file) || FileName.protocolName(of: file) != nil { return file }
+        guard let imageFilename, let slash = imageFilename.utf8.lastIndex(of: UInt8(ascii: "/")) else { return file }
+        return String(decoding: imageFilename.utf8[...slash], as: UTF8.self) + file
     }
 
     /// Options for the data file that an image names: the protocol alone, with no format on top.
@@ -30,7 +30,7 @@ package enum BackingReference {
     /// - Throws: for formats and protocols that we do not know, and for relative names where there is nothing to be relative to.
     package static func options(file: String, format: String, imageFilename: String?) throws(BlockError) -> BlockdevOptions {
         guard BlockdevDriver(rawValue: format) != nil else { throw BlockError(.invalidArgument, "Unknown driver '\(format)'") }
-        if imageFilename == nil, !file.hasPrefix("/"), FileName.protocolName(of: file) == nil {
+        if imageFilename == nil, !HostPath.isAbsolute(file), FileName.protocolName(of: file) == nil {
             throw BlockError(
                 .invalidArgument, "The image names the backing file '\(file)', but does not lie in a directory that this could be relative to",
                 hint: "Name the backing file in the options.")
