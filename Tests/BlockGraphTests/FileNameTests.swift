@@ -84,11 +84,24 @@ struct FileNameTests {
         #expect(failure?.message == "Driver specified twice")
     }
 
+    @Test("a description that nests deeper than any sensible one is refused, however it says so")
+    func deepDescriptions() {
+        let dots = Array(repeating: "a", count: 100_000).joined(separator: ".")
+        var objects = "1"
+        for _ in 0..<1000 { objects = "{\"\(Array(repeating: "a", count: 100).joined(separator: "."))\": \(objects)}" }
+        for text in ["{\"\(dots)\": 1}", objects, String(repeating: "{\"file\":", count: 1000) + "1" + String(repeating: "}", count: 1000)] {
+            let failure = #expect(throws: BlockError.self) { try ImageName.options("json:" + text, format: nil) }
+            #expect(failure?.message.contains("nested too deeply") == true)
+        }
+    }
+
     @Test("names of backing files are relative to the directory of the image, unless they are absolute or say how to reach them")
     func backingNames() {
         for (name, image, expected) in [
             ("base", "dir/top", "dir/base"), ("base", "top", "base"), ("../base", "/a/b/top", "/a/b/../base"), ("/base", "/a/top", "/base"),
             ("nbd://h/x", "/a/top", "nbd://h/x"), ("json:{}", "/a/top", "json:{}"), ("a:b", "/a/top", "a:b"), ("./a:b", "/a/top", "/a/./a:b"),
+            // A slash is a slash, also with an accent behind it.
+            ("/\u{301}base", "/a/top", "/\u{301}base"), ("base", "/a/\u{301}top", "/a/base"),
         ] {
             #expect(BackingReference.resolve(name, relativeTo: image) == expected)
         }

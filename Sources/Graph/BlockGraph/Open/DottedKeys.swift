@@ -3,12 +3,20 @@ import StrataBase
 
 /// Objects in which a key such as `file.filename` stands for a member of a member: an old custom that `json:` names keep.
 enum DottedKeys {
-    static func expand(_ object: JSONObject) throws(BlockError) -> JSONObject {
+    /// No definition nests deeper. A key may have thousands of dots, and everything that looks at objects in objects recurses.
+    private static let deepest = 128
+
+    static func expand(_ object: JSONObject) throws(BlockError) -> JSONObject { try expand(object, level: 0) }
+
+    /// - Parameter level: how many objects lie around this one.
+    private static func expand(_ object: JSONObject, level: Int) throws(BlockError) -> JSONObject {
         var result = JSONObject()
         for member in object.members {
+            let keys = member.key.split(separator: ".", omittingEmptySubsequences: false)
+            guard level + keys.count <= deepest else { throw BlockError(.invalidArgument, "Parameters are nested too deeply") }
             let value: JSONValue
-            if let inner = member.value.object { value = .object(try expand(inner)) } else { value = member.value }
-            try insert(value, at: member.key.split(separator: ".", omittingEmptySubsequences: false)[...], of: member.key, into: &result)
+            if let inner = member.value.object { value = .object(try expand(inner, level: level + keys.count)) } else { value = member.value }
+            try insert(value, at: keys[...], of: member.key, into: &result)
         }
         return result
     }
