@@ -23,8 +23,9 @@ struct BlkdebugConfigFile {
     init(parsing text: String, path: String) throws(BlockError) {
         var group: String?
         var members: [(key: String, value: String)] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-            let line = line.trimmed
+        // By bytes: the two that end a line on Windows are one character.
+        for (index, line) in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+            let line = Substring(line).trimmed
             if line.isEmpty || line.hasPrefix("#") { continue }
             if line.hasPrefix("[") {
                 if let group { try add(group, members) }
