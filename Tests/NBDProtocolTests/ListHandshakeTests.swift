@@ -141,6 +141,26 @@ struct ListHandshakeTests {
         #expect(run.error?.code == .connection)
     }
 
+    @Test("a server that tells of each export as much as may be told of one is left before memory is full")
+    func endlessContexts() {
+        var run = Run()
+        run.feed(Self.greeting.optionReply(11, 1).bytes)
+        for number in 0..<100 { run.feed(WireBytes().optionReply(3, 2, WireBytes().string("e\(number)")).bytes) }
+        run.feed(WireBytes().optionReply(3, 1).bytes)
+        let context = WireBytes().optionReply(9, 4, WireBytes().u32(0).text(String(repeating: "c", count: 4000))).bytes
+        var byteCount = 0
+        for _ in 0..<100 where run.error == nil {
+            run.feed(WireBytes().optionReply(6, 1).bytes)
+            for _ in 0..<1024 where run.error == nil {
+                run.feed(context)
+                byteCount += context.count
+            }
+            run.feed(WireBytes().optionReply(9, 1).bytes)
+        }
+        #expect(run.error?.message.contains("no end") == true)
+        #expect(byteCount <= ListHandshake.answerByteCount + context.count)
+    }
+
     @Test("cut off at any byte it waits; with any byte changed it is an error or another list, never a trap")
     func damage() {
         let good = Self.server.bytes

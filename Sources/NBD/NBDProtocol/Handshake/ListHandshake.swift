@@ -29,6 +29,8 @@ package struct ListHandshake: ClientNegotiation {
     package static let replyPayloadByteCount = 2 * NBDLimit.stringByteCount + 64
     /// Contexts that are noted for one export.
     private static let contextCount = 1024
+    /// Bytes that a server may take for all of its answers: all exports with all contexts and the longest names would be 40 GiB.
+    package static let answerByteCount = 32 << 20
 
     private enum State: Hashable {
         case greeting
@@ -45,6 +47,7 @@ package struct ListHandshake: ClientNegotiation {
     private var current = 0
     private var hasExtendedHeaders = false
     private var hasStructuredReplies = false
+    private var receivedByteCount = 0
 
     package init(usesTLS: Bool) { self.usesTLS = usesTLS }
 
@@ -133,6 +136,8 @@ package struct ListHandshake: ClientNegotiation {
         let size = Int(bytes.checkedBigEndian(at: 16, as: UInt32.self))
         guard size <= Self.replyPayloadByteCount else { throw Self.malformed("an answer to option \(option.rawValue) has a payload of \(size) bytes") }
         guard bytes.byteCount >= 20 + size else { return (0, .needsMore) }
+        receivedByteCount += 20 + size
+        guard receivedByteCount <= Self.answerByteCount else { throw Self.malformed("its answers have no end") }
         let payload = bytes.extracting(20..<20 + size)
         if type.isError {
             try refuse(option, type, ServerText.line(payload))
