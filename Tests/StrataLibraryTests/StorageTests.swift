@@ -44,6 +44,45 @@ struct StorageTests {
         try await storage.close()
     }
 
+    @Test("a disk that others use cannot be closed and goes on; one that is closed refuses everything", arguments: [BlockdevDriver.raw, .qcow2])
+    func closing(format: BlockdevDriver) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("disk")
+        try run("/usr/bin/qemu-img", ["create", "-q", "-f", format.rawValue, path, "1M"])
+        let storage = try Storage()
+        let disk = try await storage.open(path, format: format)
+        try await storage.startNBDServer(.unix(path: scratch.file("nbd.sock")))
+        try await storage.export(disk, as: "disk")
+        await #expect(throws: BlockError.self) { try await disk.close() }
+        try await disk.write([1, 2, 3], at: 4096)
+        #expect(try await disk.read(at: 4096, count: 3) == [1, 2, 3])
+        try await storage.stopNBDServer()
+        try await disk.close()
+        let before = try Data(contentsOf: URL(fileURLWithPath: path))
+        await #expect(throws: BlockError.self) { try await disk.read(at: 4096, count: 3) }
+        await #expect(throws: BlockError.self) { try await disk.write([4], at: 4096) }
+        await #expect(throws: BlockError.self) { try await disk.writeZeroes(at: 0, count: 65536) }
+        await #expect(throws: BlockError.self) { try await disk.resize(to: 2 << 20) }
+        await #expect(throws: BlockError.self) { try await disk.blockStatus(at: 0, count: 512) }
+        await #expect(throws: BlockError.self) { try await disk.information() }
+        await #expect(throws: BlockError.self) { try await disk.flush() }
+        await #expect(throws: BlockError.self) { try await disk.close() }
+        #expect(disk.length == 1 << 20 && !disk.isReadOnly)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+        // The image is free again, also for the same storage.
+        let again = try await storage.open(path, format: format)
+        #expect(try await again.read(at: 4096, count: 3) == [1, 2, 3])
+        try await storage.close()
+    }
+
+    @Test("whoever waits for a quit is told of the end when the storage is closed")
+    func waiting() async throws {
+        let storage = try Storage()
+        let waiter = Task { await storage.waitForQuit() }
+        try await storage.close()
+        await waiter.value
+    }
+
     @Test("a qcow2 image of QEMU's is read, written, zeroed, measured and described")
     func qcow2() async throws {
         let scratch = try Scratch()

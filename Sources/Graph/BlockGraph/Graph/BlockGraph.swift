@@ -76,20 +76,32 @@ package actor BlockGraph {
     /// Removes a node that was added by `add` (blockdev-del), and whatever below it nobody else uses.
     /// - Throws: `.notFound`, or `.permissionConflict` while it is in use.
     package func remove(nodeNamed name: String) async throws(BlockError) {
-        try await change { change async throws(BlockError) in
-            guard let record = change.state.nodes[name] else { throw BlockError(.notFound, "Failed to find node with node-name='\(name)'") }
-            if let blocker = record.blockers.first(where: \.isToldFirst) { throw blocker.refusal(for: name) }
-            let parents = record.parents.compactMap { change.state.edges[$0] }
-            if let edge = parents.first(where: { if case .backend = $0.owner { true } else { false } }) {
-                throw BlockError(.permissionConflict, "Node \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
-            }
-            try change.state.checkNotBlocked(.delete, on: name)
-            guard record.isMonitorOwned else { throw BlockError(.invalidArgument, "Node \(name) is not owned by the monitor") }
-            if let edge = parents.first {
-                throw BlockError(.permissionConflict, "Block device \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
-            }
-            change.release(name)
+        try await change { change async throws(BlockError) in try Self.remove(name, in: change) }
+    }
+
+    /// Detaches a backend and removes its node with it: both, or neither while somebody else uses the node.
+    /// - Parameter backend: makes no new requests; those still running are waited for.
+    package func remove(_ backend: BlockBackend) async throws(BlockError) {
+        await DrainedSection.waitUntilIdle([backend])
+        try await changeRegardless { change throws(BlockError) in
+            change.detach(backend)
+            try Self.remove(backend.nodeName, in: change)
         }
+    }
+
+    private static func remove(_ name: String, in change: GraphChange) throws(BlockError) {
+        guard let record = change.state.nodes[name] else { throw BlockError(.notFound, "Failed to find node with node-name='\(name)'") }
+        if let blocker = record.blockers.first(where: \.isToldFirst) { throw blocker.refusal(for: name) }
+        let parents = record.parents.compactMap { change.state.edges[$0] }
+        if let edge = parents.first(where: { if case .backend = $0.owner { true } else { false } }) {
+            throw BlockError(.permissionConflict, "Node \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
+        }
+        try change.state.checkNotBlocked(.delete, on: name)
+        guard record.isMonitorOwned else { throw BlockError(.invalidArgument, "Node \(name) is not owned by the monitor") }
+        if let edge = parents.first {
+            throw BlockError(.permissionConflict, "Block device \(name) is in use", hint: PermissionAdvice.hint(user: edge, change.state))
+        }
+        change.release(name)
     }
 
     // MARK: Backends

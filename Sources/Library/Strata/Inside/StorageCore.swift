@@ -65,11 +65,7 @@ actor StorageCore: ContextActor {
         }
     }
 
-    func close(_ backend: BlockBackend) async throws(BlockError) {
-        let name = backend.node.name
-        await service.graph.release(backend)
-        try await service.graph.remove(nodeNamed: name)
-    }
+    func close(_ backend: BlockBackend) async throws(BlockError) { try await service.graph.remove(backend) }
 
     // MARK: Commands
 

@@ -73,6 +73,8 @@ package actor StorageService: ContextActor {
     /// - Throws: the first failure to write something out. Everything is closed nevertheless.
     package func shutDown() async throws(BlockError) {
         isShuttingDown = true
+        // Whoever waits for somebody to ask for the end need not wait any longer.
+        requestQuit()
         await changes.withLock {
             await nbdServer?.stop()
             nbdServer = nil
