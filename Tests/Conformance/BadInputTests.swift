@@ -46,6 +46,43 @@ struct BadInputTests {
         #expect(try folder.names == ["plain.raw"], "a failed command left files behind")
     }
 
+    @Test("a program that is started without standard streams writes none of its messages into an image", arguments: [
+        "io -c 'read 0 512' disk.raw", "img resize disk.raw 128k", "io -f raw -c 'write 1M 1' -c nonsense disk.raw", "img dd -f raw -O raw if=disk.raw of=disk.raw nonsense=1",
+        "daemon --blockdev driver=file,node-name=disk,filename=disk.raw --export type=nbd,id=e,node-name=disk",
+    ], ["0<&- 1>&- 2>&-", "2>&-", "1>&- 2>&-"])
+    func closedStreams(line: String, closed: String) throws {
+        let folder = try TemporaryFolder()
+        try folder.write(repeatElement(0, count: 65536), to: "disk.raw")
+        _ = try run("/bin/sh", ["-c", "exec \"$0\" \(line) \(closed)", Strata.binary], in: folder.url, atMost: .seconds(20))
+        #expect(try folder.read("disk.raw").allSatisfy { $0 == 0 })
+    }
+
+    @Test("a complaint about a secret does not tell it", arguments: [
+        "secret,id=s,data=hunter2,format=bad", "secret,data=hunter,,2,id=s,format=bad", #"{"qom-type":"secret","id":"s","data":"hunter2","format":"bad"}"#,
+        #"{"qom-type":"secret","id":"s","data":"hunter2""#, "secret,id=s,data=hunter2,file=nowhere",
+    ])
+    func secrets(definition: String) throws {
+        let folder = try TemporaryFolder()
+        let finished = try run(Strata.binary, ["daemon", "--object", definition], in: folder.url, atMost: .seconds(20))
+        expectClearError(finished, naming: ["--object"])
+        #expect(!finished.errorText.contains("hunter"), "\(finished)")
+    }
+
+    @Test("a name that is not UTF-8 is refused, and no other file is made or shown in its place", arguments: [
+        "img create -q -f raw NAME 1M", "img convert -f raw -O qcow2 plain.raw NAME", "img info NAME", "daemon --pidfile NAME",
+    ])
+    func notUTF8(line: String) throws {
+        let folder = try TemporaryFolder()
+        try folder.write(repeatElement(0x55, count: 4096), to: "plain.raw")
+        // What somebody would find who took the byte for a sign of something unreadable.
+        try folder.write(repeatElement(0x55, count: 4096), to: "x\u{fffd}.img")
+        let script = "exec \"$0\" " + line.replacing("NAME", with: "\"$(printf 'x\\351.img')\"")
+        let finished = try run("/bin/sh", ["-c", script, Strata.binary], in: folder.url, atMost: .seconds(20))
+        expectClearError(finished, naming: ["not UTF-8"])
+        #expect(try Set(folder.names) == ["plain.raw", "x\u{fffd}.img"], "a failed command left files behind")
+        #expect(try folder.read("x\u{fffd}.img").allSatisfy { $0 == 0x55 })
+    }
+
     @Test("a failed create says why and leaves no file", arguments: [
         Mistake("-f qcow2 new.qcow2", naming: "size"),
         Mistake("-f qcow2 new.qcow2 12X", naming: ""),

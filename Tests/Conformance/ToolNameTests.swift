@@ -31,6 +31,16 @@ struct ToolNameTests {
         #expect(refused.errorText.hasPrefix("\(name): ") || refused.errorText.hasPrefix("\(tool): "), "\(refused)")
     }
 
+    @Test("the help of img lists every driver that the control interface knows, as qemu-img's does")
+    func drivers() throws {
+        let schema = try mustRun(Strata.binary, ["daemon", "--chardev", "stdio,id=m", "--monitor", "m"], input: Data(#"{"execute": "qmp_capabilities"} {"execute": "query-qmp-schema"} {"execute": "quit"}"#.utf8))
+        let drivers = try #require(schema.text.firstMatch(of: #/"values": \[(?<names>[^\]]*"snapshot-access"[^\]]*)\]/#)).output.names.matches(of: #/[a-z][a-z0-9_-]+/#).map { String($0.output) }
+        let ours = try mustRun(Strata.binary, ["img", "--help"]).text.matches(of: #/\S+/#).map { String($0.output) }
+        let theirs = try mustRun("qemu-img", ["--help"]).text.matches(of: #/\S+/#).map { String($0.output) }
+        #expect(drivers.count > 20)
+        for driver in drivers { #expect(ours.contains(driver) && theirs.contains(driver), "\(driver)") }
+    }
+
     @Test("without a tool's name the program refuses; its help names the tools")
     func noTool() throws {
         expectClearError(try run(Strata.binary, []))

@@ -78,4 +78,8 @@ func printManual(_ arguments: [String]) -> Int32 {
     return StandardStreams.print(ManualPage.text(manual, among: manuals)) ? 0 : 1
 }
 
-exit(run(CommandLine.arguments))
+StandardStreams.occupyClosed()
+do throws(BlockError) { exit(run(try ProgramArguments.read())) } catch {
+    StandardStreams.printError("strata: \(error.message)\n")
+    exit(1)
+}

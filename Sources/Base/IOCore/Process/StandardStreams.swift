@@ -7,6 +7,15 @@ package enum StandardStreams {
     /// The name that messages begin with: the tool's own, or that of the link it was called by.
     package static let programName = Mutex("strata")
 
+    /// Occupies those of the three numbers that the program was started without, before anything else is opened: the first file opened would get one,
+    /// and a warning would go into a disk image. Using such a stream fails as it would have failed.
+    package static func occupyClosed() {
+        for number in STDIN_FILENO...STDERR_FILENO where fcntl(number, F_GETFD) < 0 {
+            // SAFETY: the string lives for the time of the call. The lowest free number is taken: this one.
+            _ = unsafe open("/dev/null", number == STDIN_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
     /// Writes all of `text` to standard output.
     /// - Returns: false when the reader has gone or the disk is full.
     @discardableResult

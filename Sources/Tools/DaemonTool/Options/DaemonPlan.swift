@@ -50,7 +50,7 @@ struct DaemonPlan: Sendable {
 
     private mutating func add(_ key: DaemonKey, _ text: String) throws(ToolFailure) {
         guard let name = daemonDeclaration.options.first(where: { $0.key == key })?.long else { return }
-        let source = "--\(name) \(text)"
+        let source = "--\(name) \(key == .object ? Self.withoutSecret(text) : text)"
         let action = try Self.naming(source) { () throws(QMPError) -> Action? in
             switch key {
             case .addFd: .addDescriptor(try InheritedDescriptor(parsing: text))
@@ -64,6 +64,16 @@ struct DaemonPlan: Sendable {
             }
         }
         if let action { steps.append(Step(action: action, source: source)) }
+    }
+
+    /// A definition as messages repeat it: they go to logs, and what a secret holds does not.
+    private static func withoutSecret(_ text: String) -> String {
+        guard text.contains("data") else { return text }
+        if text.hasPrefix("{"), (try? JSONValue(parsing: text)) == nil { return "{...}" }
+        return OptionList(parsing: text).elements.map { element in
+            guard let value = element.value else { return element.key }
+            return "\(element.key)=\(element.key == "data" ? "..." : OptionList.escaped(value))"
+        }.joined(separator: ",")
     }
 
     private static func decode<Value: QAPIValue>(_ text: String, impliedKey: String?) throws(QMPError) -> Value {

@@ -40,8 +40,17 @@ private func helpText(program: String) -> String {
     var text = declaration.helpText(program: program)
     text += "\nCommands (run \(program) COMMAND --help for each):\n\n"
     for command in commands { text += "  \(command.name) - \(command.summary)\n" }
-    text += "\nSupported image formats:\n\n  file null-co qcow2 raw\n\nFor reading only:\n\n  vdi vhdx vmdk vpc\n"
-    return text
+    text += "\nSupported image formats:\n\n"
+    var line = " "
+    // Scripts look for a name between blanks.
+    for name in DriverNames.all {
+        if line.utf8.count + name.utf8.count >= 76 {
+            text += line + "\n"
+            line = " "
+        }
+        line += " " + name
+    }
+    return text + line + "\n"
 }
 
 /// What the tool's manual page and completions are made from.
