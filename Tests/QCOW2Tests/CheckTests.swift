@@ -37,8 +37,12 @@ struct CheckTests {
     }
 
     static func build(_ path: String, _ clusterSize: Int, _ refcountBits: Int, _ random: inout SeededGenerator) throws {
+        try build(path, clusterSize, "refcount_bits=\(refcountBits)", &random)
+    }
+
+    static func build(_ path: String, _ clusterSize: Int, _ options: String, _ random: inout SeededGenerator) throws {
         let size = 200 * clusterSize + 1536
-        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize),refcount_bits=\(refcountBits)", path, String(size)])
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=\(clusterSize),\(options)", path, String(size)])
         var commands: [String] = []
         for _ in 0..<25 {
             let cluster = Int.random(in: 0..<190, using: &random)
@@ -81,6 +85,32 @@ struct CheckTests {
         let expected = try Self.qemu(path)
         let report = try await Self.ours(path)
         #expect(Self.numbers(report) == expected, "\(history) \(report.messages.filter { !$0.contains("Leaked") && !$0.contains("refcount=0 ") })")
+    }
+
+    /// Features that a check and a repair have to know of. DATA stands for a file's name.
+    static let kinds: [(clusterSize: Int, options: String)] = [
+        (16384, "extended_l2=on"), (4096, "data_file=DATA"), (16384, "extended_l2=on,data_file=DATA"), (512, "compat=0.10"), (4096, "refcount_bits=2"), (512, "refcount_bits=64"),
+    ]
+
+    /// An image of one of the kinds; some have a bitmap or a snapshot.
+    static func build(kind: Int, _ path: String, _ random: inout SeededGenerator) throws {
+        let (clusterSize, options) = kinds[kind]
+        try build(path, clusterSize, options.replacing("DATA", with: path + ".data"), &random)
+        if !options.contains("0.10"), Bool.random(using: &random) { try run("qemu-img", ["bitmap", "--add", "-g", "512", path, "b0"]) }
+        if !options.contains("DATA"), !options.contains("refcount_bits=2"), Bool.random(using: &random) { try run("qemu-img", ["snapshot", "-c", "one", path]) }
+        try run("qemu-io", ["-f", "qcow2", "-c", "write -P 77 10k 20k", path])
+    }
+
+    @Test("the same with subclusters, data files, version 2, narrow and wide refcounts, and bitmaps", arguments: 0..<36 as Range<Int>)
+    func damagedKinds(seed: Int) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        var random = SeededGenerator(seed: UInt64(seed) + 5000)
+        try Self.build(kind: seed % Self.kinds.count, path, &random)
+        let history = try ImageDamage.apply(path, Int.random(in: 1...3, using: &random), &random)
+        let expected = try Self.qemu(path)
+        let report = try await Self.ours(path)
+        #expect(Self.numbers(report) == expected, "\(Self.kinds[seed % Self.kinds.count]) \(history) \(report.messages.filter { !$0.contains("Leaked") && !$0.contains("refcount=0 ") })")
     }
 
     @Test("a check that is cancelled ends, and tells how far it came before")

@@ -81,6 +81,12 @@ struct HeaderTests {
         extensions.featureNames = [FeatureName(.incompatible, bit: 40, name: "holographic storage")]
         let expected = "Unsupported qcow2 feature(s): holographic storage, Unknown incompatible feature: 20000000000"
         #expect(Self.message(Self.cluster(header, extensions.encoded())) == expected)
+        // In the order of the image's table; all without a name are one number, as in qemu-img's message.
+        header.incompatible = IncompatibleFeatures(rawValue: 1 << 20 | 1 << 40 | 1 << 63 | 1 << 41)
+        extensions.featureNames = [FeatureName(.incompatible, bit: 63, name: "time travel"), FeatureName(.compatible, bit: 20, name: "another kind")] + extensions.featureNames
+        #expect(
+            Self.message(Self.cluster(header, extensions.encoded()))
+                == "Unsupported qcow2 feature(s): time travel, holographic storage, Unknown incompatible feature: 20000100000")
     }
 
     @Test("extensions survive the round trip, unknown ones with their data")

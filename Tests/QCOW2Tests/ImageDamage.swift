@@ -25,16 +25,19 @@ enum ImageDamage {
         let tables = (0..<l1Count).map { Int(word(l1 + 8 * $0) & 0x00ff_ffff_ffff_fe00) }.filter { $0 != 0 && $0 < bytes.count }
         let block = Int(word(table))
         guard let target = tables.randomElement(using: &random), block >= clusterSize, block + clusterSize <= bytes.count else { return "nothing" }
-        let used = (0..<clusterSize / 8).filter { word(target + 8 * $0) != 0 }
+        // With subclusters an entry has two words.
+        let hasSubclusters = bytes[7] == 3 && bytes[79] & 16 != 0
+        let entrySize = hasSubclusters ? 16 : 8
+        let used = (0..<clusterSize / entrySize).filter { word(target + entrySize * $0) != 0 }
         let number = used.randomElement(using: &random) ?? 0
-        let entry = target + 8 * number
+        let entry = target + entrySize * number
         let isCompressed = word(entry) & 1 << 62 != 0
         let cluster = Int.random(in: 0..<min(100, clusterSize / 2), using: &random)
         let outside = UInt64((bytes.count / clusterSize + Int.random(in: 2...60, using: &random)) * clusterSize)
-        switch Int.random(in: 0..<19, using: &random) {
+        switch Int.random(in: 0..<21, using: &random) {
         case 0: put(0, at: entry); return "entry \(number) cleared"
         case 1: put(word(entry) ^ 1 << 63, at: entry); return "entry \(number) flag turned"
-        case 2: put(word(target + 8 * (used.randomElement(using: &random) ?? 0)), at: entry); return "entry \(number) is another"
+        case 2: put(word(target + entrySize * (used.randomElement(using: &random) ?? 0)), at: entry); return "entry \(number) is another"
         case 3: put(1 << 63 | outside, at: entry); return "entry \(number) outside"
         case 4: bytes[block + 2 * cluster + 1] ^= 1; return "refcount \(cluster) turned"
         case 5: bytes[block + 2 * cluster + 1] &+= 3; return "refcount \(cluster) raised"
@@ -62,6 +65,8 @@ enum ImageDamage {
         case 16: bytes.removeLast(min(bytes.count / 4, Int.random(in: 1...5, using: &random) * clusterSize)); return "cut to \(bytes.count)"
         case 17 where snapshots != 0 && snapshots + 40 < bytes.count: bytes[snapshots + 8] = 1; return "snapshot L1 too large"
         case 18 where clusterSize > 512: put(word(table) | 0x200, at: table); return "refcount block 0 unaligned"
+        case 19 where hasSubclusters: put(random.next(), at: entry + 8); return "subclusters of entry \(number)"
+        case 20: put(word(entry) ^ 1 << 62, at: entry); return "entry \(number) compressed or no more"
         default: bytes[block + 2 * cluster + 1] = 0; return "refcount \(cluster) zeroed"
         }
     }

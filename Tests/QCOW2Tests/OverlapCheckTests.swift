@@ -23,15 +23,26 @@ struct OverlapCheckTests {
         for (name, sets) in [
             ("active L1 table", ["constant", "cached", "all"]), ("refcount table", ["constant", "cached", "all"]), ("refcount block", ["cached", "all"]),
             ("active L2 table", ["cached", "all"]), ("snapshot table", ["constant", "cached", "all"]), ("inactive L1 table", ["cached", "all"]),
-            ("inactive L2 table", ["all"]),
+            ("inactive L2 table", ["all"]), ("bitmap directory", ["constant", "cached", "all"]),
         ] {
             for mode in [Qcow2OverlapCheckMode.none, .constant, .cached, .all] {
                 cases.append(Case(target: name, checks: .mode(mode), isRefused: sets.contains(mode.rawValue)))
             }
             cases.append(Case(target: name, checks: nil, isRefused: sets.contains("cached")))
         }
-        cases.append(Case(target: "active L1 table", checks: .flags(Qcow2OverlapCheckFlags(template: .all, activeL1: false)), isRefused: false))
-        cases.append(Case(target: "inactive L2 table", checks: .flags(Qcow2OverlapCheckFlags(template: Qcow2OverlapCheckMode.none, inactiveL2: true)), isRefused: true))
+        // Each guard alone, and everything but it.
+        let own: [(String, (inout Qcow2OverlapCheckFlags, Bool) -> Void)] = [
+            ("active L1 table", { $0.activeL1 = $1 }), ("active L2 table", { $0.activeL2 = $1 }), ("refcount table", { $0.refcountTable = $1 }),
+            ("refcount block", { $0.refcountBlock = $1 }), ("snapshot table", { $0.snapshotTable = $1 }), ("inactive L1 table", { $0.inactiveL1 = $1 }),
+            ("inactive L2 table", { $0.inactiveL2 = $1 }), ("bitmap directory", { $0.bitmapDirectory = $1 }),
+        ]
+        for (target, set) in own {
+            for isOn in [true, false] {
+                var flags = Qcow2OverlapCheckFlags(template: isOn ? Qcow2OverlapCheckMode.none : .all)
+                set(&flags, isOn)
+                cases.append(Case(target: target, checks: .flags(flags), isRefused: isOn))
+            }
+        }
         return cases
     }()
 
@@ -41,9 +52,12 @@ struct OverlapCheckTests {
         try run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", path, "1M"])
         try run("qemu-io", ["-f", "qcow2", "-c", "write -P 1 0 64k", path])
         try run("qemu-img", ["snapshot", "-c", "one", path])
+        if target == "bitmap directory" { try run("qemu-img", ["bitmap", "--add", path, "b0"]) }
         // The active L2 table becomes another one than the snapshot's.
         try run("qemu-io", ["-f", "qcow2", "-c", "write -P 2 0 64k", path])
         var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        // A table may end before its cluster does, and the file with it.
+        bytes += [UInt8](repeating: 0, count: bytes.count.roundedUp(to: 4096) - bytes.count)
         func word(_ offset: Int) -> Int { bytes[offset..<(offset + 8)].reduce(0) { $0 << 8 | Int($1) } }
         let mask = 0x00ff_ffff_ffff_fe00
         let (l1, l2, snapshots) = (word(40), word(word(40)) & mask, word(64))
@@ -55,6 +69,10 @@ struct OverlapCheckTests {
         case "active L2 table": place = l2
         case "snapshot table": place = snapshots
         case "inactive L1 table": place = word(snapshots)
+        case "bitmap directory":
+            var position = word(100) >> 32
+            while word(position) >> 32 != 0x2385_2875 { position += 8 + (word(position) & 0xffff_ffff).roundedUp(to: 8) }
+            place = word(position + 24)
         default: place = word(word(snapshots)) & mask
         }
         let entry = UInt64(place) | 1 << 63

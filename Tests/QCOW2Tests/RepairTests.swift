@@ -85,6 +85,33 @@ struct RepairTests {
         }
     }
 
+    @Test("the same with subclusters, data files, version 2, narrow and wide refcounts, and bitmaps: nothing becomes worse, and what QEMU repairs we repair", arguments: 0..<24 as Range<Int>)
+    func kinds(seed: Int) async throws {
+        let scratch = try Scratch()
+        let (ours, theirs) = (scratch.file("a.qcow2"), scratch.file("theirs.qcow2"))
+        var random = SeededGenerator(seed: UInt64(seed) + 7000)
+        try CheckTests.build(kind: seed % CheckTests.kinds.count, ours, &random)
+        let history = try ImageDamage.apply(ours, Int.random(in: 1...3, using: &random), &random)
+        try FileManager.default.copyItem(atPath: ours, toPath: theirs)
+        let before = try CheckTests.qemu(ours) ?? [:]
+        // It may stop at damage that it does not know how to deal with.
+        try run("qemu-img", ["check", "-q", "-r", "all", theirs], allowedStatus: [0, 1, 2, 3, 134])
+        let theirNumbers = try CheckTests.qemu(theirs) ?? [:]
+        let report: CheckReport
+        do { report = try await onContext { context in try await Self.repair(imageOptions(ours), [.leaks, .errors], context) } } catch {
+            // Nothing was done.
+            #expect(try CheckTests.qemu(ours) ?? [:] == before, "\(history) \(error)")
+            return
+        }
+        let ourNumbers = try CheckTests.qemu(ours) ?? [:]
+        let what: Comment = "\(CheckTests.kinds[seed % CheckTests.kinds.count]) \(history) \(report) before \(before), after QEMU's \(theirNumbers)"
+        #expect(ourNumbers["corruptions", default: 0] == report.corruptions, what)
+        #expect(ourNumbers["leaks", default: 0] == report.leaks, what)
+        #expect(ourNumbers["corruptions", default: 0] <= min(before["corruptions", default: 0], theirNumbers["corruptions", default: .max]), what)
+        if theirNumbers["corruptions"] == nil, theirNumbers["check-errors"] == nil { #expect(ourNumbers["leaks"] == nil, what) }
+        #expect(ourNumbers["leaks", default: 0] <= before["leaks", default: 0], what)
+    }
+
     @Test("leaks alone are repaired without anything else", arguments: 0..<8 as Range<UInt64>)
     func leaks(seed: UInt64) async throws {
         let scratch = try Scratch()

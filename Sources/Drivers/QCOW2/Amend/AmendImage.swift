@@ -40,7 +40,9 @@ extension QCOW2Driver: Amending {
     private func checked(_ amendment: ImageAmendment) async throws(BlockError) -> Wish {
         let header = opened.header
         let stored = storedBacking.withLock { $0 }
-        if (amendment.backingFile != nil && amendment.backingFile != stored.name) || (amendment.backingFormat != nil && amendment.backingFormat != stored.format) {
+        // Who names one of the two means the other to be as said, too: nothing.
+        let namesBacking = amendment.backingFile != nil || amendment.backingFormat != nil
+        if namesBacking, (amendment.backingFile, amendment.backingFormat) != stored {
             throw BlockError(.invalidArgument, "Cannot amend the backing file", hint: "You can use 'qemu-img rebase' instead.")
         }
         let version: UInt32 = amendment.version.map { $0 == .v2 ? 2 : 3 } ?? header.version
@@ -63,9 +65,10 @@ extension QCOW2Driver: Amending {
         if amendment.dataFile != nil, !geometry.hasExternalData {
             throw BlockError(.invalidArgument, "data-file can only be set for images that use an external data file")
         }
-        let size = amendment.size?.roundedUp(to: 512)
+        // A size of 0 asks for nothing, as in QEMU's tools: nobody loses a disk to an empty variable of a script.
+        let size = amendment.size.flatMap { $0 == 0 ? nil : $0.roundedUp(to: 512) }
         if let size, size > geometry.maximumVirtualSize { throw BlockError(.tooLarge, "The new size is too large for the image's cluster size") }
-        if version < 3, header.version >= 3 { try await checkDowngrade() }
+        if version < 3, header.version >= 3 { try await checkDowngrade(size: size ?? length) }
         return Wish(
             version: version, refcountBits: bits, isLazy: amendment.lazyRefcounts ?? header.compatible.contains(.lazyRefcounts),
             isRaw: wasRaw && amendment.dataFileRaw != false, size: size)

@@ -6,8 +6,10 @@ import Synchronization
 // From version 3 back to version 2, which has no feature bits, no zero clusters and 16-bit refcounts only.
 
 extension QCOW2Driver {
+    /// - Parameter size: the disk's, by then, in bytes.
     /// - Throws: what version 2 has no way to say.
-    func checkDowngrade() async throws(BlockError) {
+    func checkDowngrade(size: Int) async throws(BlockError) {
+        if geometry.hasExternalData { throw BlockError(.invalidArgument, "Cannot downgrade an image with a data file") }
         let features = opened.header.incompatible
         guard features.isEmpty else {
             throw BlockError(.invalidArgument, "Cannot downgrade an image with incompatible features 0x\(String(features.rawValue, radix: 16)) set")
@@ -15,13 +17,16 @@ extension QCOW2Driver {
         if let bitmaps = opened.extensions.bitmaps, bitmaps.count > 0 {
             throw BlockError(.invalidArgument, "Cannot downgrade an image with persistent bitmaps; remove them first")
         }
-        if geometry.hasExternalData { throw BlockError(.invalidArgument, "Cannot downgrade an image with an external data file") }
         // A zero cluster of a snapshot cannot be expanded without changing the snapshot.
         for record in try await readSnapshotTable() {
+            // Both are told by fields that version 2 does not ask for.
+            guard record.diskSize ?? UInt64(size) == UInt64(size), record.stateSize <= UInt64(UInt32.max) else {
+                throw BlockError(.unsupported, "Internal snapshots prevent downgrade of image")
+            }
             guard record.l1TableOffset < UInt64(file.length), Int(record.l1Size) <= ClusterGeometry.maximumL1Bytes / 8 else {
                 throw BlockError(.corruptImage, "The L1 table of snapshot '\(record.name)' is invalid; check the image")
             }
-            for bits in try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)) {
+            for bits in try await file.readTable(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)) {
                 let table = L1Entry(bits: bits).tableOffset
                 if table == 0 { continue }
                 let words = try await file.readWords(at: HostOffset(table), geometry.clusterSize / 8)

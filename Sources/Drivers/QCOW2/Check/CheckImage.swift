@@ -18,7 +18,10 @@ extension QCOW2Driver: Checking {
         for _ in 0..<4 {
             guard try await mend(after, repair) else { break }
             try await activate()
+            let last = after.report
             after = try await walk(nil)
+            // What no rule mends stays, however often it is tried.
+            if (after.report.corruptions, after.report.leaks, after.report.checkErrors) == (last.corruptions, last.leaks, last.checkErrors) { break }
         }
         var report = after.report
         report.messages = before.report.messages
@@ -33,7 +36,7 @@ extension QCOW2Driver: Checking {
 
     private func walk(_ progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckWalk {
         let (l1, tables) = state.withLock { ($0.l1, HeaderTables($0)) }
-        let table = try await file.readWords(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
+        let table = try await file.readTable(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
         var walk = CheckWalk(file: file, opened: opened, tables: tables, refcountTable: table)
         walk.progress = progress
         walk.bitmaps = bitmapDirectoryPlace
@@ -66,6 +69,11 @@ extension BlockChild {
         let buffer = IOBuffer(byteCount: count * 8)
         try await read(buffer.vector, at: offset.asGuest)
         return buffer.bigEndianWords(count)
+    }
+
+    /// The same as far as the table lies in the file: behind its end there are zeroes, however much of them somebody claims.
+    func readTable(at offset: HostOffset, _ count: Int) async throws(BlockError) -> [UInt64] {
+        try await readWords(at: offset, max(0, min(count, (length - offset.rawValue).dividedRoundingUp(by: 8))))
     }
 }
 
@@ -160,8 +168,20 @@ struct CheckWalk {
                 "counting reference for region exceeding the end of the file by one cluster or more: offset \(hex(offset)) size \(hex(byteCount))")
         }
         let (first, last) = (offset >> geometry.clusterBits, (end - 1) >> geometry.clusterBits)
+        if rules == nil, geometry.refcountBits < 16 { return try countNarrow(first...last) }
         if first == last { return try references.add(first) }
         for cluster in first...last { try references.add(cluster) }
+    }
+
+    /// The same where refcounts may be too narrow for the references that there are.
+    private mutating func countNarrow(_ clusters: ClosedRange<Int>) throws(BlockError) {
+        for cluster in clusters {
+            if references.count(cluster) < geometry.maximumRefcount {
+                try references.add(cluster)
+            } else {
+                corruption("overflow cluster offset=\(hex(cluster << geometry.clusterBits))")
+            }
+        }
     }
 
     // MARK: The mapping
@@ -203,13 +223,15 @@ struct CheckWalk {
             let entry = L2Entry(bits: bits, subclusters: SubclusterBitmap(bits: geometry.hasSubclusters ? table[position + 1] : 0))
             if bits == 0 && entry.subclusters.bits == 0 { continue }
             if entry.isCompressed {
-                try countCompressed(entry, isActive: isActive)
+                try countCompressed(entry, at: position / geometry.l2EntryWords, isActive: isActive)
                 continue
             }
             if entry.hasReservedBits { corruption("found l2 entry with reserved bits set: \(hex(bits))") }
             if geometry.hasSubclusters { checkSubclusters(entry) }
             guard entry.hasHost(in: geometry) else { continue }
             let host = entry.hostOffset
+            // Zeroes at offset zero have no place, in a data file neither.
+            if host == 0, entry.readsAsZero, !geometry.hasSubclusters { continue }
             if !host.isAligned(to: geometry.clusterSize) {
                 corruption("offset=\(hex(host)): Cluster is not properly aligned; L2 entry corrupted.")
             }
@@ -217,7 +239,10 @@ struct CheckWalk {
                 report.allocatedClusters? += 1
                 if expected != 0, host != expected { report.fragmentedClusters? += 1 }
                 expected = host &+ geometry.clusterSize
-                if offset != 0, !geometry.hasExternalData {
+                if geometry.hasExternalData {
+                    // Nobody else can refer to a cluster of a data file.
+                    if !entry.isCopied { wrongFlag("OFLAG_COPIED data cluster: l2_entry=\(hex(bits)) refcount=1") }
+                } else if offset != 0 {
                     let cluster = host >> geometry.clusterBits
                     // Nearly always at hand, and an await for each cluster of the disk would be most of the check.
                     var refcount = latestRefcount(cluster)
@@ -236,8 +261,11 @@ struct CheckWalk {
         }
     }
 
-    private mutating func countCompressed(_ entry: L2Entry, isActive: Bool) throws(BlockError) {
+    private mutating func countCompressed(_ entry: L2Entry, at index: Int, isActive: Bool) throws(BlockError) {
         if entry.isCopied { corruption("coffset=\(hex(entry.bits)): copied flag must never be set for compressed clusters") }
+        // Its stream could lie nowhere.
+        if geometry.hasExternalData { return corruption("compressed cluster \(index) with data file, entry=\(hex(entry.bits))") }
+        if entry.subclusters.bits != 0 { return corruption("compressed cluster \(index) with non-zero subcluster allocation bitmap, entry=\(hex(entry.bits))") }
         let data = CompressedCluster(bits: entry.bits & ~L2Entry.copiedFlag, in: geometry)
         try count(data.offset.rawValue, data.byteCount)
         guard isActive else { return }
@@ -263,7 +291,7 @@ struct CheckWalk {
                 continue
             }
             try count(Int(record.l1TableOffset), Int(record.l1Size) * 8)
-            try await walk(try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)), isActive: false)
+            try await walk(try await file.readTable(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)), isActive: false)
         }
         try count(tables.snapshotTableOffset.rawValue, byteCount)
     }
@@ -316,7 +344,7 @@ struct CheckWalk {
                 continue
             }
             try count(Int(record.tableOffset), Int(record.tableSize) * 8)
-            for entry in try await file.readWords(at: HostOffset(Int(record.tableOffset)), Int(record.tableSize)) {
+            for entry in try await file.readTable(at: HostOffset(Int(record.tableOffset)), Int(record.tableSize)) {
                 let offset = Int(entry & BitmapRecord.tableOffsetMask)
                 if offset != 0 { try count(offset, geometry.clusterSize) }
             }

@@ -30,6 +30,13 @@ extension CheckWalk {
         }
     }
 
+    /// The clusters of the refcount table and of its blocks, as far as they can be any.
+    var refcountStructures: [Int] {
+        let first = tables.refcountTableOffset.rawValue >> geometry.clusterBits
+        let blocks = refcountTable.filter { $0 != 0 && $0 & ~RefcountState.offsetMask == 0 && $0 <= UInt64(Int.max) && Int($0).isAligned(to: geometry.clusterSize) }
+        return Array(first..<first + tables.refcountTableClusters) + blocks.map { Int($0) >> geometry.clusterBits }
+    }
+
     func hasBlock(_ index: Int) -> Bool {
         index < refcountTable.count && refcountTable[index] & RefcountState.offsetMask != 0
     }

@@ -52,8 +52,10 @@ struct ImageRepair {
     private let rules: RepairRules
     /// What the mended tables refer to.
     private var references = ReferenceCounts()
-    /// Things that stay wrong. While there are any, no cluster becomes free: it may hold what they ought to name.
+    /// Things that stay wrong. While there are any, no cluster becomes free but those of tables that the repair replaces: it may hold what they ought to name.
     private var damage = 0
+    /// Clusters of tables that the repair replaces.
+    private var released = Set<Int>()
     /// The refcounts as they are, for that case.
     private var present: CheckWalk
     /// The next free cluster behind the file.
@@ -104,7 +106,7 @@ struct ImageRepair {
         }
         if active != l1 {
             let place = try await place(geometry.clusters(active.count * 8))
-            references.remove(old.l1Offset.rawValue >> geometry.clusterBits, geometry.clusters(active.count * 8))
+            release(old.l1Offset.rawValue >> geometry.clusterBits, geometry.clusters(active.count * 8))
             try await write(active, at: place, clusters: geometry.clusters(active.count * 8))
             new.l1Offset = place
         }
@@ -131,7 +133,7 @@ struct ImageRepair {
     private mutating func mendInPlace(_ l1: inout [UInt64]) async throws(BlockError) {
         try await mendInPlace(&l1, at: old.l1Offset)
         for record in try await CheckWalk.readSnapshots(of: file, old).records where CheckWalk.hasUsableTable(record, geometry) {
-            var table = try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size))
+            var table = try await file.readTable(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size))
             try await mendInPlace(&table, at: HostOffset(Int(record.l1TableOffset)))
         }
         try await file.flush()
@@ -182,18 +184,21 @@ struct ImageRepair {
                 replacements[entry.tableOffset] = place
             }
             guard let place = replacements[entry.tableOffset] else { continue }
-            references.remove(entry.tableOffset >> geometry.clusterBits, 1)
+            release(entry.tableOffset >> geometry.clusterBits, 1)
             try references.add(place.rawValue >> geometry.clusterBits)
             l1[index] = L1Entry(table: place, copied: false).bits
         }
     }
 
     private func setCopiedFlags(_ words: inout [UInt64]) {
-        if rules.hasExternalData { return }
-        for position in stride(from: 0, to: words.count, by: geometry.clusterSize / 8 / geometry.l2Entries) {
+        for position in stride(from: 0, to: words.count, by: geometry.l2EntryWords) {
             let entry = L2Entry(bits: words[position])
             if entry.isCompressed || entry.hostOffset == 0 { continue }
-            if (references.count(entry.hostOffset >> geometry.clusterBits) == 1) != entry.isCopied { words[position] ^= L2Entry.copiedFlag }
+            if rules.hasExternalData {
+                words[position] |= L2Entry.copiedFlag
+            } else if (references.count(entry.hostOffset >> geometry.clusterBits) == 1) != entry.isCopied {
+                words[position] ^= L2Entry.copiedFlag
+            }
         }
     }
 
@@ -211,26 +216,33 @@ struct ImageRepair {
             }
             let record = records[number]
             guard CheckWalk.hasUsableTable(record, geometry) else { continue }
-            let words = try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size))
+            let words = try await file.readTable(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size))
             var mended = words
             _ = rules.fix(l1: &mended)
             try await replaceTables(&mended, isActive: false)
             if mended == words { continue }
-            let clusters = geometry.clusters(mended.count * 8)
+            let clusters = geometry.clusters(Int(record.l1Size) * 8)
             let place = try await place(clusters)
             try await write(mended, at: place, clusters: clusters)
-            references.remove(Int(record.l1TableOffset) >> geometry.clusterBits, clusters)
+            release(Int(record.l1TableOffset) >> geometry.clusterBits, clusters)
             records[number].l1TableOffset = UInt64(place.rawValue)
             hasChanged = true
         }
         guard hasChanged else { return }
-        references.remove(old.snapshotTableOffset.rawValue >> geometry.clusterBits, tableClusters)
+        release(old.snapshotTableOffset.rawValue >> geometry.clusterBits, tableClusters)
         changed = records
+    }
+
+    /// Takes a reference away from clusters whose table now lies elsewhere.
+    private mutating func release(_ first: Int, _ count: Int) {
+        references.remove(first, count)
+        released.formUnion(first..<first + count)
     }
 
     // MARK: Refcounts
 
     private mutating func writeRefcounts() async throws(BlockError) -> (HostOffset, Int) {
+        released.formUnion(present.refcountStructures)
         var indexes = Set(references.chunkStarts.filter { references.hasAny($0) }.map { $0 >> geometry.refcountBlockBits })
         if damage > 0 { indexes.formUnion(present.refcountTable.indices.filter { present.hasBlock($0) }) }
         // The blocks and the table count themselves.
@@ -266,12 +278,12 @@ struct ImageRepair {
         let start = index << geometry.refcountBlockBits
         for position in 0..<geometry.refcountsPerBlock {
             var count = UInt64(references.count(start + position))
-            if count == 0, damage > 0, (start + position) << geometry.clusterBits < present.fileLength {
+            if count == 0, damage > 0, !released.contains(start + position), (start + position) << geometry.clusterBits < present.fileLength {
                 count = try await present.refcount(start + position) ?? 0
             }
             if count == 0 { continue }
             guard count <= geometry.maximumRefcount else {
-                throw BlockError(.unsupported, "Cluster \(start + position) has \(count) references, which is more than \(geometry.refcountBits) bits can count")
+                throw BlockError(.corruptImage, "Cluster \(start + position) has \(count) references, which is more than \(geometry.refcountBits) bits can count")
             }
             block[position] = count
         }

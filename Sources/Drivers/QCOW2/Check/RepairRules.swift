@@ -36,12 +36,15 @@ struct RepairRules: Sendable {
 
     /// - Returns: as above.
     func fix(l2: inout [UInt64]) -> Int {
-        if hasExternalData { return 0 }
         var left = 0
         for position in stride(from: 0, to: l2.count, by: wordsPerEntry) where l2[position] != 0 {
             let entry = L2Entry(bits: l2[position])
             if entry.isCompressed {
                 l2[position] &= ~L2Entry.copiedFlag
+                if hasExternalData || (wordsPerEntry == 2 && l2[position + 1] != 0) {
+                    left += 1
+                    continue
+                }
                 let data = CompressedCluster(bits: l2[position], in: geometry)
                 if isOutside(data.offset.rawValue, data.byteCount) { clear(&l2, position) }
                 continue
@@ -49,8 +52,15 @@ struct RepairRules: Sendable {
             l2[position] &= ~L2Entry.reservedMask
             let host = entry.hostOffset
             if !host.isAligned(to: geometry.clusterSize) {
-                if wordsPerEntry == 1, entry.readsAsZero { clear(&l2, position) } else { left += 1 }
-            } else if host != 0, isOutside(host, geometry.clusterSize) {
+                // A cluster that holds no data can do without its place.
+                if wordsPerEntry == 1, entry.readsAsZero {
+                    clear(&l2, position)
+                } else if wordsPerEntry == 2, SubclusterBitmap(bits: l2[position + 1]).allocated == 0 {
+                    l2[position] = 0
+                } else {
+                    left += 1
+                }
+            } else if host != 0, !hasExternalData, isOutside(host, geometry.clusterSize) {
                 clear(&l2, position)
             }
         }

@@ -93,13 +93,14 @@ package struct FeatureName: Hashable, Sendable {
         FeatureName(.autoclear, bit: 1, name: "raw external data"),
     ]
 
-    /// Names the incompatible bits in `features`, by the image's own table where it has them.
+    /// Names the incompatible bits in `features`, by the image's own table and in its order where it has them, the others by one number.
     static func describe(_ features: IncompatibleFeatures, in table: [FeatureName]) -> String {
-        var names: [String] = []
-        for bit in 0..<64 where features.rawValue & (1 << UInt64(bit)) != 0 {
-            let row = table.first { $0.kind == Kind.incompatible.rawValue && Int($0.bit) == bit && !$0.name.isEmpty }
-            names.append(row?.name ?? "Unknown incompatible feature: \(String(UInt64(1) << UInt64(bit), radix: 16))")
+        var (names, rest): ([String], UInt64) = ([], features.rawValue)
+        for row in table where row.kind == Kind.incompatible.rawValue && row.bit < 64 && !row.name.isEmpty && rest & (1 << UInt64(row.bit)) != 0 {
+            names.append(row.name)
+            rest &= ~(1 << UInt64(row.bit))
         }
+        if rest != 0 { names.append("Unknown incompatible feature: \(String(rest, radix: 16))") }
         return names.joined(separator: ", ")
     }
 }

@@ -14,11 +14,11 @@ struct MetadataKind: OptionSet, Hashable, Sendable {
     static let inactiveL2 = MetadataKind(rawValue: 1 << 7)
     static let bitmapDirectory = MetadataKind(rawValue: 1 << 8)
 
-    static let constant: MetadataKind = [.mainHeader, .activeL1, .refcountTable, .snapshotTable]
-    static let cached: MetadataKind = constant.union([.activeL2, .refcountBlock, .inactiveL1, .bitmapDirectory])
+    static let constant: MetadataKind = [.mainHeader, .activeL1, .refcountTable, .snapshotTable, .bitmapDirectory]
+    static let cached: MetadataKind = constant.union([.activeL2, .refcountBlock, .inactiveL1])
     static let all: MetadataKind = cached.union(.inactiveL2)
     /// What the image's own bookkeeping keeps track of, whatever is checked.
-    static let tracked: MetadataKind = constant.union([.activeL2, .refcountBlock])
+    static let tracked: MetadataKind = constant.subtracting(.bitmapDirectory).union([.activeL2, .refcountBlock])
 
     /// QEMU's words.
     var name: String {

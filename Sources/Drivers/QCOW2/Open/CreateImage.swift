@@ -28,7 +28,7 @@ extension QCOW2Driver {
         let encryption = try await plan.write(to: file, password: password)
         guard plan.preallocation != .off, plan.header.virtualSize > 0 else { return try await file.flush() }
         let opened = try await readHeader(of: file)
-        let openOptions = try QCOW2OpenOptions(BlockdevOptionsQcow2(file: options.file), discardsUnmap: false, opened.geometry)
+        let openOptions = try QCOW2OpenOptions(BlockdevOptionsQcow2(file: options.file), discardsUnmap: false, opened.geometry, version: opened.header.version)
         let l1 = [UInt64](repeating: 0, count: Int(opened.header.l1Size))
         let driver = QCOW2Driver(
             file: file, externalData: dataFile?.root, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1),

@@ -9,7 +9,7 @@ extension QCOW2Driver {
         let file = try await opener.openChild(options.file, as: "file", role: [.data, .metadata, .primary])
         let header = try await readHeader(of: file)
         try refuseDamaged(header, opener)
-        let openOptions = try QCOW2OpenOptions(options, discardsUnmap: opener.options.discardsUnmap, header.geometry)
+        let openOptions = try QCOW2OpenOptions(options, discardsUnmap: opener.options.discardsUnmap, header.geometry, version: header.header.version)
         let externalData = try await openDataFile(options, header, opener, file)
         let backing = try await openBacking(options, header, opener, file)
         let keySlots = try await readKeySlots(of: file, header)
@@ -100,17 +100,19 @@ extension QCOW2Driver {
     static func readL1(of file: BlockChild, _ header: ValidatedHeader) async throws(BlockError) -> [UInt64] {
         let count = Int(header.header.l1Size)
         if count == 0 { return [] }
-        // In pieces: an image may claim the largest table that there is.
+        // In pieces, and as far as it lies in the file: an image may claim the largest table that there is.
+        let inside = max(0, min(count, (file.length - Int(header.header.l1TableOffset)).dividedRoundingUp(by: 8)))
         let buffer = IOBuffer(byteCount: min(count * 8, 1 << 20))
         defer { withExtendedLifetime(buffer) {} }
         var words: [UInt64] = []
         words.reserveCapacity(count)
-        while words.count < count {
-            let piece = min(count - words.count, buffer.byteCount / 8)
+        while words.count < inside {
+            let piece = min(inside - words.count, buffer.byteCount / 8)
             let place = GuestOffset(Int(header.header.l1TableOffset) + words.count * 8)
             do { try await file.read(buffer.vector(at: 0, byteCount: piece * 8), at: place) } catch { throw error.during("Could not read L1 table") }
             words += buffer.bigEndianWords(piece)
         }
+        words += repeatElement(0, count: count - words.count)
         return words
     }
 }

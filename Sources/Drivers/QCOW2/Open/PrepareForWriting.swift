@@ -114,7 +114,8 @@ extension QCOW2Driver {
             let first = offset >> geometry.clusterBits
             for cluster in first..<(first + geometry.clusters(byteCount)) where !clusters.contains(cluster) { clusters.insert(cluster, kind) }
         }
-        if checks.contains(.bitmapDirectory), opened.header.autoclear.contains(.bitmaps), let bitmaps = opened.extensions.bitmaps,
+        // Where it is by now: bitmaps may have come, gone and moved since the image was opened.
+        if checks.contains(.bitmapDirectory), let bitmaps = bitmapDirectoryPlace,
             bitmaps.directoryOffset < UInt64(file.length), bitmaps.directorySize <= UInt64(CheckWalk.maximumTableBytes)
         {
             note(Int(bitmaps.directoryOffset), Int(bitmaps.directorySize), .bitmapDirectory)
@@ -124,7 +125,7 @@ extension QCOW2Driver {
             for record in try await CheckWalk.readSnapshots(of: file, tables).records where CheckWalk.hasUsableTable(record, geometry) {
                 note(Int(record.l1TableOffset), Int(record.l1Size) * 8, .inactiveL1)
                 guard checks.contains(.inactiveL2) else { continue }
-                for bits in try await file.readWords(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)) where L1Entry(bits: bits).tableOffset != 0 {
+                for bits in try await file.readTable(at: HostOffset(Int(record.l1TableOffset)), Int(record.l1Size)) where L1Entry(bits: bits).tableOffset != 0 {
                     note(L1Entry(bits: bits).tableOffset, 1, .inactiveL2)
                 }
             }

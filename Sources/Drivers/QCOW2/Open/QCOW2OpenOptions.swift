@@ -26,7 +26,15 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     private static let defaultL2CacheBytes = 32 << 20
     private static let minimumL2Slots = 16
 
-    init(_ options: BlockdevOptionsQcow2, discardsUnmap: Bool, _ geometry: ClusterGeometry) throws(BlockError) {
+    /// - Parameter version: the image's.
+    init(_ options: BlockdevOptionsQcow2, discardsUnmap: Bool, _ geometry: ClusterGeometry, version: UInt32) throws(BlockError) {
+        if version < 3 {
+            if options.lazyRefcounts == true {
+                throw BlockError(.invalidArgument, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
+            }
+            // It has no clusters that read as zeroes and keep their place.
+            if options.discardNoUnref == true { throw BlockError(.invalidArgument, "discard-no-unref is only supported since qcow2 version 3") }
+        }
         let slice = options.l2CacheEntrySize ?? min(geometry.clusterSize, 4096)
         guard slice.isPowerOfTwo, slice >= 512, slice <= geometry.clusterSize else {
             throw BlockError(.invalidArgument, "L2 cache entry size must be a power of two between 512 and the cluster size (\(geometry.clusterSize))")

@@ -25,7 +25,7 @@ extension QCOW2Driver: Reopening {
         guard case .qcow2(let own) = request.options.branch else { throw BlockError(.invalidArgument, "the options are not those of a qcow2 node") }
         if !request.nodeOptions.isReadOnly { try opened.refuseWriting() }
         candidate = ReopenCandidate(
-            options: try QCOW2OpenOptions(own, discardsUnmap: request.nodeOptions.discardsUnmap, geometry), file: request.replaced["file"])
+            options: try QCOW2OpenOptions(own, discardsUnmap: request.nodeOptions.discardsUnmap, geometry, version: opened.header.version), file: request.replaced["file"])
     }
 
     /// Everything goes to the file, which may be about to become read-only; the caches may then be exchanged.

@@ -13,9 +13,9 @@ package protocol Amending: BlockDriver {
 /// What is to be changed about an image; nil stays as it is.
 package struct ImageAmendment: Hashable, Sendable {
     package var version: BlockdevQcow2Version?
-    /// Bytes.
+    /// Bytes; 0 leaves the size as it is.
     package var size: Int?
-    /// These two must say what the image says: changing them is rebasing.
+    /// When one of these two is there, both must say what the image says: changing them is rebasing.
     package var backingFile: String?
     package var backingFormat: String?
     /// The name of the external data file; an empty one takes the name out.
