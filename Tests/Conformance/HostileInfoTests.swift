@@ -37,8 +37,25 @@ struct HostileInfoTests {
         Case(testDescription: "every number is the largest", fields: (2..<13).map { ($0 * 8, 8, .max) }),
     ]
 
-    static func image(_ test: Case, _ folder: TemporaryFolder) throws -> String {
-        try QEMU.img("create", "-q", "-f", "qcow2", "a.qcow2", "1M", in: folder)
+    /// The same of LUKS headers. What each field may be is in `LUKSHeaderTests`.
+    static let keyCases: [Case] = [
+        Case(testDescription: "a master key of 4 GiB", fields: [(108, 4, 0xffff_ffff)]),
+        Case(testDescription: "a payload behind 2 TiB", fields: [(104, 4, 0xffff_ffff)]),
+        Case(testDescription: "4294967295 iterations for the master key", fields: [(164, 4, 0xffff_ffff)]),
+        Case(testDescription: "4294967295 iterations for each slot", fields: (0..<8).map { (208 + 48 * $0 + 4, 4, 0xffff_ffff) }),
+        Case(testDescription: "4294967295 stripes in each slot", fields: (0..<8).map { (208 + 48 * $0 + 44, 4, 0xffff_ffff) }),
+        Case(testDescription: "every slot at the end of the address space", fields: (0..<8).map { (208 + 48 * $0 + 40, 4, 0xffff_ffff) }),
+        Case(testDescription: "names without an end", fields: (1..<13).map { (8 * $0, 8, 0x6161_6161_6161_6161) }),
+        Case(testDescription: "every number is the largest", fields: (13..<74).map { ($0 * 8, 8, .max) }),
+        Case(testDescription: "a file of 1 TiB with nothing in it but the header", fields: [(104, 4, 0x7fff_ffff)], length: 1 << 40),
+    ]
+
+    static func image(_ test: Case, _ folder: TemporaryFolder, format: String = "qcow2") throws -> String {
+        if format == "luks" {
+            try QEMU.img("create", "-q", "--object", "secret,id=s,data=abc", "-f", "luks", "-o", "key-secret=s,iter-time=10", "a.qcow2", "1M", in: folder)
+        } else {
+            try QEMU.img("create", "-q", "-f", format, "a.qcow2", "1M", in: folder)
+        }
         let path = folder.url.appending(path: "a.qcow2").path
         let file = try FileHandle(forUpdating: URL(filePath: path))
         for (offset, size, value) in test.fields {
@@ -59,10 +76,15 @@ struct HostileInfoTests {
         """
 
     @Test("costs less than 200 ms of processor time and 64 MiB, and ends with an answer or one error", arguments: cases)
-    func info(test: Case) throws {
+    func info(test: Case) throws { try Self.measure(test, format: "qcow2") }
+
+    @Test("nor does it for headers of LUKS that ask for years of work", arguments: keyCases)
+    func infoOfKeys(test: Case) throws { try Self.measure(test, format: "luks") }
+
+    private static func measure(_ test: Case, format: String) throws {
         let folder = try TemporaryFolder()
-        let path = try Self.image(test, folder)
-        let run = try mustRun("python3", ["-c", Self.meter, Strata.binary, "img", "info", "-f", "qcow2", path], in: folder.url)
+        let path = try Self.image(test, folder, format: format)
+        let run = try mustRun("python3", ["-c", Self.meter, Strata.binary, "img", "info", "-f", format, path], in: folder.url)
         let numbers = run.text.split(separator: " ").compactMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
         try #require(numbers.count == 4)
         #expect(numbers[0] == 0 || numbers[0] == 1)

@@ -79,7 +79,7 @@ extension QCOW2Driver {
 
     /// Lets go of the bitmaps in memory that the image has as well.
     func forgetStoredBitmaps() {
-        for bitmap in bitmapStore.bitmaps.named where bitmap.isPersistent { bitmapStore.bitmaps.remove(bitmap) }
+        bitmapStore.bitmaps.remove(where: { $0.name != nil && $0.isPersistent })
         bitmapStore.content.withLock { content in
             content = BitmapStore.Content()
             // Until they are loaded anew none are known, whatever the header said once.

@@ -36,6 +36,9 @@ final class BitmapStore: Sendable {
 }
 
 extension BitmapStore.Content {
+    /// An image may have tens of thousands. No two entries of a directory have one name.
+    var entriesByName: [String: StoredBitmap] { Dictionary(directory.map { ($0.name, $0) }) { first, _ in first } }
+
     /// Every host cluster that the directory, the tables and the bits take.
     func clusters(_ geometry: ClusterGeometry) -> [HostRun] {
         var runs = directory.flatMap { $0.clusters(geometry) }

@@ -46,10 +46,11 @@ extension QCOW2Driver {
             let inconsistent = bitmapStore.inconsistentNames
             let wanted = bitmapStore.wanted
             let names = Set(wanted.compactMap(\.name))
+            let stored = old.entriesByName
             let order = old.directory.map(\.name).filter { names.contains($0) || inconsistent.contains($0) }
             let byName = Dictionary(uniqueKeysWithValues: wanted.map { ($0.name ?? "", $0) })
-            for name in order + wanted.compactMap(\.name).filter({ !order.contains($0) }) {
-                let present = old.directory.first { $0.name == name }
+            for name in order + wanted.compactMap(\.name).filter({ stored[$0] == nil }) {
+                let present = stored[name]
                 guard let bitmap = byName[name] else {
                     if let present { next.directory.append(present) }
                     continue
@@ -90,8 +91,9 @@ extension QCOW2Driver {
         let inconsistent = bitmapStore.inconsistentNames
         if content.isInDoubt { return true }
         guard content.directory.count == wanted.count + inconsistent.count else { return true }
+        let stored = content.entriesByName
         return wanted.contains { bitmap in
-            guard let name = bitmap.name, let entry = content.directory.first(where: { $0.name == name }) else { return true }
+            guard let name = bitmap.name, let entry = stored[name] else { return true }
             return entry.flags.contains(.inUse) || entry.flags.contains(.auto) != bitmap.isRecording || content.saved[name] != bitmap.everythingDirty
         }
     }

@@ -5,8 +5,14 @@ import Synchronization
 ///
 /// A driver that keeps bitmaps in its image makes the list (`BitmapPersisting`), so that both know the same ones; other nodes make their own.
 package final class DirtyBitmapList: Sendable {
-    /// The oldest first.
-    private let bitmaps = Mutex<[DirtyBitmap]>([])
+    private struct Content {
+        /// The oldest first.
+        var bitmaps: [DirtyBitmap] = []
+        /// Images can have tens of thousands.
+        var byName: [String: DirtyBitmap] = [:]
+    }
+
+    private let content = Mutex(Content())
     /// Whether there are any: read by every write, without the lock.
     private let isInUse = Atomic<Bool>(false)
 
@@ -17,38 +23,47 @@ package final class DirtyBitmapList: Sendable {
     var isTracking: Bool { isInUse.load(ordering: .relaxed) }
 
     /// The oldest first, anonymous ones included.
-    package var all: [DirtyBitmap] { bitmaps.withLock { $0 } }
+    package var all: [DirtyBitmap] { content.withLock { $0.bitmaps } }
     /// Those that users see.
     package var named: [DirtyBitmap] { all.filter { $0.name != nil } }
 
-    package func bitmap(named name: String) -> DirtyBitmap? { bitmaps.withLock { $0.first { $0.name == name } } }
+    package func bitmap(named name: String) -> DirtyBitmap? { content.withLock { $0.byName[name] } }
 
     /// - Throws: `.alreadyExists` for a name that there is.
     package func add(_ bitmap: DirtyBitmap) throws(BlockError) {
-        let isNew = bitmaps.withLock { bitmaps in
-            if let name = bitmap.name, bitmaps.contains(where: { $0.name == name }) { return false }
-            bitmaps.append(bitmap)
+        let isNew = content.withLock { content in
+            if let name = bitmap.name {
+                if content.byName[name] != nil { return false }
+                content.byName[name] = bitmap
+            }
+            content.bitmaps.append(bitmap)
             isInUse.store(true, ordering: .sequentiallyConsistent)
             return true
         }
         if !isNew { throw BlockError(.alreadyExists, "Bitmap already exists: \(bitmap.name ?? "")") }
     }
 
-    package func remove(_ bitmap: DirtyBitmap) {
-        bitmaps.withLock { bitmaps in
-            bitmaps.removeAll { $0 === bitmap }
-            isInUse.store(!bitmaps.isEmpty, ordering: .sequentiallyConsistent)
+    package func remove(_ bitmap: DirtyBitmap) { remove(where: { $0 === bitmap }) }
+
+    /// Takes out all that `isUnwanted` says.
+    package func remove(where isUnwanted: (DirtyBitmap) -> Bool) {
+        content.withLock { content in
+            for bitmap in content.bitmaps where isUnwanted(bitmap) {
+                if let name = bitmap.name { content.byName[name] = nil }
+            }
+            content.bitmaps.removeAll(where: isUnwanted)
+            isInUse.store(!content.bitmaps.isEmpty, ordering: .sequentiallyConsistent)
         }
     }
 
     /// Called when a write is over, successful or not.
     func note(_ range: GuestRange) {
-        bitmaps.withLock { bitmaps in for index in bitmaps.indices { bitmaps[index].note(range) } }
+        content.withLock { for bitmap in $0.bitmaps { bitmap.note(range) } }
     }
 
     /// The node has this size from now on.
     package func noteSize(_ byteCount: Int) {
-        bitmaps.withLock { bitmaps in for index in bitmaps.indices { bitmaps[index].noteSize(byteCount) } }
+        content.withLock { for bitmap in $0.bitmaps { bitmap.noteSize(byteCount) } }
     }
 }
 
