@@ -11,10 +11,17 @@ final class MemoryFile: BlockDriver, Flushing, Resizing, Discarding {
     /// Bytes; what would make a file longer fails as on a full disk.
     static let longest = 4 << 20
 
-    /// The contents, shared by all nodes on the file.
+    /// The contents, shared by all nodes on the file. What the file is longer than its bytes are zeroes that take no memory: images grow ahead of need.
     final class Contents: Sendable {
-        let bytes: Mutex<[UInt8]>
-        init(_ bytes: [UInt8]) { self.bytes = Mutex(bytes) }
+        struct State {
+            var bytes: [UInt8]
+            var length: Int
+        }
+        let state: Mutex<State>
+        init(_ bytes: [UInt8]) { state = Mutex(State(bytes: bytes, length: bytes.count)) }
+
+        /// All of it, without the zeroes at the end that nobody has written.
+        var bytes: [UInt8] { state.withLock { $0.bytes } }
     }
 
     private static let files = Mutex<[Int: Contents]>([:])
@@ -38,12 +45,12 @@ final class MemoryFile: BlockDriver, Flushing, Resizing, Discarding {
         return MemoryFile(contents)
     }
 
-    var length: Int { contents.bytes.withLock { $0.count } }
+    var length: Int { contents.state.withLock { $0.length } }
 
     func tryRead(_ target: IOVector, at offset: GuestOffset) -> Bool {
-        contents.bytes.withLock { bytes in
-            let inside = max(0, min(target.byteCount, bytes.count - offset.rawValue))
-            if inside > 0 { target.slice(at: 0, byteCount: inside).copyIn(bytes.span.bytes.extracting(offset.rawValue..<offset.rawValue + inside), at: 0) }
+        contents.state.withLock { state in
+            let inside = max(0, min(target.byteCount, state.bytes.count - offset.rawValue))
+            if inside > 0 { target.slice(at: 0, byteCount: inside).copyIn(state.bytes.span.bytes.extracting(offset.rawValue..<offset.rawValue + inside), at: 0) }
             if inside < target.byteCount { target.slice(at: inside, byteCount: target.byteCount - inside).zero() }
         }
         return true
@@ -51,33 +58,39 @@ final class MemoryFile: BlockDriver, Flushing, Resizing, Discarding {
 
     func read(_ target: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) { _ = tryRead(target, at: offset) }
 
-    func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
-        guard offset.rawValue <= Self.longest - source.byteCount else { throw BlockError(.noSpace, "the file in memory is full") }
-        contents.bytes.withLock { bytes in
+    func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
+        guard offset.rawValue <= Self.longest - source.byteCount else { return false }
+        contents.state.withLock { state in
             let end = offset.rawValue + source.byteCount
-            if end > bytes.count { bytes += [UInt8](repeating: 0, count: end - bytes.count) }
-            var span = bytes.mutableSpan
+            if end > state.bytes.count { state.bytes += repeatElement(0, count: end - state.bytes.count) }
+            state.length = max(state.length, end)
+            var span = state.bytes.mutableSpan
             var raw = span.mutableBytes
             var part = raw._mutatingExtracting(offset.rawValue..<end)
             source.copyOut(at: 0, into: &part)
         }
+        return true
+    }
+
+    func write(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) async throws(BlockError) {
+        guard tryWrite(source, at: offset, flags: flags) else { throw BlockError(.noSpace, "the file in memory is full") }
     }
 
     func flush() async throws(BlockError) {}
 
     /// What is punched out reads as zeroes.
     func discard(_ range: GuestRange) async throws(BlockError) -> Support {
-        contents.bytes.withLock { bytes in
-            for position in range.start.rawValue..<max(range.start.rawValue, min(range.end.rawValue, bytes.count)) { bytes[position] = 0 }
+        contents.state.withLock { state in
+            for position in range.start.rawValue..<max(range.start.rawValue, min(range.end.rawValue, state.bytes.count)) { state.bytes[position] = 0 }
         }
         return .done
     }
 
     func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
         guard byteCount <= Self.longest else { throw BlockError(.noSpace, "the file in memory is full") }
-        contents.bytes.withLock { bytes in
-            if byteCount < bytes.count { bytes.removeLast(bytes.count - byteCount) }
-            bytes += [UInt8](repeating: 0, count: byteCount - bytes.count)
+        contents.state.withLock { state in
+            if byteCount < state.bytes.count { state.bytes.removeLast(state.bytes.count - byteCount) }
+            state.length = byteCount
         }
     }
 }

@@ -6,18 +6,48 @@ import StrataBase
 
 /// A qcow2 image, as it comes, is opened, described, checked, read, written and repaired.
 ///
-/// The input: 48 bytes that say what is done, sixteen operations of three bytes, then the image.
+/// The input: 48 bytes that say what is done, sixteen operations of three bytes, then the image without its sectors of zeroes (`unpack`), so that nearly every
+/// byte means something, also where clusters are large.
 package enum QCOW2Fuzz: FuzzTarget {
     package static let name = "qcow2"
     static let scriptSize = 48
 
     package static func run(_ input: [UInt8]) {
         guard input.count > scriptSize else { return }
-        let image = MemoryFile.Contents(Array(input[scriptSize...]))
+        let image = MemoryFile.Contents(unpack(input[scriptSize...]))
         let script = stride(from: 0, to: scriptSize, by: 3).map { Operation(code: input[$0], place: input[$0 + 1], extent: input[$0 + 2]) }
         MemoryFile.with([image, MemoryFile.Contents([UInt8](repeating: 3, count: 64 << 10))]) {
             do { try IOContext.runMain { await play(script) } } catch { preconditionFailure("no context: \(error)") }
         }
+    }
+
+    /// Before each sector stands how many sectors of zeroes there are in front of it. The last sector may be cut short.
+    private static func unpack(_ packed: ArraySlice<UInt8>) -> [UInt8] {
+        var image: [UInt8] = []
+        var rest = packed
+        while let skipped = rest.popFirst(), image.count + (Int(skipped) + 1) * 512 <= MemoryFile.longest {
+            image += repeatElement(0, count: Int(skipped) * 512)
+            image += rest.prefix(512)
+            rest = rest.dropFirst(512)
+        }
+        return image
+    }
+
+    static func pack(_ image: [UInt8]) -> [UInt8] {
+        var packed: [UInt8] = []
+        var skipped: UInt8 = 0
+        for start in stride(from: 0, to: image.count, by: 512) {
+            let sector = image[start..<min(start + 512, image.count)]
+            // The last one is always there: it says where the file ends.
+            if skipped < 255, start + 512 < image.count, sector.allSatisfy({ $0 == 0 }) {
+                skipped += 1
+            } else {
+                packed.append(skipped)
+                packed += sector
+                skipped = 0
+            }
+        }
+        return packed
     }
 
     private struct Operation {
