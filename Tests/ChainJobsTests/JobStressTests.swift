@@ -17,15 +17,21 @@ struct JobStressTests {
     private static let batches = 20
     static let replays = number("STRATA_JOB_SEED") != nil
 
-    /// `STRATA_JOB_SEEDS=100000` runs more; `STRATA_JOB_SEED=17` runs that one.
+    /// `STRATA_JOB_SEEDS=100000` runs more, `STRATA_FIRST_JOB_SEED=1000` others; `STRATA_JOB_SEED=17` runs that one.
     @Test("guests, backups and images are right after any sequence of jobs, verbs, graph edits and errors", arguments: 0..<batches)
     func everything(batch: Int) async throws {
         if let seed = Self.number("STRATA_JOB_SEED") {
             if batch == 0 { try await Self.play(seed) }
             return
         }
-        let count = Self.number("STRATA_JOB_SEEDS") ?? 1000
-        for seed in stride(from: batch, to: count, by: Self.batches) { try await Self.play(seed) }
+        let (first, count) = (Self.number("STRATA_FIRST_JOB_SEED") ?? 0, Self.number("STRATA_JOB_SEEDS") ?? 1000)
+        for seed in stride(from: first + batch, to: first + count, by: Self.batches) { try await Self.play(seed) }
+    }
+
+    /// A snapshot that came between a commit's look at the overlay and its write there.
+    @Test("seeds that have found something once", arguments: [1078, 1279, 1342, 1773, 1781, 1873, 2426, 2943, 3660])
+    func again(seed: Int) async throws {
+        if !Self.replays { try await Self.play(seed) }
     }
 
     private static func play(_ seed: Int) async throws {

@@ -133,13 +133,9 @@ package final class CommitJob: JobDriver {
     /// An overlay that is read-only is made writable for this.
     private func store(_ name: String?, _ format: String?, in overlay: BlockNode, _ job: Job) async throws(BlockError) {
         guard overlay.driver is any BackingFileNaming else { return }
-        let isHeld = try await graph.makeWritable(overlay.name)
-        let outcome: Result<Void, BlockError>
-        do throws(BlockError) {
-            outcome = .success(try await graph.storeBackingName(name, format: format, in: overlay, by: job.holderName))
-        } catch { outcome = .failure(error) }
-        if isHeld { try await graph.endWritable(overlay.name) }
-        try outcome.get()
+        try await graph.withWritable(overlay) { () async throws(BlockError) in
+            try await graph.storeBackingName(name, format: format, in: overlay, by: job.holderName)
+        }
     }
 
     package func abort(_ job: Job) async {

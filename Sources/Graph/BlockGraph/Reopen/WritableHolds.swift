@@ -46,4 +46,19 @@ extension BlockGraph {
             try await reopen(name, hold.definition, isReadOnly: true)
         }
     }
+
+    /// Runs `body` while a node is writable, which it is made for that time if need be.
+    package func withWritable<Result: Sendable>(_ node: BlockNode, _ body: () async throws(BlockError) -> Result) async throws(BlockError) -> Result {
+        while true {
+            let isHeld = try await makeWritable(node.name)
+            let wasWritable = !node.isReadOnly
+            let outcome: Swift.Result<Result, BlockError>
+            do throws(BlockError) { outcome = .success(try await body()) } catch { outcome = .failure(error) }
+            let isWritable = !node.isReadOnly
+            if isHeld { try await endWritable(node.name) }
+            // A snapshot makes the node below it read-only, whoever is about to write to it.
+            if case .failure(let error) = outcome, error.code == .readOnly, wasWritable, !isWritable { continue }
+            return try outcome.get()
+        }
+    }
 }
