@@ -14,7 +14,7 @@ struct JobScenariosAgainstQEMUTests {
     func jobs(_ scenario: Jobs) throws { try ScenarioDuel.compare("job-scenarios.py", scenario.rawValue) }
 
     enum Bitmaps: String, CaseIterable, Sendable, CustomTestStringConvertible {
-        case survive, transactions, copyBeforeWrite = "copy_before_write", discardSource = "discard_source"
+        case survive, readOnly = "read_only", transactions, copyBeforeWrite = "copy_before_write", discardSource = "discard_source"
         var testDescription: String { rawValue }
     }
 

@@ -128,6 +128,28 @@ async def survive(daemon):
             run("qemu-img", "check", image + ".qcow2")
 
 
+async def read_only(daemon):
+    """What may be done with a stored bitmap whose image has become read-only, by a command and in a transaction."""
+    make_disk()
+    make_target()
+    run("qemu-img", "bitmap", "--add", "disk.qcow2", "kept")
+    async with Daemon(daemon) as d:
+        await d.open("disk", "disk.qcow2", backing=None)
+        await d.open("target", "target.qcow2", backing=None)
+        await d.do("blockdev-snapshot-sync", node_name="disk", snapshot_file="over.qcow2", snapshot_node_name="over", format="qcow2")
+        bitmap = {"node": "disk", "name": "kept"}
+        for verb in ("disable", "enable", "clear", "remove", "add"):
+            await d.ask("block-dirty-bitmap-" + verb, **bitmap)
+            await d.ask("transaction", actions=[{"type": "block-dirty-bitmap-" + verb, "data": bitmap}, {"type": "abort", "data": {}}])
+        await d.ask("block-dirty-bitmap-merge", node="disk", target="kept", bitmaps=["kept"])
+        for sync, mode in (("bitmap", "on-success"), ("bitmap", "always"), ("incremental", None), ("full", "always"), ("bitmap", "never")):
+            backup = {"job-id": "job0", "device": "disk", "target": "target", "sync": sync, "bitmap": "kept", **({"bitmap-mode": mode} if mode else {})}
+            await d.ask("transaction", actions=[{"type": "blockdev-backup", "data": backup}, {"type": "abort", "data": {}}])
+            await d.ask("blockdev-backup", **backup)
+        await d.ended()
+        await note_bitmaps(d)
+
+
 # Transactions
 
 

@@ -90,7 +90,7 @@ package final class BackupJob: JobDriver {
         guard let name = options.bitmap else { return nil }
         guard let bitmap = node.bitmaps.bitmap(named: name) else { throw BlockError(.notFound, "Bitmap '\(name)' could not be found") }
         try options.checkBitmapMode()
-        try bitmap.check(.forReading)
+        try bitmap.check(options.bitmapMode == .never ? .forReading : .all)
         return bitmap
     }
 
