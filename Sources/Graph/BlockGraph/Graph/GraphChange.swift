@@ -125,11 +125,11 @@ package final class GraphChange {
     /// - Throws: `.invalidArgument` when a node would become its own descendant; `.permissionConflict` when the link is frozen.
     package func retarget(_ id: GraphState.EdgeID, to target: String) throws(BlockError) {
         guard let edge = state.edges[id], edge.target != target else { return }
-        try state.checkNotFrozen(edge)
         let below = try record(target)
-        if case .node(let parent) = edge.owner {
-            try refuseLoop(from: parent, to: target, edge.child.name)
-            if state.nodes[parent]?.options.isActive == true { try below.node.refuseInactive(as: edge.child.name, of: parent) }
+        if case .node(let parent) = edge.owner { try refuseLoop(from: parent, to: target, edge.child.name) }
+        try state.checkNotFrozen(edge)
+        if case .node(let parent) = edge.owner, state.nodes[parent]?.options.isActive == true {
+            try below.node.refuseInactive(as: edge.child.name, of: parent)
         }
         state.retarget(id, to: target)
         releasedNodes.append(edge.target)

@@ -21,7 +21,10 @@ extension GraphState {
                 if let grant = edges[id]?.grant { cumulative = cumulative.combined(with: grant) }
             }
             if record.options.isReadOnly, !cumulative.used.isDisjoint(with: [.write, .writeUnchanged, .resize]) {
-                throw record.options.readOnlyError(ofNode: name)
+                // Who makes it read-only hears of those who write, and who wants to write that it is read-only.
+                throw record.node.isReadOnly
+                    ? record.options.readOnlyError(ofNode: name)
+                    : BlockError(.readOnly, "Read-only block node '\(name)' cannot support read-write users")
             }
             setCumulative(cumulative, of: name)
             // With auto-read-only a node writes exactly while somebody writes to it: until then it is to its children like a read-only one.

@@ -167,8 +167,9 @@ final class ReopenQueue {
             throw BlockError(.notFound, "Cannot find device='' nor node-name='\(target)'")
         }
         if let edge {
-            try change.state.checkNotBlocked(.changeChildren, on: node.name)
             try change.retarget(edge.child.id, to: target)
+            // Told last, as a loop and a link that must stay say more.
+            try change.state.checkNotBlocked(.changeChildren, on: node.name)
         } else {
             try change.attach(target, to: node.name, as: name, role: .copyOnWrite)
         }
