@@ -168,4 +168,7 @@ def io_result(export, command):
     """How a request ended."""
     result = subprocess.run(["qemu-io", "-f", "raw", "-c", command, address(export)], capture_output=True, text=True, timeout=60)
     text = result.stdout + result.stderr
-    return "differs" if "verification failed" in text else text.split("failed: ")[1].strip() if "failed: " in text else "done"
+    if "verification failed" in text:
+        return "differs"
+    # A disk that cannot be read cannot be opened either.
+    return "done" if result.returncode == 0 and "failed: " not in text else text.rsplit(": ", 1)[-1].strip()
