@@ -5,8 +5,8 @@ import Testing
 /// Random commands for two storage daemons at once, ours and QEMU's. The script knows nothing of either program; it is run with seeds of this run.
 @Suite("random conversations with two daemons")
 struct RandomConversationTests {
-    /// `STRATA_CONVERSATIONS` for more than the usual number, in which differences are found that nobody has explained yet; `STRATA_SEED` begins elsewhere.
-    private static let count = ProcessInfo.processInfo.environment["STRATA_CONVERSATIONS"].flatMap { Int($0) } ?? 16
+    /// `STRATA_CONVERSATIONS` for more than the usual number; `STRATA_SEED` begins elsewhere.
+    private static let count = ProcessInfo.processInfo.environment["STRATA_CONVERSATIONS"].flatMap { Int($0) } ?? 48
     private static let lanes = 2
 
     @Test("both answer alike, and nodes, jobs, bitmaps, exports and images are alike after each command", arguments: 0..<lanes)

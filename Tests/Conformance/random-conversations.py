@@ -27,6 +27,8 @@ class Lost(Exception):
 class Daemon:
     def __init__(self, words, folder):
         self.folder, self.buffer, self.number = folder, b"", 0
+        # Jobs that were told to end.
+        self.ending = set()
         for attempt in range(4):
             path = os.path.join(folder, "qmp.sock")
             if os.path.exists(path):
@@ -105,13 +107,12 @@ class Daemon:
             time.sleep(0.002)
         raise Lost(f"jobs do not settle: {jobs}")
 
-    @staticmethod
-    def rests(job, block_job):
+    def rests(self, job, block_job):
         if job["status"] == "pending":
             return not block_job.get("auto-finalize", False)
         if job["status"] == "concluded":
             return not block_job.get("auto-dismiss", False)
-        return job["status"] in ("ready", "paused", "standby")
+        return job["status"] in ("paused", "standby") or (job["status"] == "ready" and job["id"] not in self.ending)
 
     def said(self):
         self.log.seek(0)
@@ -141,9 +142,10 @@ def plain(value):
         if value.startswith("json:"):
             return plain(json.loads(value[5:]))
         # Who may not be written to is told by name, and who wants to resize.
-        value = re.sub(" +", " ", value).replace("Could not create node: ", "")
-        value = re.sub(r"by (an unnamed block device|block_resize|block export '[^']*') \(uses.*", "by somebody", value.replace("Could not open backing file: ", ""))
+        value = re.sub(" +", " ", value).replace("Could not create node: ", "").replace("consistent-read", "consistent read")
+        value = re.sub(r"are both required by .*", "are both required by somebody", value.replace("Could not open backing file: ", ""))
         value = re.sub(r"Failed to get .* lock.*", "Failed to get a lock", value.replace("Image is read-only", "Block node is read-only"))
+        value = value.replace("snapshot list: Operation not permitted", "snapshot list: Block node is read-only")
         return re.sub(r"Block node '[^']*' is read-only", "Block node is read-only", re.sub(r"#block[0-9]+", "#block", value))
     if isinstance(value, list):
         # Nodes that jobs put in for themselves show what they are in other ways.
@@ -223,6 +225,9 @@ class Duel:
         for daemon in self.daemons:
             daemon.send(command, arguments)
         theirs, ours = (self.receive(daemon) for daemon in self.daemons)
+        for daemon, answer in zip(self.daemons, (theirs, ours)):
+            if "return" in answer and command.endswith(("-complete", "-cancel")):
+                daemon.ending.add(arguments.get("id", arguments.get("device")))
         found = difference(command, theirs, ours, is_mistaken)
         for daemon in self.daemons:
             self.settle(daemon)
@@ -319,9 +324,9 @@ def attempt(folder, program, commands):
 
 
 def shortened(folder, program, commands):
-    """The shortest conversation that QEMU ends in the same way."""
+    """The shortest conversation that both end in the same way."""
     def sides(found):
-        return re.sub(r"[a-z]+[0-9]+", "", (found or "").split("ours")[0])
+        return re.sub(r"[a-z]+[0-9]+", "", found or "")
 
     whole = sides(attempt(folder, program, commands))
     for index in reversed(range(len(commands))):
@@ -361,7 +366,7 @@ def converse(folder, program, seed, statistics):
             command, arguments = conversation.command(number)
             played.append((command, arguments, conversation.mistakes > 0))
             theirs, found = duel.run(*played[-1])
-            conversation.hear(command, theirs)
+            conversation.hear(command, arguments, theirs)
             done, refused = statistics.get(command, (0, 0))
             statistics[command] = (done + ("return" in theirs), refused + ("error" in theirs))
             if found:

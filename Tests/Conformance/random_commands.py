@@ -15,9 +15,13 @@ class Conversation:
         self.count = 0
         self.mistakes = 0
         self.serves = False
+        self.doubtful = set()
 
-    def hear(self, command, answer):
+    def hear(self, command, arguments, answer):
         """Takes note of what no query tells."""
+        if "error" in answer and command == "blockdev-reopen":
+            # In QEMU bitmaps stay read-only after a change to read-only that has failed.
+            self.doubtful |= {options.get("node-name") for options in arguments.get("options", [])}
         if "return" in answer and command.startswith("nbd-server-st"):
             self.serves = command == "nbd-server-start"
 
@@ -27,13 +31,17 @@ class Conversation:
         self.nodes = sorted(node["node-name"] for node in nodes if not node["node-name"].startswith(("#", "flt")))
         self.drivers = {node["node-name"]: node["drv"] for node in nodes}
         self.read_only = {node["node-name"] for node in nodes if node["ro"]}
-        self.bitmaps = sorted((node["node-name"], bitmap["name"]) for node in nodes for bitmap in node.get("dirty-bitmaps", []) if "name" in bitmap)
+        self.inactive = {node["node-name"] for node in nodes if not node["active"]}
+        self.bitmaps = sorted((node["node-name"], bitmap["name"]) for node in nodes for bitmap in node.get("dirty-bitmaps", []) if "name" in bitmap and node["node-name"] not in self.doubtful)
         self.jobs = {job["id"]: job["status"] for job in daemon.tell("query-jobs")}
         self.exports = sorted(export["id"] for export in daemon.tell("query-block-exports"))
         graph = daemon.tell("x-debug-query-block-graph")
         names = {node["id"]: node["name"] for node in graph["nodes"]}
         self.roots = sorted(set(self.nodes) - {names[edge["child"]] for edge in graph["edges"]})
         self.overlays = sorted({names[edge["parent"]] for edge in graph["edges"] if edge["name"] == "backing"} & set(self.nodes))
+        # What stands on an overlay and is neither an image nor a filter.
+        above = {names[edge["parent"]] for edge in graph["edges"] if names[edge["child"]] in self.overlays}
+        self.hiding = {name for name in above if self.drivers.get(name) in ("raw", "quorum")}
 
     def chance(self, probability):
         return self.random.random() < probability
@@ -102,6 +110,9 @@ class Conversation:
             kind = "raw"
         if kind == "file":
             return self.file(self.random.choice(self.DISKS))
+        if depth and kind == "copy-before-write":
+            # In QEMU it cannot be read-only, which it may inherit.
+            kind = "qcow2"
         options = {"driver": kind}
         if self.chance(0.8) or not depth:
             options["node-name"] = self.one([self.fresh("n")], ["9bad", "", "x" * 32] + self.nodes[:1])
@@ -180,7 +191,9 @@ class Conversation:
         if name in self.read_only:
             options["read-only"] = True
         if options["driver"] == "qcow2":
-            others = [other for other in self.nodes if other != name and self.drivers[other] in self.FORMATS]
+            # Below a node that is read-only QEMU's copy-before-write lacks write access.
+            formats = ("qcow2",) if "copy-before-write" in self.drivers.values() else self.FORMATS
+            others = [other for other in self.nodes if other != name and self.drivers[other] in formats]
             options["backing"] = self.one(others) if others and self.chance(0.6) else None
         elif options["driver"] in ("raw", "throttle") and self.chance(0.4):
             options["file"] = self.node()
@@ -189,9 +202,13 @@ class Conversation:
         return "blockdev-reopen", {"options": [options]}
 
     def resize(self):
-        return "block_resize", {"node-name": self.root(), "size": self.one([MIB], [-1])}
+        # A file that is open twice may be refused for its lock before the node is for being read-only.
+        return "block_resize", {"node-name": self.one([name for name in self.roots if name not in self.read_only]), "size": self.one([MIB], [-1])}
 
     def activate(self):
+        # QEMU cannot make it inactive.
+        if "copy-before-write" in self.drivers.values():
+            return self.question()
         return "blockdev-set-active", {"active": self.chance(0.6), "node-name": self.node()}
 
     def threshold(self):
@@ -206,7 +223,10 @@ class Conversation:
         return "x-blockdev-change", arguments
 
     def snapshot_arguments(self):
-        return {"node": self.node("qcow2"), "overlay": self.root([name for name in self.nodes if self.drivers[name] == "qcow2" and name not in self.overlays])}
+        node, images = self.node("qcow2"), [name for name in self.nodes if self.drivers[name] == "qcow2" and name not in self.overlays]
+        # QEMU's filter uses what is below it although nobody reads there.
+        filtered = "copy-before-write" in self.drivers.values()
+        return {"node": node, "overlay": self.one([name for name in images if name in self.roots]) if filtered else self.root(images)}
 
     def snapshot(self):
         return "blockdev-snapshot", self.snapshot_arguments()
@@ -221,11 +241,15 @@ class Conversation:
     def snapshot_sync(self):
         return "blockdev-snapshot-sync", self.snapshot_sync_arguments()
 
+    def snapshotted(self):
+        # Of an inactive image QEMU says that its format has no snapshots.
+        return self.one([name for name in self.nodes if self.drivers[name] == "qcow2" and name not in self.inactive])
+
     def internal(self):
-        return "blockdev-snapshot-internal-sync", {"device": self.node("qcow2"), "name": self.one(["one", "two", "three"], [""])}
+        return "blockdev-snapshot-internal-sync", {"device": self.snapshotted(), "name": self.one(["one", "two", "three"], [""])}
 
     def delete_internal(self):
-        return "blockdev-snapshot-delete-internal-sync", self.maybe({"device": self.node("qcow2"), "name": self.one(["one", "two", "three"], [""])}, id=["1", "2"])
+        return "blockdev-snapshot-delete-internal-sync", self.maybe({"device": self.snapshotted(), "name": self.one(["one", "two", "three"], [""])}, id=["1", "2"])
 
     def bitmap_add_arguments(self):
         arguments = {"node": self.node(), "name": self.one([self.fresh("b")], ["", "x" * 1030] + [name for node, name in self.bitmaps[:1]])}
@@ -253,13 +277,16 @@ class Conversation:
     def transaction(self):
         makers = [
             lambda: ("block-dirty-bitmap-add", self.bitmap_add_arguments()), lambda: ("blockdev-snapshot-sync", self.snapshot_sync_arguments()),
-            lambda: ("blockdev-backup", self.backup_arguments()), lambda: ("blockdev-snapshot-internal-sync", {"device": self.node("qcow2"), "name": self.fresh("tx")})]
+            lambda: ("blockdev-backup", self.backup_arguments()), lambda: ("blockdev-snapshot-internal-sync", {"device": self.snapshotted(), "name": self.fresh("tx")})]
         if self.bitmaps:
             # QEMU stops at an assertion when such an action has not found its bitmap.
             makers += [lambda: (f"block-dirty-bitmap-{self.random.choice(['remove', 'clear', 'enable', 'disable'])}", dict(zip(("node", "name"), self.random.choice(self.bitmaps))))]
         actions = [self.random.choice(makers)() for _ in range(self.random.choice([1, 2, 2, 3]))]
         # A disk that has got its overlay is read-only, with its bitmaps.
         snapshots = [action for action in actions if action[0] == "blockdev-snapshot-sync"]
+        # QEMU finds a bitmap that the same transaction has removed, and leaves it changed when all is taken back.
+        removed = [data for kind, data in actions if kind == "block-dirty-bitmap-remove"]
+        actions = [action for action in actions if action[1] not in removed or action[0] == "block-dirty-bitmap-remove"]
         actions = [action for action in actions if action not in snapshots] + snapshots[:1]
         if self.slips(0.2):
             actions.append(("abort", {}))
@@ -328,14 +355,17 @@ class Conversation:
         return "block-stream", arguments
 
     def commit(self):
-        arguments = self.job({"device": self.root(self.overlays)})
+        # What takes the place of a read-only node becomes read-only in QEMU.
+        arguments = self.job({"device": self.root([name for name in self.overlays if name not in self.read_only])})
         if self.chance(0.4):
             arguments[self.random.choice(["base-node", "top-node"])] = self.node("qcow2")
         return "block-commit", arguments
 
     def mirror(self):
-        arguments = self.job({"device": self.root(), "target": self.target(),
-                              "sync": self.one(["full", "full", "top", "none"], ["incremental"])})
+        # QEMU mirrors of a chain below some nodes the topmost image only; and what takes the place of a read-only node becomes read-only.
+        device = self.root()
+        good = [name for name in self.roots if name not in self.hiding and name not in self.read_only]
+        arguments = self.job({"device": self.one(good) if device in self.hiding | self.read_only else device, "target": self.target(), "sync": self.one(["full", "full", "top", "none"], ["incremental"])})
         self.maybe(arguments, granularity=[512, 65536], copy_mode=["background", "write-blocking"])
         if self.slips():
             arguments.update(self.random.choice([{"granularity": 100}, {"buf-size": -1}, {"replaces": "nowhere"}]))
