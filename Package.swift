@@ -176,7 +176,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["StrataTesting", "TestThreads"], path: "Tests/Conformance",
             exclude: [
-                "backup-scenarios.py", "bitmap-scenarios.py", "daily-scenarios.py", "job-scenarios.py", "qmp-peer.py", "random-conversations.py",
+                "backup-scenarios.py", "bitmap-scenarios.py", "busy-scenarios.py", "daily-scenarios.py", "job-scenarios.py", "qmp-peer.py", "random-conversations.py",
                 "random-jobs.py", "random_commands.py", "scenario_stage.py",
                 "shell-terminal.py", "socket-layers.py",
             ],
