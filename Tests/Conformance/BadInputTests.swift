@@ -46,15 +46,16 @@ struct BadInputTests {
         #expect(try folder.names == ["plain.raw"], "a failed command left files behind")
     }
 
-    @Test("a program that is started without standard streams writes none of its messages into an image", arguments: [
-        "io -c 'read 0 512' disk.raw", "img resize disk.raw 128k", "io -f raw -c 'write 1M 1' -c nonsense disk.raw", "img dd -f raw -O raw if=disk.raw of=disk.raw nonsense=1",
-        "daemon --blockdev driver=file,node-name=disk,filename=disk.raw --export type=nbd,id=e,node-name=disk",
-    ], ["0<&- 1>&- 2>&-", "2>&-", "1>&- 2>&-"])
-    func closedStreams(line: String, closed: String) throws {
+    @Test("a limit on the size of files is an error like any other, and not the end of the program", arguments: [
+        "img convert -f raw -O raw source.raw new.raw", "img convert -f raw -O qcow2 source.raw new.qcow2", "img resize -f raw small.raw 1M",
+        "img create -q -f raw -o preallocation=full new.raw 1M", "img dd -f raw -O raw if=source.raw of=new.raw",
+    ])
+    func fileSizeLimit(line: String) throws {
         let folder = try TemporaryFolder()
-        try folder.write(repeatElement(0, count: 65536), to: "disk.raw")
-        _ = try run("/bin/sh", ["-c", "exec \"$0\" \(line) \(closed)", Strata.binary], in: folder.url, atMost: .seconds(20))
-        #expect(try folder.read("disk.raw").allSatisfy { $0 == 0 })
+        try folder.write(repeatElement(0x55, count: 1 << 20), to: "source.raw")
+        try folder.write([0x55], to: "small.raw")
+        let finished = try run("/bin/sh", ["-c", "ulimit -f 100; exec \"$0\" \(line)", Strata.binary], in: folder.url, atMost: .seconds(20))
+        expectClearError(finished, naming: ["too large"])
     }
 
     @Test("a complaint about a secret does not tell it", arguments: [

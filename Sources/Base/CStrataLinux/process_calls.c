@@ -67,6 +67,7 @@ int strata_terminal_columns(int fd) {
 }
 
 void strata_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+void strata_ignore_sigxfsz(void) { signal(SIGXFSZ, SIG_IGN); }
 
 int strata_signal_descriptor(const int *signals, int count) {
     sigset_t set;

@@ -79,6 +79,7 @@ func printManual(_ arguments: [String]) -> Int32 {
 }
 
 StandardStreams.occupyClosed()
+ProcessSignals.ignoreFileSizeLimit()
 do throws(BlockError) { exit(run(try ProgramArguments.read())) } catch {
     StandardStreams.printError("strata: \(error.message)\n")
     exit(1)

@@ -16,6 +16,8 @@ int strata_open_terminal(char *path, size_t size);
 
 // Makes the process ignore SIGPIPE: a peer that goes away is an error on its own connection only.
 void strata_ignore_sigpipe(void);
+// Makes the process ignore SIGXFSZ: a file that would grow beyond the limit is an error of the call, EFBIG.
+void strata_ignore_sigxfsz(void);
 // Blocks the signals in every thread started later and returns a descriptor that becomes readable when one arrives.
 int strata_signal_descriptor(const int *signals, int count);
 // Takes the number of one arrived signal, or 0.

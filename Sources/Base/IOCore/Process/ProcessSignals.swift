@@ -7,6 +7,10 @@ package enum ProcessSignals {
     /// A peer that goes away must be an error on its own connection, not the end of the process. Call first thing in `main`.
     package static func ignoreBrokenPipes() { strata_ignore_sigpipe() }
 
+    /// A file that may not grow as it should (`ulimit -f`) must be an error of the request, and not the end of a process that serves other disks too. Call
+    /// first thing in `main`.
+    package static func ignoreFileSizeLimit() { strata_ignore_sigxfsz() }
+
     /// Calls `handler` on `context`'s thread for every SIGINT, SIGTERM and SIGHUP. Call on the context's own thread, before other threads
     /// are started: they inherit that these signals are blocked.
     package static func watchTermination(on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {

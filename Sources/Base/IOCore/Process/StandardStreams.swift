@@ -37,8 +37,16 @@ package enum StandardStreams {
             while done < bytes.count {
                 // SAFETY: the range lies inside `bytes`.
                 let count = unsafe Glibc.write(descriptor, bytes.baseAddress.map { unsafe $0 + done }, bytes.count - done)
-                if count < 0 && errno != EINTR && errno != EAGAIN { return false }
-                if count > 0 { done += count }
+                if count > 0 {
+                    done += count
+                } else if count < 0, errno == EAGAIN {
+                    // Somebody has made it non-blocking, a monitor on standard input and output for one: wait for the reader all the same.
+                    var question = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                    // SAFETY: one structure, valid for the time of the call.
+                    _ = unsafe poll(&question, 1, -1)
+                } else if count < 0, errno != EINTR {
+                    return false
+                }
             }
             return true
         }
