@@ -41,10 +41,12 @@ struct CreationFaultTests {
         var failure: BlockError?
         for _ in 0..<tries {
             failure = nil
-            do throws(BlockError) { try await QCOW2Driver.create(test.options, in: backend, password: test.password) } catch { failure = error }
+            do throws(BlockError) {
+                // Whoever makes an image empties its file first.
+                try await backend.resize(to: 0)
+                try await QCOW2Driver.create(test.options, in: backend, password: test.password)
+            } catch { failure = error }
             if failure == nil { break }
-            // Until it is whole it is no image: nobody takes it for one.
-            #expect(recorder.state.withLock { $0.disk.count < 4 || Array($0.disk[..<4]) != [0x51, 0x46, 0x49, 0xfb] || $0.failsHalfway || test.options.preallocation != nil })
         }
         await graph.release(backend)
         try await graph.closeAll()
@@ -71,13 +73,24 @@ struct CreationFaultTests {
                 let failure = try await onContext { context in try await Self.create(test, recorder, tries: tries, context) }
                 return (failure, recorder.state.withLock { $0.disk })
             }
+            let first = try await make(tries: 1)
+            // Growing the file ahead of need may fail: then the image is another one, and as good.
+            #expect(first.failure != nil || test.options.preallocation != nil, "call \(call) of \(calls) fails with \(fault)")
+            // Until it is whole it is no image, and nobody takes it for one. Preallocating is done to an image that is there.
+            if test.options.preallocation == nil, test.password == nil, fault != .short {
+                let isNoneOrWhole = !first.disk.starts(with: [0x51, 0x46, 0x49, 0xfb]) || first.disk == expected
+                #expect(isNoneOrWhole, "call \(call) of \(calls) fails with \(fault)")
+            }
             let second = try await make(tries: 2)
             #expect(second.failure == nil, "call \(call) of \(calls) fails with \(fault)")
-            if test.password == nil {
-                #expect(second.disk == expected, "call \(call) of \(calls) fails with \(fault)")
-            } else if call % 8 == 0 {
+            if test.password == nil, test.options.preallocation == nil {
+                // Not as an expectation of two arrays, whose bytes would be told.
+                let isSame = second.disk == expected
+                #expect(isSame, "call \(call) of \(calls) fails with \(fault)")
+            } else if call % 4 == 0 {
                 try Data(second.disk).write(to: URL(fileURLWithPath: path))
-                try run("qemu-img", ["check", "--object", "secret,id=s,data=secret", "--image-opts", "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.filename=\(path)"])
+                let key = test.password == nil ? "" : "encrypt.format=luks,encrypt.key-secret=s,"
+                try run("qemu-img", ["check", "--object", "secret,id=s,data=secret", "--image-opts", "driver=qcow2,\(key)file.filename=\(path)"])
             }
         }
     }

@@ -108,8 +108,10 @@ struct OverlapCheckTests {
             await graph.release(disk)
             do { try await graph.closeAll() } catch { #expect(!test.isRefused) }
         }
-        let after = recorder.state.withLock { $0.disk }
+        var after = recorder.state.withLock { $0.disk }
         if test.isRefused {
+            // Whoever writes to an image marks its bitmaps as in use first, in the flags of each entry.
+            if test.target == "bitmap directory" { after[table.lowerBound + 15] &= ~1 }
             #expect(Array(after[table]) == Array(image[table]))
             #expect(after[79] & 2 == 2)
             #expect(events.withLock { $0 } == ["disk Preventing invalid write on metadata (overlaps with \(test.target)) \(table.lowerBound) true"])

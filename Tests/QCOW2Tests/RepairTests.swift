@@ -112,6 +112,28 @@ struct RepairTests {
         #expect(ourNumbers["leaks", default: 0] <= before["leaks", default: 0], what)
     }
 
+    @Test("a bitmap that cannot be loaded does not keep the rest from being repaired, and is still there")
+    func damagedBitmap() async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a.qcow2")
+        try run("qemu-img", ["create", "-q", "-f", "qcow2", path, "1M"])
+        try run("qemu-img", ["bitmap", "--add", path, "b0"])
+        try run("qemu-io", ["-f", "qcow2", "-c", "write 0 128k", path])
+        var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        func word(_ offset: Int) -> Int { bytes[offset..<(offset + 8)].reduce(0) { $0 << 8 | Int($1) } }
+        var place = word(100) >> 32
+        while word(place) >> 32 != 0x2385_2875 { place += 8 + (word(place) & 0xffff_ffff).roundedUp(to: 8) }
+        // The table names a cluster behind the end, and the refcounts are gone.
+        let table = word(word(place + 24)), block = word(word(48))
+        bytes[table + 3] = 1
+        for index in 0..<64 { bytes[block + index] = 0 }
+        try Data(bytes).write(to: URL(fileURLWithPath: path))
+        let report = try await onContext { context in try await Self.repair(imageOptions(path), [.leaks, .errors], context) }
+        #expect(report.corruptions == 1 && report.leaks == 0 && report.corruptionsFixed > 5, "\(report)")
+        let after = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        #expect(after[table..<table + 8] == bytes[table..<table + 8])
+    }
+
     @Test("leaks alone are repaired without anything else", arguments: 0..<8 as Range<UInt64>)
     func leaks(seed: UInt64) async throws {
         let scratch = try Scratch()

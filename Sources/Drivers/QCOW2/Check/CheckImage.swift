@@ -17,7 +17,7 @@ extension QCOW2Driver: Checking {
         // A table that moves leaves a cluster that others may refer to as well, whose flags then change: a second round settles that.
         for _ in 0..<4 {
             guard try await mend(after, repair) else { break }
-            try await activate()
+            try await activateRepaired()
             let last = after.report
             after = try await walk(nil)
             // What no rule mends stays, however often it is tried.
@@ -29,7 +29,7 @@ extension QCOW2Driver: Checking {
         report.leaksFixed = max(0, before.report.leaks - report.leaks)
         if report.corruptions == 0, report.checkErrors == 0 {
             try await clearMarks()
-            try await activate()
+            try await activateRepaired()
         }
         return report
     }
