@@ -169,7 +169,8 @@ struct EncryptionTests {
             return (try run(Strata.binary, ["img"] + arguments, in: folder.url), theirs)
         }
         func portable(_ finished: Finished) -> String {
-            finished.errorText.replacing("strata img:", with: "qemu-img:") + finished.text
+            // One option of ours is newer than this QEMU.
+            finished.errorText.replacing("strata img:", with: "qemu-img:") + finished.text.split(separator: "\n").filter { !$0.contains("keep_data_file") }.joined(separator: "\n")
         }
         try QEMU.img("create", "-q", "--object", Self.secret, "-f", format, "-o", Cipher(options: ["cipher-mode=cbc", "ivgen-alg=essiv"]).list(format), "a.img", "1M", in: folder)
         let objects = ["s,data=abc", "n,data=new", "w,data=wrong"].flatMap { ["--object", "secret,id=\($0)"] }

@@ -20,6 +20,7 @@ extension QCOW2Driver {
         let plan = try CreationPlan(options, dataFileName: dataFileName)
         if options.encrypt != nil, password == nil { throw BlockError(.invalidArgument, "Parameter 'encrypt.key-secret' is required for cipher") }
         let file = backend.root
+        let hasData = dataFile.map { $0.length > 0 } ?? false
         if plan.geometry.hasExternalData {
             guard let dataFile else { throw BlockError(.invalidArgument, "An image with an external data file cannot be made without the data file") }
             let size = Int(plan.header.virtualSize)
@@ -33,7 +34,7 @@ extension QCOW2Driver {
         let driver = QCOW2Driver(
             file: file, externalData: dataFile?.root, backing: nil, opened: opened, options: openOptions, state: initialState(opened, openOptions, l1),
             encryption: encryption)
-        try await driver.preallocate(from: 0, to: driver.length, plan.preallocation)
+        try await driver.preallocate(from: 0, to: driver.length, plan.preallocation, showsData: hasData)
         try await driver.close()
     }
 }

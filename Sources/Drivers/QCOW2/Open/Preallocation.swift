@@ -12,7 +12,8 @@ extension QCOW2Driver {
     /// - Parameters:
     ///   - start: bytes; so is `end`. Nothing is mapped from there on, or it is left alone.
     ///   - mode: not `off`.
-    func preallocate(from start: Int, to end: Int, _ mode: PreallocMode) async throws(BlockError) {
+    ///   - showsData: what a data file holds in the new clusters is the guest's, also where clusters are divided.
+    func preallocate(from start: Int, to end: Int, _ mode: PreallocMode, showsData: Bool = false) async throws(BlockError) {
         try await prepareForWriting()
         let zeroes = mode == .full && !geometry.hasExternalData ? IOBuffer(zeroed: 1 << 20) : nil
         defer { withExtendedLifetime(zeroes) {} }
@@ -36,7 +37,7 @@ extension QCOW2Driver {
             case .reserved(let reservation):
                 let byteCount = reservation.clusterCount << geometry.clusterBits
                 do throws(BlockError) {
-                    try await place(reservation, mode, zeroes)
+                    try await place(reservation, mode, zeroes, showsData: showsData)
                 } catch {
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     throw error.during("preallocating the image")
@@ -48,7 +49,7 @@ extension QCOW2Driver {
         if file.length < hostEnd { try await file.resize(to: hostEnd) }
     }
 
-    private func place(_ reservation: Reservation, _ mode: PreallocMode, _ zeroes: IOBuffer?) async throws(BlockError) {
+    private func place(_ reservation: Reservation, _ mode: PreallocMode, _ zeroes: IOBuffer?, showsData: Bool) async throws(BlockError) {
         let byteCount = reservation.clusterCount << geometry.clusterBits
         if isEncrypted, !geometry.hasSubclusters, opened.header.version < 3 {
             // There is no other way to say that a cluster reads as zeroes than to write them.
@@ -73,7 +74,7 @@ extension QCOW2Driver {
             // Nobody has encrypted what lies there.
             return finish(reservation, try await step { state throws(Obstacle) in try state.publishZeroes(reservation) })
         }
-        let written = geometry.hasSubclusters ? GuestRange(reservation.guest, byteCount: 0) : GuestRange(reservation.guest, byteCount: byteCount)
+        let written = geometry.hasSubclusters && !showsData ? GuestRange(reservation.guest, byteCount: 0) : GuestRange(reservation.guest, byteCount: byteCount)
         finish(reservation, try await step { state throws(Obstacle) in try state.publish(reservation, written: written) })
     }
 

@@ -66,6 +66,7 @@ struct CreateFormat: Sendable {
             CreateOption("backing_fmt", .text, help: "Image format of the base image"),
             CreateOption("data_file", .text, help: "File name of an external data file"),
             CreateOption("data_file_raw", .flag, help: "The external data file must stay valid as a raw image"),
+            CreateOption("keep_data_file", .flag, help: "The external data file is there already and keeps its contents"),
             CreateOption("lazy_refcounts", .flag, standard: "off", help: "Postpone refcount updates"),
             CreateOption("refcount_bits", .number, standard: "16", help: "Width of a reference count entry in bits"),
         ], supportsBacking: true, isProtocol: false)

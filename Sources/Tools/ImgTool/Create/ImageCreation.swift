@@ -30,10 +30,8 @@ struct ImageCreation {
         do throws(BlockError) {
             if let secret = plan.keySecret { _ = try session.graph.objects.password(secret) }
             try await watching(path, byteCount) { () async throws(BlockError) in
-                guard case .qcow2(let options, let dataFile?) = plan else { return try await fill(reference, plan) }
-                try await withNewDataFile(dataFile) { data throws(BlockError) in
-                    try await fill(reference, .qcow2(options, dataFile: dataFile), data)
-                }
+                guard case .qcow2(_, let dataFile?) = plan else { return try await fill(reference, plan) }
+                try await withDataFile(dataFile) { data throws(BlockError) in try await fill(reference, plan, data) }
             }
         } catch {
             if isNew { try HostFile.remove(path) }
@@ -47,11 +45,13 @@ struct ImageCreation {
         try await progress.watching(on: session.graph.context, { (HostFile.allocatedSize(ofFileNamed: path) ?? 0, byteCount) }, body)
     }
 
-    /// Makes the file for guest data, replacing what was there, and lends it out.
-    private func withNewDataFile(_ name: String, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+    /// Lends out the file for guest data: the one that is there if it is to be kept, else a new one in its place.
+    private func withDataFile(_ dataFile: DataFile, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        let name = dataFile.name
         if name.isEmpty { throw BlockError(.notFound, "Could not create '': No such file or directory") }
         if name.hasPrefix("json:") { throw BlockError(.invalidArgument, "Unknown protocol 'json'") }
         let reference = try ImageReference(named: name, format: "file")
+        if dataFile.isKept { return try await session.withWritable(reference, cache: cache, body) }
         let path = reference.options["filename"]?.string ?? name
         let isNew = try HostFile.create(path)
         do throws(BlockError) {
@@ -67,10 +67,15 @@ struct ImageCreation {
         return size.roundedUp(to: ConvertSource.sectorSize)
     }
 
+    private struct DataFile {
+        let name: String
+        let isKept: Bool
+    }
+
     /// What is done with the empty file.
     private enum Plan {
         case plain(byteCount: Int, PreallocMode, format: String)
-        case qcow2(BlockdevCreateOptionsQcow2, dataFile: String?)
+        case qcow2(BlockdevCreateOptionsQcow2, dataFile: DataFile?)
         case luks(BlockdevCreateOptionsLUKS)
 
         /// The secret that opens the new image.
@@ -99,7 +104,10 @@ struct ImageCreation {
                 self = .plain(byteCount: byteCount, mode, format: request.format.name)
                 return
             }
-            self = .qcow2(try BlockdevCreateOptionsQcow2(request, byteCount: byteCount), dataFile: request.text("data_file"))
+            let isKept = request.flag("keep_data_file") ?? false
+            let dataFile = request.text("data_file").map { DataFile(name: $0, isKept: isKept) }
+            if isKept, dataFile == nil { throw BlockError(.invalidArgument, "keep_data_file can only be used together with data_file") }
+            self = .qcow2(try BlockdevCreateOptionsQcow2(request, byteCount: byteCount), dataFile: dataFile)
         }
     }
 
@@ -117,8 +125,8 @@ struct ImageCreation {
                 } catch where error.code == .tooLarge {
                     throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
                 }
-            case .qcow2(let options, let name):
-                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: name, password: try password(plan))
+            case .qcow2(let options, let named):
+                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: named?.name, password: try password(plan))
             case .luks(let options):
                 try await LUKSDriver.create(options, password: try password(plan) ?? [], in: file)
             }

@@ -14,7 +14,7 @@ extension SnapshotInfo {
             Self.digits(seconds / 3600, 4) + ":" + Self.digits(seconds / 60 % 60, 2) + ":" + Self.digits(seconds % 60, 2) + "."
             + Self.digits(milliseconds % 1000, 3)
         return Self.left(id, 7) + " " + Self.left(name, 16) + " " + Self.right(size, 8) + " " + Self.right(date, 19) + " "
-            + Self.right(clock, 15) + " " + Self.right(instructionCount.map(String.init) ?? "", 10)
+            + Self.right(clock, 15) + " " + Self.right(instructionCount.map(String.init) ?? "--", 10)
     }
 
     private static func digits(_ value: Int, _ width: Int) -> String {

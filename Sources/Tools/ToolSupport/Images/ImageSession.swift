@@ -59,15 +59,20 @@ package final class ImageSession: Sendable {
 
     /// Lends out a file that is to become an image, emptied first, and closes it.
     package func withEmptied(_ reference: ImageReference, cache: CacheMode = .writeback, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
+        try await withWritable(reference, cache: cache) { file async throws(BlockError) in
+            try await file.resize(to: 0)
+            try await body(file)
+        }
+    }
+
+    /// Lends out a file that keeps what it has, to be written and resized, and closes it.
+    package func withWritable(_ reference: ImageReference, cache: CacheMode = .writeback, _ body: (BlockBackend) async throws(BlockError) -> Void) async throws(BlockError) {
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.resizes = true
         settings.cache = cache
         let file = try await open(reference, settings)
-        do throws(BlockError) {
-            try await file.backend.resize(to: 0)
-            try await body(file.backend)
-        } catch {
+        do throws(BlockError) { try await body(file.backend) } catch {
             // What went wrong first is what the user needs to know.
             do { try await close(file) } catch {}
             throw error
