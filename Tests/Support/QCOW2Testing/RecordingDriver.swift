@@ -75,7 +75,10 @@ package final class RecordingDriver: BlockDriver, Flushing, Resizing, Discarding
     /// What is punched out of a file reads as zeroes.
     package func discard(_ range: GuestRange) async throws(BlockError) -> Support {
         let inside = max(0, min(range.end.rawValue, length) - range.start.rawValue)
-        if inside > 0 { try recorder.write(IOBuffer(zeroed: inside).vector, at: range.start.rawValue) }
+        if inside <= 0 { return .done }
+        let zeroes = IOBuffer(zeroed: inside)
+        defer { withExtendedLifetime(zeroes) {} }
+        try recorder.write(zeroes.vector, at: range.start.rawValue)
         return .done
     }
 
