@@ -6,7 +6,7 @@ import Testing
 @Suite("scenarios of jobs against qemu-storage-daemon")
 struct JobScenariosAgainstQEMUTests {
     enum Jobs: String, CaseIterable, Sendable, CustomTestStringConvertible {
-        case create, verbs, mirrorLimits = "mirror_limits", driveMirrorActive = "drive_mirror_active", policies, stubborn, guarded, rawBase = "raw_base", readOnlyAgain = "read_only_again", moving
+        case create, verbs, mirrorLimits = "mirror_limits", driveMirrorActive = "drive_mirror_active", policies, stubborn, guarded, removed, rawBase = "raw_base", readOnlyAgain = "read_only_again", moving
         var testDescription: String { rawValue }
     }
 

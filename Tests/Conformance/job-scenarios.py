@@ -411,8 +411,37 @@ async def guarded(daemon):
         await d.ask("blockdev-mirror", job_id="job1", device="other", target="disk", sync="none")
         await d.ask("block_resize", node_name="disk", size=16 * MIB)
         await d.ask("blockdev-del", node_name="disk")
+        # Options may change, but not so that the job cannot go on.
+        for name in ("target", "disk"):
+            for more in ({"discard": "unmap"}, {"read-only": True}, {}, {"backing": "other"}):
+                await d.ask("blockdev-reopen", options=[{"driver": "qcow2", "node-name": name, "file": {"driver": "file", "filename": name + ".qcow2"}, **more}])
         await d.do("job-cancel", id="job0")
         await d.ended()
+        # An inactive disk is nobody's to mirror or commit.
+        make_target("idle.qcow2")
+        await d.open("idle", "idle.qcow2")
+        await d.do("blockdev-set-active", node_name="idle", active=False)
+        await d.ask("blockdev-mirror", job_id="job0", device="idle", target="target", sync="full", filter_node_name="filter")
+        await d.ask("blockdev-mirror", job_id="job0", device="disk", target="idle", sync="full", filter_node_name="filter")
+        await d.ask("blockdev-backup", job_id="job0", device="idle", target="target", sync="full", filter_node_name="filter")
+        await d.shape()
+
+
+async def removed(daemon):
+    """What is said to who wants to remove an image from a chain that is being committed."""
+    for top in ("mid", "top"):
+        for name in ("base", "low", "mid", "top"):
+            run("rm", "-f", name + ".qcow2", "qmp.sock")
+        make_chain("base", "low", "mid", "top")
+        async with Daemon(daemon) as d:
+            await open_chain(d, "base", "low", "mid", "top")
+            await d.do("block-commit", job_id="job0", device="top", top_node=top, base_node="base", auto_finalize=False)
+            await d.until("pending", "ready")
+            for name in ("base", "low", "mid"):
+                await d.ask("blockdev-del", node_name=name)
+            await d.do("job-cancel", id="job0")
+            await d.ended()
+            await d.shape()
 
 
 async def raw_base(daemon):

@@ -53,7 +53,7 @@ package final class BackupJob: JobDriver {
             let door = change.makeBackend(named: job.holderName, on: node, PermissionGrant(used: .consistentRead, shared: .all))
             let targetHold = change.makeBackend(named: job.holderName, on: target.node, PermissionGrant(used: [], shared: .all))
             let blockers = [node.name, options.target].map { name in
-                let blocker = OperationBlocker(Set(BlockedOperation.allCases), reason: job.blockReason, isToldFirst: true)
+                let blocker = OperationBlocker.job(reason: job.blockReason, isToldFirst: true)
                 change.addBlocker(blocker, to: name)
                 return blocker.id
             }

@@ -70,7 +70,8 @@ package final class CommitJob: JobDriver {
             let isShort = chain[end].length < chain[0].length
             let grant = PermissionGrant(used: isShort ? [.consistentRead, .write, .resize] : [.consistentRead, .write], shared: [.consistentRead, .writeUnchanged])
             let base = holdings.attach(to: chain[end], grant, in: change)
-            for name in [filter.name] + chain[...end].map(\.name) { holdings.block(name, in: change) }
+            for node in [filter, chain[0], chain[end]] { holdings.block(node.name, in: change) }
+            for node in chain[1..<end] { holdings.block(node.name, isBetween: true, in: change) }
             let roof = chain.first { $0.image === chain[end].image } ?? chain[end]
             return CommitJob(graph, holdings, filter, top, base, roof, options)
         }

@@ -33,8 +33,9 @@ final class JobHoldings: @unchecked Sendable {  // unchecked: see above
     }
 
     /// Keeps users from doing things to a node as long as the job lives.
-    func block(_ name: String, in change: GraphChange) {
-        let blocker = OperationBlocker.job(reason: job.blockReason)
+    /// - Parameter isBetween: the node is neither what the job reads for its users nor what it writes to, and who wants to remove it is told of the job.
+    func block(_ name: String, isBetween: Bool = false, in change: GraphChange) {
+        let blocker = OperationBlocker.job(reason: job.blockReason, isToldFirst: isBetween)
         blockers.append(blocker.id)
         change.addBlocker(blocker, to: name)
     }

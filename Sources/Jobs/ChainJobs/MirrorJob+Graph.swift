@@ -37,16 +37,15 @@ extension MirrorJob {
             let gate = holdings.attach(to: filter, .none, in: change)
             // Says who uses the target.
             _ = holdings.attach(to: target, .none, in: change)
-            var held = [filter.name, source.name, target.name]
+            for node in [filter, source, target] { holdings.block(node.name, in: change) }
             if options.isCommit {
                 for node in try change.chain(from: source.name) {
                     if node === target { break }
                     if node === source { continue }
-                    held.append(node.name)
                     holdings.attachBetween(node, base: target, in: change)
+                    holdings.block(node.name, isBetween: true, in: change)
                 }
             }
-            for name in held { holdings.block(name, in: change) }
             return (source, target, filter, driver, gate)
         }
         do throws(BlockError) {

@@ -51,7 +51,7 @@ extension GraphChange {
     ///   - members: the filter's children, the filtered one first.
     ///   - isReadOnly: nobody writes through it, whatever lies below.
     ///   - make: gets the edges to them.
-    /// - Throws: `.alreadyExists`, `.invalidArgument` for the name.
+    /// - Throws: `.alreadyExists`, `.invalidArgument` for the name; what says that a child is inactive.
     package func insertFilter(
         named name: String?, children members: [(name: String, role: ChildRole, target: String)], isReadOnly: Bool = false, _ make: ([BlockChild]) -> any BlockDriver
     ) throws(BlockError) -> BlockNode {
@@ -59,7 +59,13 @@ extension GraphChange {
         let chosen = try chooseName(name)
         let users = Set(try record(filtered.target).parents)
         var children: [BlockChild] = []
-        for (name, role, target) in members { children.append(BlockChild(name: name, role: role, node: try record(target).node)) }
+        for (name, role, target) in members {
+            let node = try record(target).node
+            if role.contains(.filtered) { try node.refuseInactive(as: name, of: chosen) }
+            // Other children are written to.
+            if !node.options.isActive { throw BlockError(.permissionConflict, "Permission 'write' unavailable on inactive node") }
+            children.append(BlockChild(name: name, role: role, node: node))
+        }
         var options = NodeOptions()
         let below = try record(filtered.target)
         options.isReadOnly = isReadOnly || below.options.isReadOnly

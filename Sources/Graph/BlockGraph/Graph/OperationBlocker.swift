@@ -40,8 +40,8 @@ package struct OperationBlocker: Sendable {
 
 extension OperationBlocker {
     /// For the nodes that a job works on: everything waits but changes of options.
-    package static func job(reason: String) -> OperationBlocker {
-        OperationBlocker(Set(BlockedOperation.allCases).subtracting([.reopen]), reason: reason)
+    package static func job(reason: String, isToldFirst: Bool = false) -> OperationBlocker {
+        OperationBlocker(Set(BlockedOperation.allCases).subtracting([.reopen]), reason: reason, isToldFirst: isToldFirst)
     }
 }
 
@@ -52,7 +52,7 @@ extension GraphState {
         if let blocker = record.blockers.first(where: { $0.operations.contains(operation) }) { throw blocker.refusal(for: name) }
         // The data of a backing file shows through in the overlay, so what would change it is done through the overlay.
         guard operation.isForbiddenWhileBacking else { return }
-        for id in record.parents {
+        for id in record.parents.reversed() {
             guard let edge = edges[id], edge.child.role.contains(.copyOnWrite), case .node(let overlay) = edge.owner else { continue }
             throw BlockError(
                 .permissionConflict, "Node '\(name)' is busy: node is used as backing hd of '\(overlay)'",
