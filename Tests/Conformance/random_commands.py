@@ -360,7 +360,11 @@ class Conversation:
 
     def commit(self):
         # What takes the place of a read-only node becomes read-only in QEMU.
-        arguments = self.job({"device": self.root([name for name in self.overlays if name not in self.read_only])})
+        good = [name for name in self.overlays if name not in self.read_only]
+        arguments = self.job({"device": self.root(good)})
+        if arguments["device"] in self.read_only:
+            arguments["device"] = (good + ["nowhere"])[0]
+            self.mistakes += not good
         if self.chance(0.4):
             arguments[self.random.choice(["base-node", "top-node"])] = self.node("qcow2")
         return "block-commit", arguments
