@@ -242,24 +242,76 @@ struct NBDToolTests {
         #expect(maps[0] == maps[1] && maps[0].contains("qemu:dirty-bitmap:one"))
     }
 
+    @Test("without a host both IPs are listened on, by the tool and by the daemon, as QEMU's programs do")
+    func bothIPs() throws {
+        for isDaemon in [false, true] {
+            for program in [nil, isDaemon ? "qemu-storage-daemon" : "qemu-nbd"] {
+                let place = try Place()
+                // Somebody else may take a free port before it is used: then the next one is tried.
+                var server: ChildProcess?
+                var port = 0
+                for _ in 0..<20 where server?.isRunning != true {
+                    port = Int.random(in: 20_000...30_000)
+                    let words =
+                        isDaemon
+                        ? (program.map { [$0] } ?? [Strata.binary, "daemon"]) + ["--blockdev", "driver=file,node-name=disk,filename=r.raw",
+                           "--nbd-server", "addr.type=inet,addr.host=,addr.port=\(port)", "--export", "nbd,id=e,node-name=disk,name="]
+                        : [program ?? place.tool, "-t", "-e", "0", "-b", "", "-p", "\(port)", "-f", "raw", "r.raw"]
+                    let started = try ChildProcess(words[0], Array(words.dropFirst()), in: place.folder.url)
+                    _ = waitUntil { (try? run("nbdinfo", ["--size", "nbd://127.0.0.1:\(port)"]).succeeded) == true || !started.isRunning }
+                    server = started
+                }
+                let running = try #require(server)
+                defer { running.send(SIGKILL) }
+                for host in ["127.0.0.1", "[::1]"] { #expect(try mustRun("nbdinfo", ["--size", "nbd://\(host):\(port)"]).text == "1048576\n", "\(program ?? "ours") on \(host)") }
+            }
+        }
+    }
+
+    /// As systemd does it: sockets as descriptors from 3 on, and the process's own id. The last one is TCP; its port is noted in a file.
+    private static let starter = """
+        import os, socket, sys
+        path, count = sys.argv[1], int(sys.argv[2])
+        sockets = []
+        for number in range(count):
+            if number == count - 1 and count > 1:
+                s = socket.create_server(("127.0.0.1", 0))
+                with open("port.new", "w") as file: file.write(str(s.getsockname()[1]))
+                os.rename("port.new", "port")
+            else:
+                s = socket.socket(socket.AF_UNIX); s.bind(path + "-" * number); s.listen()
+            sockets.append(s)
+        copies = [os.dup2(s.fileno(), 100 + number) for number, s in enumerate(sockets)]
+        for number, copy in enumerate(copies): os.dup2(copy, 3 + number); os.set_inheritable(3 + number, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count))
+        os.execv(sys.argv[3], sys.argv[3:])
+        """
+
     @Test("a socket that the process was started with is listened on")
     func socketActivation() throws {
         let place = try Place()
-        // As systemd does it: the socket as descriptor 3, and the process's own id.
-        let starter = """
-            import os, socket, sys
-            s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
-            os.dup2(s.fileno(), 3); os.set_inheritable(3, True)
-            os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-            os.execv(sys.argv[2], sys.argv[2:])
-            """
-        let server = try ChildProcess("python3", ["-c", starter, place.socket, place.tool, "-f", "raw", "r.raw"], in: place.folder.url)
+        let server = try ChildProcess("python3", ["-c", Self.starter, place.socket, "1", place.tool, "-f", "raw", "r.raw"], in: place.folder.url)
         #expect(waitUntil { place.folder.contains("socket") })
         let read = try mustRun("qemu-io", ["-r", "-f", "raw", "-c", "read -P 7 0 1M", place.uri])
         #expect(!read.text.contains("failed"))
         #expect(try server.wait().succeeded)
-        let refused = try run("python3", ["-c", starter, place.folder.path("second"), place.tool, "-p", "1", "-f", "raw", "r.raw"], in: place.folder.url)
+        let refused = try run("python3", ["-c", Self.starter, place.folder.path("second"), "1", place.tool, "-p", "1", "-f", "raw", "r.raw"], in: place.folder.url)
         expectClearError(refused, naming: ["--port"])
+    }
+
+    @Test("of several sockets that the process was started with each is listened on, and their clients share the disk")
+    func severalSockets() throws {
+        let place = try Place()
+        let server = try ChildProcess("python3", ["-c", Self.starter, place.socket, "3", place.tool, "-t", "-e", "0", "-f", "raw", "r.raw"], in: place.folder.url)
+        defer { server.send(SIGKILL) }
+        #expect(waitUntil { place.folder.contains("port") })
+        let port = String(decoding: try place.folder.read("port"), as: UTF8.self)
+        let uris = [place.uri, "nbd+unix:///?socket=\(place.socket)-", "nbd://127.0.0.1:\(port)"]
+        for (number, uri) in uris.enumerated() {
+            let before = number == 0 ? 7 : number + 10
+            let done = try mustRun("qemu-io", ["-f", "raw", "-c", "read -P \(before) 0 64k", "-c", "write -P \(number + 11) 0 64k", "-c", "flush", uri])
+            #expect(!done.text.contains("failed"), "\(done)")
+        }
     }
 
     @Test("nbdcopy takes a whole image through several connections")

@@ -185,6 +185,53 @@ struct LifeCycleTests {
         await server.stop()
     }
 
+    @Test("a server listens on each of its addresses, and on every address that a name stands for; stopping it ends all of them")
+    func severalListeners() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20)
+        let path = server.directory + "/second"
+        let abstract = "strata-\(UUID().uuidString)"
+        let other = NBDServer(
+            .init(addresses: [.unix(path: path), .tcp(host: "", port: "0"), .abstract(name: abstract, isPadded: false), .tcp(host: "127.0.0.1", port: "0")]),
+            context: server.context, registry: server.registry)
+        try await other.start()
+        try await other.addExport(TestServer.export("disk", id: "second", writable: false), graph: server.graph, contexts: [server.context])
+        let ports = await other.addresses.compactMap { if case .tcp(let host, let port) = $0 { (host, port) } else { nil } }
+        // No host is all addresses of either IP.
+        try #require(ports.map(\.0) == ["", "", "127.0.0.1"])
+        let uris = ["nbd+unix:///disk?socket=\(path)", "nbd://127.0.0.1:\(ports[0].1)/disk", "nbd://[::1]:\(ports[1].1)/disk", "nbd://127.0.0.1:\(ports[2].1)/disk"]
+        for uri in uris {
+            let result = try await server.client { _ in try run("nbdinfo", ["--size", uri]) }
+            #expect(result.output == "1048576\n", "\(uri): \(result.errors)")
+        }
+        let (first, second) = try await server.client { _ in
+            let socket = try ConnectedSocket(connectingTo: .abstract(name: abstract, isPadded: false))
+            let clients = (try RawClient(path), withExtendedLifetime(socket) { RawClient(adopting: dup(socket.descriptor)) })
+            try clients.0.enter("disk")
+            try clients.1.enter("disk")
+            return (Holder(clients.0), Holder(clients.1))
+        }
+        await other.stop()
+        let isClosed = try await server.client { _ in try first.client.isClosed() && second.client.isClosed() }
+        #expect(isClosed)
+        #expect(!FileManager.default.fileExists(atPath: path))
+        for uri in uris {
+            let result = try await server.client { _ in try run("nbdinfo", ["--size", uri]) }
+            #expect(result.status != 0 && result.output.isEmpty, "\(uri)")
+        }
+        await server.stop()
+    }
+
+    @Test("where one of several addresses is taken, none is listened on and nothing is left")
+    func takenAddress() async throws {
+        let server = try await TestServer.withRawDisk(byteCount: 1 << 20)
+        let taken = try ListeningSocket(.tcp(host: "127.0.0.1", port: "0"))
+        let path = server.directory + "/second"
+        let other = NBDServer(.init(addresses: [.unix(path: path), .tcp(host: "127.0.0.1", port: "\(taken.port)")]), context: server.context, registry: server.registry)
+        await #expect { try await other.start() } throws: { "\($0)".contains("Failed to listen on 127.0.0.1:\(taken.port)") && "\($0)".contains("in use") }
+        #expect(!FileManager.default.fileExists(atPath: path))
+        await server.stop()
+    }
+
     @Test("a TCP server on a port of the kernel's choice serves as the unix one does")
     func tcp() async throws {
         let server = try await TestServer.withRawDisk(byteCount: 1 << 20)

@@ -89,37 +89,54 @@ static int tcp_socket(int family, int type, int flags) {
     return fd;
 }
 
-int strata_listen_tcp(const char *host, const char *port, int family, int flags, int backlog, int *bound_port) {
+// The field of an address that holds its port, in network byte order.
+static in_port_t *port_of(struct sockaddr *address) {
+    return address->sa_family == AF_INET6 ? &((struct sockaddr_in6 *)address)->sin6_port : &((struct sockaddr_in *)address)->sin_port;
+}
+
+static int listen_at(const struct addrinfo *address, int is_ipv6_only, int flags, int backlog) {
+    int one = 1;
+    int fd = tcp_socket(address->ai_family, STREAM_FLAGS, flags);
+    if (fd < 0) return fd;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (is_ipv6_only && address->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, backlog) < 0) return fail(fd);
+    return fd;
+}
+
+int strata_listen_tcp(const char *host, const char *port, int last_port, int family, int flags, int backlog, int *descriptors, int *ports, int capacity) {
     struct addrinfo *list;
     int result = resolve(host, port, 1, family, flags, &list);
     if (result < 0) return result;
     result = -EADDRNOTAVAIL;
-    for (struct addrinfo *a = list; a; a = a->ai_next) {
-        int one = 1;
-        int fd = tcp_socket(a->ai_family, STREAM_FLAGS, flags);
+    int count = 0;
+    int has_ipv4 = 0;
+    for (struct addrinfo *a = list; a && count < capacity; a = a->ai_next) {
+        // An IPv6 socket takes IPv4 clients along, unless that was not wanted or another socket does.
+        int is_ipv6_only = family == 6 || has_ipv4;
+        in_port_t *number = port_of(a->ai_addr);
+        int first = ntohs(*number);
+        int fd = listen_at(a, is_ipv6_only, flags, backlog);
+        for (int next = first + 1; fd == -EADDRINUSE && first > 0 && next <= last_port; next++) {
+            *number = htons((in_port_t)next);
+            fd = listen_at(a, is_ipv6_only, flags, backlog);
+        }
         if (fd < 0) {
             result = fd;
             continue;
         }
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        /* Asked for this family alone: an IPv6 socket must not take IPv4 clients along. */
-        if (family == 6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, backlog) < 0) {
+        socklen_t size = a->ai_addrlen;
+        if (getsockname(fd, a->ai_addr, &size) < 0) {
             result = fail(fd);
             continue;
         }
-        struct sockaddr_storage name;
-        socklen_t size = sizeof name;
-        if (getsockname(fd, (struct sockaddr *)&name, &size) < 0) {
-            result = fail(fd);
-            continue;
-        }
-        *bound_port = ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port : ((struct sockaddr_in *)&name)->sin_port);
-        result = fd;
-        break;
+        if (a->ai_family == AF_INET) has_ipv4 = 1;
+        descriptors[count] = fd;
+        ports[count] = ntohs(*number);
+        count++;
     }
     freeaddrinfo(list);
-    return result;
+    return count > 0 ? count : result;
 }
 
 int strata_connect_tcp(const char *host, const char *port, int family, int flags) {

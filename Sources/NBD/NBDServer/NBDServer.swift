@@ -61,9 +61,14 @@ package actor NBDServer: ContextActor {
     /// - Throws: the kernel's refusal, with the address.
     package func start() throws(BlockError) {
         ProcessSignals.ignoreBrokenPipes()
-        var opened: [Acceptor] = []
-        for address in configuration.addresses { opened.append(Acceptor(try ListeningSocket(address, tcp: configuration.tcp), server: self)) }
-        acceptors = opened
+        var opened: [ListeningSocket] = []
+        do throws(BlockError) {
+            for address in configuration.addresses { opened += try ListeningSocket.all(address, tcp: configuration.tcp) }
+        } catch {
+            for socket in opened { socket.removeSocketFile() }
+            throw error
+        }
+        acceptors = opened.map { Acceptor($0, server: self) }
         try resumeAccepting()
     }
 

@@ -11,9 +11,10 @@ int strata_listen_unix(const char *path, size_t length, int kind, int backlog);
 int strata_connect_unix(const char *path, size_t length, int kind);
 // `family` is 4, 6, or 0 for either; `flags` are of these:
 enum { STRATA_TCP_NUMERIC = 1 /* nothing is looked up */, STRATA_TCP_MULTIPATH = 2, STRATA_TCP_KEEP_ALIVE = 4 };
-// `port` as text; an empty host listens on every address. *bound_port receives the port in use.
-// Returns a negative errno, or a getaddrinfo code below -1000 (see strata_address_error).
-int strata_listen_tcp(const char *host, const char *port, int family, int flags, int backlog, int *bound_port);
+// `port` as text; an empty host listens on every address. A name may stand for several addresses: the first `capacity` that can be listened on are,
+// each on the first free port up to `last_port`. `descriptors` and `ports` receive the sockets and the ports in use.
+// Returns how many there are, and if there is none a negative errno or a getaddrinfo code below -1000 (see strata_address_error).
+int strata_listen_tcp(const char *host, const char *port, int last_port, int family, int flags, int backlog, int *descriptors, int *ports, int capacity);
 int strata_connect_tcp(const char *host, const char *port, int family, int flags);
 const char *strata_address_error(int code);
 // 1 for a socket that waits for clients, 0 for another one.
