@@ -1,5 +1,6 @@
 import Foundation
 import StrataTesting
+import Synchronization
 import Testing
 
 /// What a broken or hostile NBD client sends. The server drops that client or answers an error; the others never notice.
@@ -175,6 +176,72 @@ struct HostileNBDTests {
         let fields = try String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8).split(separator: ")").last?.split(separator: " ") ?? []
         let ticks = fields.count > 12 ? (Double(fields[11]) ?? 0) + (Double(fields[12]) ?? 0) : 0
         return ticks / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
+    @Test("clients that come, talk and leave at any moment while servers start and stop and exports come and go")
+    func races() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(repeatElement(0x5c, count: 1 << 20), to: "disk.raw")
+        let daemon = try Daemon(["--blockdev", "driver=file,node-name=disk,filename=\(folder.path("disk.raw"))"], nbd: false, in: folder)
+        let isOver = Atomic<Bool>(false)
+        let path = daemon.nbdPath
+        let crowd = (0..<3).map { number in
+            Thread {
+                var random = SeededGenerator(seed: runSeed &+ UInt64(number))
+                while !isOver.load(ordering: .acquiring) {
+                    guard let socket = UnixSocket(path: path, limit: .seconds(20)) else { continue }
+                    try? socket.send(Array(Self.conversation.prefix(Int.random(in: 0...Self.conversation.count, using: &random))))
+                    if Bool.random(using: &random) { _ = try? socket.receiveSome(100) }
+                }
+            }
+        }
+        for thread in crowd { thread.start() }
+        defer { isOver.store(true, ordering: .releasing) }
+        let address: JSON = ["type": "unix", "data": ["path": .string(path)]]
+        let export: JSON = ["type": "nbd", "id": "e", "node-name": "disk", "name": "disk"]
+        for round in 0..<60 {
+            try daemon.monitor.execute("nbd-server-start", ["addr": address])
+            try daemon.monitor.execute("block-export-add", export)
+            if round % 3 == 0 { try daemon.monitor.execute("block-export-del", ["id": "e", "mode": "hard"]) }
+            if round % 2 == 0 { try expectAliveOr(daemon, isThere: round % 3 != 0) }
+            try daemon.monitor.execute("nbd-server-stop")
+            #expect(daemon.process.isRunning)
+        }
+        isOver.store(true, ordering: .releasing)
+        #expect(waitUntil { crowd.allSatisfy(\.isFinished) })
+        try daemon.monitor.execute("nbd-server-start", ["addr": address])
+        try daemon.monitor.execute("block-export-add", export)
+        try expectAlive(daemon, "many starts and stops")
+        try daemon.quit()
+    }
+
+    /// The export answers, or is gone.
+    private func expectAliveOr(_ daemon: Daemon, isThere: Bool) throws {
+        if isThere { return try expectAlive(daemon, "a start") }
+        #expect(throws: HarnessError.self) { try PlainNBDClient(path: daemon.nbdPath, export: "disk", limit: .seconds(20)) }
+    }
+
+    @Test("the longest ranges that block status can be asked for, and disks beyond 2^32 sectors, are told whole to either kind of client")
+    func longestBlockStatus() throws {
+        let folder = try TemporaryFolder()
+        // 16 TiB with one cluster of data near the end.
+        try QEMU.img("create", "-f", "qcow2", "-o", "cluster_size=64k", "disk.qcow2", "16T", in: folder)
+        try QEMU.io("disk.qcow2", ["write -P 5 15T 64k"], in: folder)
+        let expected = [[0, 15 << 40, 3], [15 << 40, 65536, 0], [15 << 40 + 65536, 1 << 40 - 65536, 3]]
+        for program in [nil, "qemu-storage-daemon"] {
+            let daemon = try Daemon(program: program, in: folder)
+            try daemon.serve("disk.qcow2", writable: false)
+            // libnbd asks for 4 GiB - 1 at a time, in requests of 32 bits; the others for more in extended ones.
+            let map = try JSON(parsing: try mustRun("nbdinfo", ["--map", "--json", daemon.uri("disk")]).output)
+            let extents = map.array?.map { [$0["offset"]?.integer ?? -1, $0["length"]?.integer ?? -1, $0["type"]?.integer ?? -1] }
+            #expect(extents == expected, "\(program ?? "ours"): \(map)")
+            for tool in [["qemu-img"], [Strata.binary, "img"]] {
+                let map = try JSON(parsing: try mustRun(tool[0], tool.dropFirst() + ["map", "--output=json", "-f", "raw", daemon.uri("disk")]).output)
+                let extents = map.array?.map { [$0["start"]?.integer ?? -1, $0["length"]?.integer ?? -1, $0["zero"] == true ? 3 : 0] }
+                #expect(extents == expected, "\(tool) at \(program ?? "ours"): \(map)")
+            }
+            try daemon.quit()
+        }
     }
 
     @Test("a client that asks and never reads does not hold up the others")

@@ -108,6 +108,54 @@ struct HostileServerTests {
         }
     }
 
+    @Test("a server that leaves under a long write ends no program by a signal")
+    func leavesUnderWrite() throws {
+        let folder = try TemporaryFolder()
+        let server = try Script(in: folder) { client in
+            client.say(Script.handshake())
+            // Some leave before the payload comes, some in the middle of it; nobody waits for the rest.
+            guard client.hear(Script.handshakeAnswerByteCount) != nil else { return }
+            _ = client.hear(Script.requestByteCount)
+        }
+        try folder.write([UInt8](repeating: 3, count: 1 << 20), to: "source")
+        let options = "driver=nbd,server.type=unix,server.path=\(server.path)"
+        for words in [
+            ["io", "-c", "write -P 1 0 1M", "--image-opts", options], ["img", "convert", "-n", "-f", "raw", "source", "--target-image-opts", options],
+            ["img", "bench", "-w", "-c", "100", "-s", "128k", "-t", "none", "--image-opts", options],
+        ] {
+            let result = try run(Strata.binary, words, in: folder.url)
+            #expect(result.ending == .exited(1) && ["NBD server", "Input/output error"].contains { (result.text + result.errorText).contains($0) }, "\(words): \(result)")
+        }
+        server.stop()
+    }
+
+    @Test("a server that says nothing more holds up neither the end of an idle connection nor others")
+    func silence() async throws {
+        let folder = try TemporaryFolder()
+        let server = try Script(in: folder) { client in
+            client.say(Script.handshake())
+            while client.hear(1) != nil {}
+        }
+        let bench = try ClientBench()
+        let backend = try await bench.open(ClientBench.options(server.path, reconnectDelay: 600))
+        let time = try await ContinuousClock().measure { try await bench.close(backend) }
+        // Nobody is waited for. (A machine that is busy with other tests may take its time.)
+        #expect(time < .seconds(10))
+        await bench.stop()
+        server.stop()
+    }
+
+    @Test("names longer than the protocol allows are refused before a server hears of them, in QEMU's words", arguments: ["export", "x-dirty-bitmap"])
+    func longNames(option: String) throws {
+        let folder = try TemporaryFolder()
+        for (count, isTooLong) in [(255, false), (256, false), (4096, false), (4097, true), (70_000, true)] {
+            let options = "driver=nbd,server.type=unix,server.path=\(folder.path("nobody")),\(option)=\(String(repeating: "n", count: count))"
+            let theirs = try run("qemu-img", ["info", "--image-opts", options]), ours = try run(Strata.binary, ["img", "info", "--image-opts", options])
+            let text = isTooLong ? "too long to send to server\n" : "No such file or directory\n"
+            #expect(ours.ending == .exited(1) && ours.errorText.hasSuffix(text) && theirs.errorText.hasSuffix(text), "\(count): \(ours.errorText.suffix(200))")
+        }
+    }
+
     @Test("errors with numbers of any kind are that request's error, and the connection goes on")
     func errorNumbers() async throws {
         let folder = try TemporaryFolder()

@@ -151,6 +151,21 @@ struct PeerTests {
         withExtendedLifetime(program) {}
     }
 
+    @Test("a copy from or to a server that cannot read or write fails, and says so", arguments: [false, true])
+    func failedCopies(isTarget: Bool) throws {
+        let folder = try TemporaryFolder()
+        try folder.write([UInt8](repeating: 5, count: 8 << 20), to: "file")
+        let socket = folder.path("s")
+        let program = try ServerProgram(
+            "nbdkit", ["-f", "-U", socket, "--filter=error", "file", folder.path("file"), isTarget ? "error-pwrite=ENOSPC" : "error-pread=EIO", isTarget ? "error-pwrite-rate=100%" : "error-pread-rate=100%"],
+            socket: socket)
+        let uri = "nbd+unix:///?socket=\(socket)"
+        let words = isTarget ? ["convert", "-n", "-f", "raw", "-O", "raw", folder.path("file"), uri] : ["convert", "-f", "raw", "-O", "raw", uri, folder.path("copy")]
+        let done = try run(Strata.binary, ["img"] + words)
+        #expect(done.ending == .exited(1) && done.errorText.contains(isTarget ? "No space left on device" : "Input/output error"), "\(done)")
+        withExtendedLifetime(program) {}
+    }
+
     @Test("a read-only export: refused, degraded with auto-read-only, and one clear error for a writer")
     func readOnly() async throws {
         let folder = try TemporaryFolder()

@@ -91,6 +91,41 @@ struct ReplyDamageTests {
         }
     }
 
+    @Test("with any byte lost or said twice it is an error, a wait or another answer, and no byte goes elsewhere", arguments: kinds)
+    func lost(kind: Kind) {
+        let (fresh, slot, bytes) = begin(kind)
+        for index in bytes.indices {
+            for isLost in [true, false] {
+                var damaged = bytes
+                if isLost { damaged.remove(at: index) } else { damaged.insert(bytes[index], at: index) }
+                var run = fresh
+                run.feed(damaged + [UInt8](repeating: 0xab, count: 64), pieces: 11)
+                #expect(run.memory.mapValues(\.count) == [slot: Self.count])
+                // Were the reply taken for a whole one, what follows would be none: it is never a silent success.
+                #expect(run.error != nil || run.finished.isEmpty, "\(isLost ? "without byte" : "twice byte") \(index): \(run)")
+            }
+        }
+    }
+
+    @Test("chunks of one reply in another order are that reply, or an error when the last one comes early", arguments: [NBDSession.ReplyStyle.structured, .extended])
+    func chunkOrder(style: NBDSession.ReplyStyle) {
+        for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            var run = Replies.Run(style)
+            let (slot, cookie) = run.begin(.read, offset: Self.offset, count: Self.count)
+            let chunks = [
+                Replies.chunk(style, type: 1, done: false, cookie: cookie, offset: Self.offset, WireBytes().u64(UInt64(Self.offset + 8)).adding([UInt8](repeating: 5, count: 16))),
+                Replies.chunk(style, type: 2, done: false, cookie: cookie, offset: Self.offset, WireBytes().u64(UInt64(Self.offset)).u32(8)),
+                Replies.chunk(style, type: 0, done: true, cookie: cookie, offset: Self.offset, WireBytes()),
+            ]
+            run.feed(order.flatMap { chunks[$0].bytes }, pieces: 9)
+            if order[2] == 2 {
+                #expect(run.error == nil && run.finished.keys.contains(slot) && run.memory[slot] == [UInt8](repeating: 0, count: 8) + [UInt8](repeating: 5, count: 16), "\(order)")
+            } else {
+                #expect(run.error != nil && run.finished.isEmpty, "\(order): \(run)")
+            }
+        }
+    }
+
     @Test("block status that says more than was asked, at the edges of its fields, is cut to the request")
     func enormousExtents() {
         for (style, lengths) in [(NBDSession.ReplyStyle.structured, [25, UInt64(UInt32.max)]), (.extended, [25, UInt64(UInt32.max), 1 << 63, .max])] {

@@ -103,58 +103,63 @@ struct HostileClientTests {
         await server.stop()
     }
 
-    @Test("a client may leave at any byte of a conversation", arguments: ["quick", "slow"])
-    func leaveAnywhere(name: String) async throws {
-        let server = try await TestServer.withTestDisk(name, byteCount: 1 << 20)
-        try await server.client { path in
-            let big = RawClient.big
-            let wireName = big(UInt64(name.utf8.count), 4) + Array(name.utf8)
-            func option(_ number: UInt64, _ payload: [UInt8]) -> [UInt8] { Array("IHAVEOPT".utf8) + big(number, 4) + big(UInt64(payload.count), 4) + payload }
-            func request(_ command: UInt64, _ count: UInt64, _ payload: [UInt8] = []) -> [UInt8] {
-                big(0x2560_9513, 4) + big(0, 2) + big(command, 2) + big(1, 8) + big(0, 8) + big(count, 4) + payload
-            }
-            let conversation = big(3, 4) + option(8, []) + option(7, wireName + [0, 0]) + request(0, 100) + request(1, 40, [UInt8](repeating: 1, count: 40))
-                + request(3, 0) + request(1, 70_000, [UInt8](repeating: 2, count: 64))
-            for count in 0...conversation.count {
-                let client = try RawClient(path)
-                try client.send(Array(conversation.prefix(count)))
-            }
-            try expectAlive(path, name)
+    /// Every command once, after a handshake for the export "quick" with a context, and a goodbye.
+    private static func conversation(extended: Bool, longWrite: Bool = false) -> [UInt8] {
+        let big = RawClient.big
+        let wireName = big(5, 4) + Array("quick".utf8)
+        let context = Array("base:allocation".utf8)
+        func option(_ number: UInt64, _ payload: [UInt8]) -> [UInt8] { Array("IHAVEOPT".utf8) + big(number, 4) + big(UInt64(payload.count), 4) + payload }
+        func request(_ command: UInt64, flags: UInt64 = 0, _ count: UInt64, _ payload: [UInt8] = []) -> [UInt8] {
+            big(extended ? 0x21e4_1c71 : 0x2560_9513, 4) + big(extended && !payload.isEmpty ? flags | 0x20 : flags, 2) + big(command, 2) + big(command + 1, 8)
+                + big(4096, 8) + big(count, extended ? 8 : 4) + payload
         }
-        await server.stop()
+        var conversation = big(3, 4) + option(extended ? 11 : 8, []) + option(10, wireName + big(1, 4) + big(UInt64(context.count), 4) + context)
+        conversation += option(7, wireName + [0, 0]) + request(0, 100) + request(1, 40, [UInt8](repeating: 1, count: 40)) + request(3, 0) + request(4, 512)
+        conversation += request(5, 512) + request(6, flags: 2, 512) + request(7, flags: 8, 70_000) + request(8, 0)
+        if extended { conversation += request(7, 12, big(4096, 8) + big(0, 4)) }
+        // The beginning of a payload that has a buffer of its own.
+        if longWrite { return conversation + request(1, 70_000, [UInt8](repeating: 2, count: 64)) }
+        return conversation + request(2, 0)
     }
 
-    @Test("any byte of a conversation may be wrong, with every command in it", arguments: [false, true])
+    @Test("a client may leave at any byte of a conversation with every command in it", arguments: [false, true])
+    func leaveAnywhere(extended: Bool) async throws {
+        // The same name in front of a disk that answers at once, and of one that does not.
+        for node in ["quick", "slow"] {
+            let server = try await TestServer(
+                drivers: [TestDisk.self], nodes: { _ in [TestDisk.node(node, byteCount: 1 << 20)] }, exports: [TestServer.export(node, name: "quick")])
+            try await server.client { path in
+                let conversation = Self.conversation(extended: extended, longWrite: true)
+                for count in 0...conversation.count {
+                    let client = try RawClient(path)
+                    try client.send(Array(conversation.prefix(count)))
+                }
+                try expectAlive(path, "quick")
+            }
+            await server.stop()
+        }
+    }
+
+    @Test("any byte of a conversation may be wrong, lost or said twice, with every command in it", arguments: [false, true])
     func corruptAnywhere(extended: Bool) async throws {
         let server = try await TestServer.withTestDisk("quick", byteCount: 1 << 20)
         try await server.client { path in
-            let big = RawClient.big
-            let wireName = big(5, 4) + Array("quick".utf8)
-            let context = Array("base:allocation".utf8)
-            func option(_ number: UInt64, _ payload: [UInt8]) -> [UInt8] { Array("IHAVEOPT".utf8) + big(number, 4) + big(UInt64(payload.count), 4) + payload }
-            func request(_ command: UInt64, flags: UInt64 = 0, _ count: UInt64, _ payload: [UInt8] = []) -> [UInt8] {
-                big(extended ? 0x21e4_1c71 : 0x2560_9513, 4) + big(extended && !payload.isEmpty ? flags | 0x20 : flags, 2) + big(command, 2) + big(command + 1, 8)
-                    + big(4096, 8) + big(count, extended ? 8 : 4) + payload
-            }
-            var conversation = big(3, 4) + option(extended ? 11 : 8, []) + option(10, wireName + big(1, 4) + big(UInt64(context.count), 4) + context)
-            conversation += option(7, wireName + [0, 0]) + request(0, 100) + request(1, 40, [UInt8](repeating: 1, count: 40)) + request(3, 0) + request(4, 512)
-            conversation += request(5, 512) + request(6, flags: 2, 512) + request(7, flags: 8, 70_000) + request(8, 0)
-            if extended { conversation += request(7, 12, big(4096, 8) + big(0, 4)) }
-            conversation += request(2, 0)
+            let conversation = Self.conversation(extended: extended)
             for index in conversation.indices {
-                for flip in [UInt8(1), 0x80, 0xff] {
+                let byte = conversation[index]
+                for damage in [[byte ^ 1], [byte ^ 0x80], [byte ^ 0xff], [], [byte, byte]] {
                     var damaged = conversation
-                    damaged[index] ^= flip
+                    damaged.replaceSubrange(index...index, with: damage)
                     let client = try RawClient(path)
                     do {
                         try client.send(damaged)
+                        // This is all that the client has to say: what the server says is bounded, and it hangs up.
                         shutdown(client.descriptor, Int32(SHUT_WR))
-                        // Until the server has said all it has to say: what it says is bounded, and it hangs up.
                         var said = 0
                         while true {
                             var room = [UInt8](repeating: 0, count: 65536)
                             let count = recv(client.descriptor, &room, room.count, 0)
-                            if count < 0, errno == EAGAIN { Issue.record("byte \(index) ^ \(flip): the server neither speaks nor hangs up") }
+                            if count < 0, errno == EAGAIN { Issue.record("byte \(index) as \(damage): the server neither speaks nor hangs up") }
                             if count <= 0 { break }
                             said += count
                         }

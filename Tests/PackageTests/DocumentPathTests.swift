@@ -36,4 +36,17 @@ struct DocumentPathTests {
             #expect(Self.exists(path), "\(document) links to \(path), which does not exist")
         }
     }
+
+    @Test("a test that a document names as `Suite.function` exists", arguments: documents)
+    func testsExist(document: String) throws {
+        let text = try String(contentsOf: PackageLayout.root.appending(path: document), encoding: .utf8)
+        let named = text.matches(of: #/`(?<suite>[A-Z][A-Za-z0-9]*Tests)\.(?<function>[a-z][A-Za-z0-9]*)`/#)
+        guard !named.isEmpty else { return }
+        let sources = try PackageLayout.files(in: "Tests", endings: ["swift"]).map { try String(contentsOf: PackageLayout.root.appending(path: $0), encoding: .utf8) }
+        for match in named {
+            let (suite, function) = (match.output.suite, match.output.function)
+            #expect(
+                sources.contains { $0.contains("struct \(suite) {") && $0.contains("func \(function)(") }, "\(document) names \(suite).\(function), which does not exist")
+        }
+    }
 }

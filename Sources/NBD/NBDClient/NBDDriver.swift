@@ -49,6 +49,9 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
         } else if own.tlsHostname != nil {
             throw BlockError(.invalidArgument, "Parameter 'tls-hostname' needs 'tls-creds'")
         }
+        // The protocol's limit: a server may hang up on longer ones.
+        if (own.export ?? "").utf8.count > NBDLimit.stringByteCount { throw BlockError(.invalidArgument, "export name too long to send to server") }
+        if (own.xDirtyBitmap ?? "").utf8.count > NBDLimit.stringByteCount { throw BlockError(.invalidArgument, "x-dirty-bitmap query too long to send to server") }
         let wishes = ClientHandshake.Wishes(exportName: own.export ?? "", metaContext: own.xDirtyBitmap ?? "base:allocation", usesTLS: security != nil)
         let settings = ServerLink.Settings(
             address: address, wishes: wishes, security: security, reconnectDelay: .seconds(Int64(own.reconnectDelay ?? 0)),
