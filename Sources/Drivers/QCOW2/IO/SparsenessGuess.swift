@@ -30,7 +30,7 @@ final class SparsenessGuess: Sendable {
 
     /// Some clusters are always missing: those that are free, and what was never written at the end of one.
     static func isFar(_ length: Int, above allocated: Int, clusterSize: Int) -> Bool {
-        let (there, stored) = (length.dividedRoundingUp(by: clusterSize), allocated.dividedRoundingUp(by: clusterSize))
+        let (there, stored) = (length.dividedRoundingUp(by: clusterSize), allocated / clusterSize)
         return there >= max(stored + stored / 9, stored + 2)
     }
 }

@@ -26,7 +26,11 @@ extension QCOW2Driver {
             let needed = state.withLock { $0.refcounts.virginFrom } << geometry.clusterBits + (end - position)
             do { try await growFile(to: needed) } catch {}
         }
+        var rounds = 0
         while position < end {
+            // Where files answer at once nothing here waits: others want their turns.
+            rounds += 1
+            if rounds.isMultiple(of: 64) { await Task.yield() }
             let guest = GuestOffset(position)
             let left = end.roundedUp(to: geometry.clusterSize) - position
             let plan = try await step { state throws(Obstacle) in try state.planWrite(at: guest, byteCount: left, inFlight) }
