@@ -44,6 +44,20 @@ struct BitmapCommandTests {
         #expect(try ToolPair.run(ToolPair.qemu, ["check", "b.qcow2"], in: pair.ours).status == 0)
     }
 
+    @Test("bitmaps of an image whose backing file is gone can be changed, and the image keeps its name")
+    func withoutBackingFile() throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare(CommandScript.standardImages + [["bitmap", "--add", "long.qcow2", "bm"]])
+        try pair.removeImages(["a.raw"])
+        for command in ["--add long.qcow2 x", "--merge bm long.qcow2 x", "-b long.qcow2 -F qcow2 --add --merge bm e.qcow2 y", "--remove long.qcow2 bm"] {
+            let arguments = ["bitmap"] + command.split(separator: " ").map(String.init)
+            #expect(try pair.runOurs(arguments) == pair.runTheirs(arguments), "qemu-img bitmap \(command)")
+            for name in ["long.qcow2", "e.qcow2"] { #expect(try Self.bitmaps(of: name, in: pair.ours) == Self.bitmaps(of: name, in: pair.theirs), "after bitmap \(command)") }
+        }
+        #expect(try ToolPair.run(ToolPair.qemu, ["info", "long.qcow2"], in: pair.ours).output.contains("backing file: a.raw"))
+    }
+
     @Test("convert --bitmaps takes them along, and refuses where there is no place for them")
     func convert() throws {
         let pair = try ToolPair()
@@ -54,6 +68,8 @@ struct BitmapCommandTests {
             ])
         for command in [
             "--bitmaps b.qcow2 o", "--bitmaps -O qcow2 b.qcow2 o", "--bitmaps -O qcow2 -o compat=0.10 b.qcow2 o2", "--bitmaps -O qcow2 b.qcow2 b.qcow2 o2",
+            "--bitmaps -n -O raw b.qcow2 a.raw", "--bitmaps -O qcow2 -B a.raw -F raw b.qcow2 e.qcow2 o2", "--bitmaps -O qcow2 -B a.raw a.raw o2", "--bitmaps -O raw -B a.raw a.raw o2",
+            "--bitmaps -c -O raw a.raw o2", "--bitmaps -O foo a.raw o2", "--bitmaps -O qcow2 -o foo=1 a.raw o2", "--bitmaps -c -O raw b.qcow2 e.qcow2 o2", "--bitmaps -n -O qcow2 b.qcow2 e.qcow2 a.raw",
             "--bitmaps -O qcow2 a.raw o2", "--bitmaps -O qcow2 e.qcow2 o3", "-O qcow2 b.qcow2 o4",
         ] {
             let arguments = ["convert"] + command.split(separator: " ").map(String.init)

@@ -26,6 +26,22 @@ struct ChainCommandTests {
         ], comparing: Self.everything)
     }
 
+    @Test("a chain goes on through filters, and ends at plain bytes")
+    func commitThroughOtherNodes() throws {
+        let raw = "driver=raw,file.driver=qcow2,file.file.filename=d.qcow2"
+        let throttle = "--object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,file.file.filename=d.qcow2"
+        let first = [
+            "commit --image-opts \(raw)", "commit -b c.qcow2 --image-opts \(raw)", "commit -b a.raw --image-opts \(raw)", "commit -b b.qcow2 j.qcow2", "commit -b c.qcow2 j.qcow2",
+            "map --output=json d.qcow2", "commit \(throttle)", "map --output=json d.qcow2",
+        ]
+        var script = CommandScript()
+        // A raw image whose bytes another image shows, as a backing file.
+        let bytes = #"json:{"driver":"raw","file":{"driver":"qcow2","file":{"driver":"file","filename":"c.qcow2"}}}"#
+        script.images += [["create", "-q", "-f", "qcow2", "-u", "-b", bytes, "-F", "raw", "j.qcow2", "1M"], ["io", "-c", "write -P 5 64k 64k", "j.qcow2"]]
+        try script.expectSame(first + ["commit j.qcow2"], comparing: Self.everything)
+        try script.expectSame(["commit -b b.qcow2 \(throttle)"], comparing: Self.everything)
+    }
+
     @Test("rebase keeps what the guest sees", arguments: [
         ["rebase -b b.qcow2 -F qcow2 d.qcow2"], ["rebase -b '' d.qcow2"], ["rebase -b a.raw -F raw d.qcow2"],
         ["rebase -b c.qcow2 -F qcow2 d.qcow2"], ["rebase -c -b b.qcow2 -F qcow2 d.qcow2"], ["rebase -c -b '' d.qcow2"], ["rebase -b b.qcow2 -F qcow2 long.qcow2"],
@@ -52,7 +68,7 @@ struct ChainCommandTests {
             "rebase -u -b a.raw -F raw -f raw a.raw", "rebase -b '' -f raw a.raw", "rebase nosuch", "rebase -b x nosuch", "rebase", "rebase a b",
             "rebase -t foo -b b.qcow2 -F qcow2 c.qcow2", "rebase -T foo -b b.qcow2 -F qcow2 c.qcow2", "rebase --image-opts -f qcow2 -b b.qcow2 x", "rebase -F raw c.qcow2",
             "rebase -S 4k -b '' c.qcow2", "rebase -u -b nosuch -F foo c.qcow2", "rebase -u -b '' -F foo c.qcow2", "rebase -b b.qcow2 -F qcow2 -c -f raw a.raw",
-            "rebase -u -b nosuch a.raw", "rebase -b c.qcow2 -F qcow2 c.qcow2", "info c.qcow2", "info b.qcow2",
+            "rebase -u -c -b b.qcow2 -F qcow2 -f raw a.raw", "rebase -u -b nosuch a.raw", "rebase -b c.qcow2 -F qcow2 c.qcow2", "info c.qcow2", "info b.qcow2",
         ], comparing: ["a.raw": "raw", "b.qcow2": "qcow2", "c.qcow2": "qcow2"])
     }
 

@@ -33,6 +33,12 @@ struct LookingCommandTests {
         ]
         var script = CommandScript()
         script.images += [["create", "-q", "g.raw", "1M"], ["io", "-f", "raw", "-c", "write -P 7 300001 100", "g.raw"]]
+        // Backing files that end before the image.
+        script.images += [
+            ["create", "-q", "-f", "qcow2", "short.qcow2", "3M"], ["create", "-q", "-f", "qcow2", "-b", "short.qcow2", "-F", "qcow2", "over.qcow2", "10M"],
+            ["create", "-q", "-f", "qcow2", "-b", "over.qcow2", "-F", "qcow2", "top.qcow2"],
+        ]
+        for left in ["e.qcow2", "over.qcow2", "top.qcow2"] { for right in ["e.qcow2", "over.qcow2", "top.qcow2"] { commands.append("compare -s \(left) \(right)") } }
         commands += ["compare g.raw e.qcow2", "compare e.qcow2 g.raw", "compare g.raw s3", "compare g.raw a.raw"]
         try script.expectSame(commands)
     }

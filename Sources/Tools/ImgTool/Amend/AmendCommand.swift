@@ -34,17 +34,16 @@ enum AmendCommand: ImgCommand {
         if let format = arguments.last(.format), list.asksForHelp {
             return StandardStreams.print(try AmendOptions.help(format: format)) ? 0 : 1
         }
-        guard arguments.operands.count == 1, let name = arguments.operands.first else { throw ToolFailure("Expecting one image file name") }
-        let named = try arguments.image(name)
-        let style = try arguments.progressStyle()
-        var settings = ImageSettings()
-        settings.isReadOnly = false
-        settings.resizes = true
-        settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
-
+        let progress = ProgressReporter(try arguments.progressStyle(), begins: false)
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let progress = ProgressReporter(style, begins: false)
-        let image = try await progress.beforehand { () async throws(ToolFailure) in try await session.open(named, settings) }
+        let (name, image) = try await progress.beforehand { () async throws(ToolFailure) in
+            guard arguments.operands.count == 1, let name = arguments.operands.first else { throw ToolFailure("Expecting one image file name") }
+            var settings = ImageSettings()
+            settings.isReadOnly = false
+            settings.resizes = true
+            settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
+            return (name, try await session.open(try arguments.image(name), settings))
+        }
         Interruption.leaves("amending '\(name)' is incomplete: amend it again")
         defer { Interruption.leavesNothing() }
         try await session.closing(progress) { () async throws(ToolFailure) in

@@ -61,13 +61,19 @@ enum BitmapCommand: ImgCommand {
         let session = ImageSession(context: context.ioContext, objects: objects)
         var settings = ImageSettings()
         settings.isReadOnly = false
+        // Bitmaps are no matter of what the chain below holds.
+        settings.opensBacking = false
         let image = try await session.open(named, settings)
         Interruption.leaves("the bitmaps of '\(named.text)' may not have changed: look at them with info")
         defer { Interruption.leavesNothing() }
         let progress = ProgressReporter(.whenItTakesLong)
         try await session.closing(progress) { () async throws(ToolFailure) in
             var source: OpenImage?
-            if let sourceFile { source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), ImageSettings()) }
+            if let sourceFile {
+                var settings = ImageSettings()
+                settings.opensBacking = false
+                source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), settings)
+            }
             let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
             // All of it comes into force at the end.
             try await progress.watching(on: context.ioContext, { (0, 1) }) { () async throws(ToolFailure) in try await bitmap.run(actions) }

@@ -28,12 +28,12 @@ enum CommitCommand: ImgCommand {
         var rate: Int?
         if let text = arguments.last(.rate) { rate = try RateLimiter.rate(text) }
         let name = try context.oneImageName(arguments.operands)
-        let named = try arguments.image(name)
         let style = try arguments.progressStyle()
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.unmaps = true
         settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
+        let named = try arguments.image(name)
 
         let session = ImageSession(context: context.ioContext, objects: objects)
         let image = try await session.open(named, settings)

@@ -1,4 +1,5 @@
 import IOCore
+import ManagedObjects
 import StrataBase
 import ToolSupport
 
@@ -27,30 +28,35 @@ enum CompareCommand: ImgCommand {
     private static let statusNotOpened: Int32 = 2
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
+        let objects: ObjectRegistry
+        do throws(ToolFailure) { objects = try UserObjects.make(arguments.all(.object)) } catch {
+            var failure = error
+            failure.status = statusNotOpened
+            throw failure
+        }
         guard arguments.operands.count == 2 else { throw context.usageFailure("Expecting two image file names") }
         let isQuiet = arguments.contains(.quiet)
         let progress: ProgressReporter
         let session: ImageSession
         let images: [PaddedImage]
         do throws(ToolFailure) {
-            let objects = try UserObjects.make(arguments.all(.object))
-            let isOptions = arguments.contains(.imageOptions)
-            let formats = [arguments.last(.firstFormat), arguments.last(.secondFormat)]
-            if isOptions, formats.contains(where: { $0 != nil }) { throw ToolFailure("--image-opts and --format are mutually exclusive") }
-            var settings = ImageSettings()
-            settings.forceShare = arguments.contains(.forceShare)
-            settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
             let reporter = ProgressReporter(try arguments.progressStyle(), begins: false)
             progress = reporter
-            session = ImageSession(context: context.ioContext, objects: objects)
-            var opened: [PaddedImage] = []
-            for (name, format) in zip(arguments.operands, formats) {
-                opened.append(
-                    try await reporter.beforehand { () async throws(ToolFailure) in
-                        PaddedImage(try await session.open(ImageArgument(name, isOptions: isOptions, format: format), settings))
-                    })
+            let opening = ImageSession(context: context.ioContext, objects: objects)
+            session = opening
+            images = try await reporter.beforehand { () async throws(ToolFailure) in
+                var settings = ImageSettings()
+                settings.forceShare = arguments.contains(.forceShare)
+                settings.cache = try CacheMode(argument: arguments.last(.cache), "source cache option") ?? .writeback
+                let isOptions = arguments.contains(.imageOptions)
+                let formats = [arguments.last(.firstFormat), arguments.last(.secondFormat)]
+                if isOptions, formats.contains(where: { $0 != nil }) { throw ToolFailure("--image-opts and --format are mutually exclusive") }
+                var opened: [PaddedImage] = []
+                for (name, format) in zip(arguments.operands, formats) {
+                    opened.append(PaddedImage(try await opening.open(ImageArgument(name, isOptions: isOptions, format: format), settings)))
+                }
+                return opened
             }
-            images = opened
             progress.begin()
         } catch {
             var failure = error

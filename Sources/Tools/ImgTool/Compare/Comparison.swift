@@ -141,5 +141,8 @@ struct Comparison: Sendable {
 
 extension PaddedImage.Extent {
     /// What `compare -s` compares: not where, but how the bytes are stored.
-    fileprivate var kind: BlockStatus.Flags { flags.intersection([.data, .zero, .allocated, .offsetValid, .compressed, .endOfFile]) }
+    /// Zeroes beyond the end of a backing file count as if they were stored, as in QEMU.
+    fileprivate var kind: BlockStatus.Flags {
+        flags.union(isBeyondBacking ? .allocated : []).intersection([.data, .zero, .allocated, .offsetValid, .compressed, .endOfFile])
+    }
 }

@@ -26,6 +26,7 @@ struct Conversion {
 
     private func convert() async throws(ToolFailure) {
         var images: [OpenImage] = []
+        try ConvertPlan.check(isOptions: plan.sourcesAreOptions, formatIsGiven: plan.sourceFormat != nil)
         for name in plan.sources {
             var settings = ImageSettings()
             settings.cache = plan.sourceCache
@@ -38,27 +39,31 @@ struct Conversion {
             guard images.count == 1 else { throw ToolFailure("No support for concatenating multiple snapshot") }
             try await SnapshotChoice.load(snapshot, of: images[0], in: session)
         }
+        let source: ConvertSource
+        do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
+        let made = try targetRequest(length: source.length)
         var bitmaps: BitmapCopy?
         if plan.copiesBitmaps {
             guard images.count == 1 else { throw ToolFailure("Copying bitmaps only possible with single source") }
             bitmaps = try BitmapCopy(of: images[0].node, skipsBroken: plan.skipsBrokenBitmaps)
+            if let made, made.format.name != CreateFormat.qcow2.name || ["0.10", "v2"].contains(made.text("compat")) { throw Self.cannotKeepBitmaps(made.format.name) }
         }
-        let source: ConvertSource
-        do throws(BlockError) { source = try ConvertSource(images.map(\.backend)) } catch { throw ToolFailure(nil, error) }
 
         Interruption.leaves("'\(plan.target)' is incomplete")
         defer { Interruption.leavesNothing() }
         let cache = try CacheMode(argument: plan.targetCache, "cache option") ?? .unsafe
-        let made = try await makeTarget(length: source.length, cache)
+        if let made { try await create(made, cache) }
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.cache = cache
         settings.unmaps = true
         // O_DIRECT may have units that the disk's end lies in the middle of.
         settings.resizes = true
+        try ConvertPlan.check(isOptions: plan.targetIsOptions, formatIsGiven: plan.targetFormatIsGiven)
         let target = try await session.open(
             ImageArgument(plan.target, isOptions: plan.targetIsOptions, format: plan.targetIsOptions ? nil : plan.targetFormat), keys: made?.keyOptions ?? [], settings)
         if plan.compresses, target.node.compressionUnit == nil { throw Self.cannotCompress }
+        if plan.copiesBitmaps, (target.node.driver as? any BitmapPersisting)?.canStoreBitmaps != true { throw Self.cannotKeepBitmaps(target.node.formatName) }
         let length = target.backend.length
         guard length >= source.length else { throw ToolFailure("output file is smaller than input file") }
 
@@ -74,9 +79,10 @@ struct Conversion {
 
     private static let cannotCompress = ToolFailure("Compression not supported for this file format")
 
-    /// Makes the target unless an existing one is to be used.
-    /// - Returns: what was made.
-    private func makeTarget(length: Int, _ cache: CacheMode) async throws(ToolFailure) -> CreateRequest? {
+    private static func cannotKeepBitmaps(_ format: String) -> ToolFailure { ToolFailure("Format driver '\(format)' does not support bitmaps") }
+
+    /// What is to be made; nil when an existing target is to be used.
+    private func targetRequest(length: Int) throws(ToolFailure) -> CreateRequest? {
         guard plan.createsTarget else { return nil }
         let format = try CreateRequest.format(named: plan.targetFormat)
         do throws(BlockError) { _ = try ImageReference(protocolOf: plan.target) } catch { throw ToolFailure(nil, error) }
@@ -97,23 +103,23 @@ struct Conversion {
             guard format.supportsBacking else { throw ToolFailure("Backing file format not supported for file format '\(format.name)'") }
             request.set("backing_fmt", to: .text(backingFormat))
         }
-        if plan.copiesBitmaps, format.name != CreateFormat.qcow2.name || ["0.10", "v2"].contains(request.text("compat")) {
-            throw ToolFailure("Format driver '\(format.name)' does not support bitmaps")
-        }
         if request.hasBacking {
             if plan.sources.count > 1 {
                 throw ToolFailure("Having a backing file for the target makes no sense when concatenating multiple input images")
             }
             if request.text("backing_fmt") == nil { throw ToolFailure("Use of backing file requires explicit backing format") }
         }
+        return request
+    }
+
+    private func create(_ request: CreateRequest, _ cache: CacheMode) async throws(ToolFailure) {
         do throws(BlockError) {
             var creation = ImageCreation(session: session)
             creation.cache = cache
             try await creation.create(request)
         } catch {
-            throw ToolFailure("\(plan.target): error while converting \(format.name)", error)
+            throw ToolFailure("\(plan.target): error while converting \(request.format.name)", error)
         }
-        return request
     }
 
     private func copy(

@@ -11,6 +11,7 @@ struct ConvertPlan: Sendable {
     var sourceCache = CacheMode.writeback
     var forceShare = false
     var targetFormat = "raw"
+    var targetFormatIsGiven = false
     var targetIsOptions = false
     /// What `-t` says; looked at when the sources are open, as qemu-img does.
     var targetCache: String?
@@ -33,7 +34,6 @@ struct ConvertPlan: Sendable {
     var skipsBrokenBitmaps = false
 
     init(_ arguments: ParsedArguments<ConvertCommand.Key>) throws(ToolFailure) {
-        var formatIsGiven = false
         var sparseIsGiven = false
         for option in arguments.occurrences {
             let value = option.value ?? ""
@@ -42,7 +42,7 @@ struct ConvertPlan: Sendable {
             case .sourceImageOptions: sourcesAreOptions = true
             case .sourceCache:
                 sourceCache = try CacheMode(argument: value, "source cache option") ?? sourceCache
-            case .targetFormat: (targetFormat, formatIsGiven) = (value, true)
+            case .targetFormat: (targetFormat, targetFormatIsGiven) = (value, true)
             case .targetImageOptions: targetIsOptions = true
             case .targetOptions:
                 guard OptionList.isWellFormed(value) else { throw ToolFailure("Invalid option list: \(value)") }
@@ -66,9 +66,6 @@ struct ConvertPlan: Sendable {
             }
         }
         progress = try arguments.progressStyle()
-        if sourcesAreOptions && sourceFormat != nil || targetIsOptions && formatIsGiven {
-            throw ToolFailure("--image-opts and --format are mutually exclusive")
-        }
         if arguments.contains(.skipBrokenBitmaps) && !arguments.contains(.bitmaps) {
             throw ToolFailure("Use of --skip-broken-bitmaps requires --bitmaps")
         }
@@ -90,6 +87,11 @@ struct ConvertPlan: Sendable {
         sources = arguments.operands.dropLast()
         if arguments.contains(.salvage) { salvage = Salvage(isQuiet: arguments.contains(.quiet)) }
         target = last
+    }
+
+    /// To be asked when an image is about to be opened, as qemu-img does.
+    static func check(isOptions: Bool, formatIsGiven: Bool) throws(ToolFailure) {
+        if isOptions, formatIsGiven { throw ToolFailure("--image-opts and --format are mutually exclusive") }
     }
 
     private static func sparseSize(_ text: String) throws(ToolFailure) -> Int {

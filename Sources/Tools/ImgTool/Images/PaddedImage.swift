@@ -27,6 +27,8 @@ struct PaddedImage: Sendable {
         var offset: Int?
         /// The node that holds the bytes: a file, or what stands for one.
         var file: BlockNode?
+        /// The bytes read as zero because the backing file of the layer at `depth` ends before them.
+        var isBeyondBacking = false
         /// The bytes read as zero.
         var isZero: Bool { flags.contains(.zero) }
     }
@@ -45,6 +47,7 @@ struct PaddedImage: Sendable {
         let range = GuestRange(GuestOffset(position), byteCount: min(limit, storedLength - position))
         let (status, depth, node) = try await image.backend.blockStatus(of: range)
         var extent = Extent(byteCount: status.byteCount, flags: status.flags, depth: depth)
+        extent.isBeyondBacking = !status.flags.contains(.allocated) && node.backingChild != nil
         if status.flags.contains(.offsetValid) {
             extent.offset = status.offset.rawValue
             extent.file = status.file?.node ?? node

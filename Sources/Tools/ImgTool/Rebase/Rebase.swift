@@ -26,7 +26,7 @@ struct Rebase {
     /// - Parameter isUnsafe: copy nothing, and look at no backing file.
     func run(isUnsafe: Bool, _ backingSettings: ImageSettings) async throws(ToolFailure) {
         if let format, !DriverNames.all.contains(format) { throw ToolFailure("Invalid format name: '\(format)'") }
-        if compresses, !isUnsafe, image.node.compressionUnit == nil { throw ToolFailure("Compression not supported for this file format") }
+        if compresses, image.node.compressionUnit == nil { throw ToolFailure("Compression not supported for this file format") }
         var newBase: OpenImage?
         if !isUnsafe, !backing.isEmpty { newBase = try await openBacking(backingSettings) }
         let context = "Could not change the backing file to '\(backing)'"

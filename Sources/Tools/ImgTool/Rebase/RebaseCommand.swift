@@ -38,19 +38,19 @@ enum RebaseCommand: ImgCommand {
         let isUnsafe = arguments.contains(.unsafe)
         let backing = arguments.last(.backing)
         if !isUnsafe && backing == nil { throw context.usageFailure("Must specify backing file (-b) or use unsafe mode (-u)") }
-        let named = try arguments.image(name)
-        let style = try arguments.progressStyle()
-        var settings = ImageSettings()
-        settings.isReadOnly = false
-        settings.opensChain = !isUnsafe
-        settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
-        var backingSettings = ImageSettings()
-        backingSettings.cache = try CacheMode(argument: arguments.last(.backingCache), "source cache option") ?? .writeback
-        backingSettings.forceShare = arguments.contains(.forceShare)
-
+        let progress = ProgressReporter(try arguments.progressStyle())
         let session = ImageSession(context: context.ioContext, objects: objects)
-        let progress = ProgressReporter(style)
-        let image = try await progress.beforehand { () async throws(ToolFailure) in try await session.open(named, settings) }
+        var backingSettings = ImageSettings()
+        backingSettings.forceShare = arguments.contains(.forceShare)
+        let (image, backingCache) = try await progress.beforehand { () async throws(ToolFailure) in
+            var settings = ImageSettings()
+            settings.isReadOnly = false
+            settings.opensChain = !isUnsafe
+            settings.cache = try CacheMode(argument: arguments.last(.cache), "cache option") ?? .writeback
+            let backingCache = try CacheMode(argument: arguments.last(.backingCache), "source cache option") ?? .writeback
+            return (try await session.open(try arguments.image(name), settings), backingCache)
+        }
+        backingSettings.cache = backingCache
         Interruption.leaves("'\(name)' still has its old backing file: rebase it again")
         defer { Interruption.leavesNothing() }
         try await session.closing(progress) { () async throws(ToolFailure) in

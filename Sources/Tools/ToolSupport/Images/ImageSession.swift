@@ -24,6 +24,9 @@ package final class ImageSession: Sendable {
         let wasProbed = options["driver"] == nil
         if wasProbed { options["driver"] = .string(try await probe(options)) }
         options = try await withEncryptionFormat(options)
+        if !settings.opensBacking, options["backing"] == nil, options["driver"] == "qcow2" {
+            options["backing"] = .null
+        }
         let resolved = try LegacyOptions.resolved(in: options)
         let decoded: BlockdevOptions
         do throws(QMPError) {

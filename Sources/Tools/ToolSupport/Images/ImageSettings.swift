@@ -11,6 +11,8 @@ package struct ImageSettings: Sendable, Hashable {
     package var toleratesWriters = true
     /// Whether backing and data files are opened too.
     package var opensChain = true
+    /// Whether the backing file is opened: what changes only metadata can do without.
+    package var opensBacking = true
     /// The file driver's `aio` option: threads, native, io_uring; nil for its default.
     package var aio: String?
     /// Whether discards and zeroes may give space back.
