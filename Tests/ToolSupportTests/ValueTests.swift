@@ -32,4 +32,10 @@ struct ValueTests {
         #expect(CacheMode("writeback") == .writeback)
         #expect(CacheMode("foo") == nil)
     }
+
+    @Test("progress stays between nothing and all, whatever a file takes")
+    func progress() {
+        #expect([0, 1, 50, 100, 250, -3].map { ProgressReporter.hundredths($0, of: 100) } == [0, 100, 5000, 10000, 10000, 0])
+        #expect(ProgressReporter.hundredths(0, of: 0) == 10000 && ProgressReporter.hundredths(.max, of: 1) == 10000)
+    }
 }

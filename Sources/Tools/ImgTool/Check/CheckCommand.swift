@@ -57,7 +57,7 @@ enum CheckCommand: ImgCommand {
         let isQuiet = arguments.contains(.quiet)
         let session = ImageSession(context: context.ioContext, objects: objects)
         let image = try await session.open(named, settings)
-        let progress = ProgressReporter(isQuiet || output == .json ? .silent : .whenItTakesLong)
+        let progress = ProgressReporter(isQuiet ? .silent : .whenItTakesLong)
         if !repair.isEmpty { Interruption.leaves("the repair of '\(name)' is incomplete: repair it again") }
         defer { Interruption.leavesNothing() }
         let summary: CheckSummary

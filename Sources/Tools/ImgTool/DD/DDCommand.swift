@@ -70,6 +70,7 @@ enum DDCommand: ImgCommand {
         defer { withExtendedLifetime(buffer) {} }
         var position = range.lowerBound
         while position < range.upperBound {
+            progress.report(position - range.lowerBound, of: range.count)
             let piece: IOVector
             do throws(BlockError) {
                 let extent = try await source.extent(at: position, limit: range.upperBound - position)
@@ -84,7 +85,6 @@ enum DDCommand: ImgCommand {
                 try await target.backend.write(piece, at: GuestOffset(position - range.lowerBound), flags: target.writeFlags)
             } catch { throw ToolFailure("error while writing to output image file", error) }
             position += piece.byteCount
-            progress.report(position - range.lowerBound, of: range.count)
         }
     }
 }

@@ -21,7 +21,7 @@ struct ImageMap {
     /// Lines that are collected before they are written.
     private static let chunkSize = 64 << 10
 
-    /// - Parameter progress: only answers questions: the map itself shows how far it is.
+    /// - Parameter progress: ended here, before the last lines.
     func print(_ output: OutputFormat, _ progress: ProgressReporter) async throws(BlockError) {
         var names = NodeDescriptions()
         var text = output == .human ? MapEntry.header : "["
@@ -54,9 +54,11 @@ struct ImageMap {
             try add(current, isLast: true)
         } catch {
             // What has been found out before stands.
+            progress.end(succeeded: false)
             try flush()
             throw error
         }
+        progress.end(succeeded: true)
         try flush()
     }
 }

@@ -41,7 +41,7 @@ enum MapCommand: ImgCommand {
         settings.forceShare = arguments.contains(.forceShare)
         let image = try await session.open(named, settings)
         try await session.closing { () async throws(ToolFailure) in
-            do throws(BlockError) { try await ImageMap(PaddedImage(image), from: start, byteCount: limit).print(output, ProgressReporter(.silent)) } catch { throw ToolFailure(nil, error) }
+            do throws(BlockError) { try await ImageMap(PaddedImage(image), from: start, byteCount: limit).print(output, ProgressReporter(.whenItTakesLong)) } catch { throw ToolFailure(nil, error) }
         }
         return 0
     }

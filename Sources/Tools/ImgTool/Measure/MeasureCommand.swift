@@ -69,7 +69,7 @@ enum MeasureCommand: ImgCommand {
             if let snapshot { try await SnapshotChoice.load(snapshot, of: image, in: session) }
             source = image
         }
-        let progress = ProgressReporter(output == .json ? .silent : .whenItTakesLong)
+        let progress = ProgressReporter(.whenItTakesLong)
         let result = try await session.closing(progress) { () async throws(ToolFailure) -> ImageMeasure in
             try await measure(source, size: size ?? 0, arguments, progress)
         }

@@ -57,7 +57,7 @@ package final class ProgressReporter: Sendable {
 
     /// Prints when the percentage has moved by at least one hundredth of the whole. Any thread.
     package func report(_ done: Int, of total: Int) {
-        let hundredths = total <= 0 ? 10000 : Int(Double(done) / Double(total) * 10000)
+        let hundredths = Self.hundredths(done, of: total)
         if ProcessSignals.takeProgressQuestion() { StandardStreams.printError("    (\(Self.percent(hundredths))/100%)\n") }
         let isShown = isAskedFor || (isForWaitingPerson && ContinuousClock.now - start > Self.patience)
         guard isShown else { return }
@@ -87,6 +87,11 @@ package final class ProgressReporter: Sendable {
         case .json: StandardStreams.print("{\"progress\": \(Self.percent(hundredths))}\n")
         case .line, .whenItTakesLong, .silent: StandardStreams.print("    (\(Self.percent(hundredths))/100%)\r")
         }
+    }
+
+    /// Between nothing and all, whatever a file takes more or less than was expected.
+    package static func hundredths(_ done: Int, of total: Int) -> Int {
+        total <= 0 ? 10000 : Int(min(max(Double(done) / Double(total), 0), 1) * 10000)
     }
 
     private static func percent(_ hundredths: Int) -> String {
