@@ -2,6 +2,12 @@ extension RandomScript {
     private mutating func offset() -> Int { number(below: 4000) * 512 + (chance(10) ? number(below: 512) : 0) }
     private mutating func byteCount() -> Int { (1 + number(below: 400)) * 512 + (chance(10) ? number(below: 512) : 0) }
 
+    /// A discard of whole clusters where that makes a difference.
+    private mutating func discard(_ name: String, _ offset: Int, _ count: Int) -> String {
+        let unit = divided.contains(name) ? 16 << 10 : 1
+        return "discard \(chance(20) ? "-q " : "")\(offset / unit * unit) \((count + unit - 1) / unit * unit)"
+    }
+
     /// A guest that writes.
     mutating func io(_ name: String) {
         let opened = openedByGuest(name)
@@ -11,7 +17,7 @@ extension RandomScript {
             let command = switch number(below: 12) {
             case 0...4: "write -P \(pattern) \(offset) \(count)"
             case 5: "write -\(one(of: ["z", "zu", "zf", "z -u -f"])) \(offset) \(count)"
-            case 6: "discard \(chance(20) ? "-q " : "")\(offset) \(count)"
+            case 6: discard(name, offset, count)
             case 7: "writev -P \(pattern) \(offset) \(count / 3) \(count - count / 3)"
             case 8: "aio_write -P \(pattern) \(offset) \(count)"
             case 9: one(of: ["flush", "length", "aio_flush", "truncate \(1 + number(below: 8))M", "write -f -P \(pattern) \(offset) \(count)", "write -q \(offset) \(count)"])
@@ -43,8 +49,8 @@ extension RandomScript {
 
     /// qemu-io's options for an image: it guesses no format here, because a guessed raw disk refuses some writes.
     private mutating func openedByGuest(_ name: String) -> (options: [String], name: String) {
-        if encrypted.contains(name) { return (Self.secret + ["--image-opts"], "driver=qcow2,encrypt.key-secret=k,file.filename=\(name)") }
-        if chance(10) { return (["--image-opts"], "driver=\(formats[name] ?? "raw"),file.filename=\(name)") }
+        if encrypted.contains(name) { return (Self.secret + ["--image-opts"], description(of: name)) }
+        if chance(10) { return (["--image-opts"], description(of: name)) }
         return (["-f", formats[name] ?? "raw"], name)
     }
 }

@@ -12,8 +12,11 @@ extension RandomScript {
 
     mutating func compare(_ name: String) {
         let other = image()
-        guard !encrypted.contains(name), !encrypted.contains(other) else { return }
-        add(["compare"] + formatOption(name) + formatOption(other, "-F") + maybe(30, "-s") + maybe(10, "-q") + maybe(10, "-p") + maybe(10, "-U") + cacheOption("-T") + [name, other])
+        let strict = finelyMapped.isDisjoint(with: chain(of: name) + chain(of: other)) ? maybe(30, "-s") : []
+        if encrypted.contains(name) || encrypted.contains(other) {
+            return add(["compare"] + Self.secret + ["--image-opts"] + strict + [description(of: name), description(of: other)])
+        }
+        add(["compare"] + formatOption(name) + formatOption(other, "-F") + strict + maybe(10, "-q") + maybe(10, "-p") + maybe(10, "-U") + cacheOption("-T") + [name, other])
     }
 
     mutating func info(_ name: String) {

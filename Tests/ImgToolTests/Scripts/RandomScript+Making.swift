@@ -12,12 +12,31 @@ extension RandomScript {
 
     mutating func rawOptions() -> [String] { chance(8) ? ["-o", one(of: ["preallocation=off", "preallocation=falloc", "preallocation=full", "preallocation=metadata", "cluster_size=4k"])] : [] }
 
+    private mutating func encryptionOptions() -> String {
+        "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1" + (chance(30) ? ",cluster_size=4k" : "") + (chance(20) ? ",encrypt.cipher-alg=aes-128" : "")
+    }
+
+    /// Whatever the name stood for until now.
+    private mutating func forget(_ name: String) {
+        backings[name] = nil
+        encrypted.remove(name)
+        copied.remove(name)
+        divided.remove(name)
+        finelyMapped.remove(name)
+    }
+
+    /// What the options of a new image mean for the commands that follow.
+    private mutating func note(_ name: String, madeBy words: [String]) {
+        let text = words.joined(separator: " ")
+        if text.contains("extended_l2=on") { divided.insert(name) }
+        if text.contains(#/extended_l2=on|cluster_size=(512|4k)/#) { finelyMapped.insert(name) }
+    }
+
     mutating func create(_ name: String) {
         let format = isRawBacking(name) ? "raw" : one(of: ["qcow2", "qcow2", "qcow2", "raw"])
         var words = ["create", "-f", format] + maybe(10, "-q")
         let below = formats.keys.sorted().filter { !reaches(name, from: $0) && !encrypted.contains($0) }
-        backings[name] = nil
-        encrypted.remove(name)
+        forget(name)
         if format == "qcow2", !below.isEmpty, chance(60) {
             let backing = one(of: below)
             backings[name] = backing
@@ -26,17 +45,26 @@ extension RandomScript {
             } else {
                 words += ["-b", backing] + (chance(97) ? ["-F", self.format(of: backing)] : []) + imageOptions()
             }
+            if chance(1), !words.contains("-o") {
+                encrypted.insert(name)
+                words += Self.secret + ["-o", encryptionOptions()]
+            }
             words += maybe(5, "-u") + [name]
             if chance(30) { words.append(size()) }
         } else if format == "qcow2", chance(8) {
             // An empty image gives no data away, so that only what is written is encrypted.
             encrypted.insert(name)
-            words += Self.secret + ["-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=1" + (chance(30) ? ",cluster_size=4k" : "") + (chance(20) ? ",encrypt.cipher-alg=aes-128" : ""), name, "2M"]
+            words += Self.secret + ["-o", encryptionOptions(), name, "2M"]
         } else {
             words += (format == "qcow2" ? imageOptions() : rawOptions()) + [name, one(of: ["1M", "3M", "5M", "4097", "2M"])]
         }
         formats[name] = format
+        note(name, madeBy: words)
         add(words)
+        if encrypted.contains(name), backings[name] == nil, let backing = below.first, chance(50) {
+            backings[name] = backing
+            add(["rebase", "-u"] + Self.secret + ["--image-opts", "-b", backing, "-F", self.format(of: backing), description(of: name)])
+        }
         if chance(70) { io(name) }
     }
 
@@ -63,17 +91,22 @@ extension RandomScript {
         // Not a mode that there is none of: QEMU makes the target first and complains then, ours the other way round.
         if chance(10) { words += ["-t", one(of: ["none", "writethrough", "unsafe", "unsafe"])] }
         words += cacheOption("-T")
-        backings[target] = nil
-        encrypted.remove(target)
-        if chance(10), format == "qcow2" {
-            let backing = plainImage()
-            if reaches(target, from: backing) { return }
-            words += ["-B", backing, "-F", one(of: ["raw", "qcow2"])]
+        let backing = chance(10) && format == "qcow2" ? plainImage() : nil
+        if let backing, reaches(target, from: backing) { return }
+        forget(target)
+        // What is compressed into an encrypted image is a deliberate difference; preallocated ones hold something else where nothing was written.
+        if chance(3), format == "qcow2", Set(words).isDisjoint(with: ["-o", "-c", "--object"]) {
+            encrypted.insert(target)
+            words += Self.secret + ["-o", encryptionOptions()]
+        }
+        if let backing {
+            words += ["-B", backing, "-F", self.format(of: backing)]
             backings[target] = backing
         }
         words += [opened.name] + (chance(8) && !words.contains("--image-opts") ? [plainImage()] : []) + [target]
         add(words)
         formats[target] = format
+        note(target, madeBy: words)
     }
 
     /// Into an image that is there already.
@@ -90,16 +123,18 @@ extension RandomScript {
 
     mutating func rebase(_ name: String) {
         let backing = chance(25) ? "" : plainImage()
-        guard !reaches(name, from: backing), !encrypted.contains(name) else { return }
-        backings[name] = backing.isEmpty ? nil : backing
+        guard !reaches(name, from: backing) else { return }
         let opened = opened(name)
-        let unsafe = chance(12) && !copied.contains(name)
+        let isEncrypted = encrypted.contains(name)
+        let unsafe = chance(isEncrypted ? 50 : 12) && !copied.contains(name)
+        // An image that is described by options finds no file by a name that is relative to it: a deliberate difference.
+        if isEncrypted, !backing.isEmpty, !unsafe { return }
+        backings[name] = backing.isEmpty ? nil : backing
         add(["rebase"] + maybe(20, "-c") + maybe(10, "-p") + maybe(10, "-q") + maybe(5, "-U") + (unsafe ? ["-u"] : []) + cacheOption("-t") + cacheOption("-T") + opened.options
             + ["-b", backing] + maybe(90, "-F", format(of: backing)) + [opened.name])
     }
 
     mutating func commit(_ name: String) {
-        guard !encrypted.contains(name) else { return }
         let opened = opened(name)
         let base = chance(30) ? ["-b", chance(60) ? (backings[backings[name] ?? ""] ?? plainImage()) : plainImage()] : []
         add(["commit"] + maybe(30, "-d") + base + maybe(10, "-p") + maybe(10, "-r", "100M") + cacheOption("-t") + opened.options + maybe(20, "-q") + [opened.name])
@@ -117,22 +152,21 @@ extension RandomScript {
     mutating func dd(_ name: String) {
         let target = newName()
         // Which of two mistakes is told: nothing below the source is written to.
-        guard !reaches(target, from: name), !encrypted.contains(name) else { return }
+        guard !reaches(target, from: name) else { return }
         let format = isRawBacking(target) ? "raw" : one(of: ["raw", "qcow2"])
-        var words = ["dd"] + formatOption(name) + ["-O", format] + maybe(5, "-U")
+        let opened = opened(name)
+        var words = ["dd"] + opened.options + ["-O", format] + maybe(5, "-U")
         if chance(50) { words.append("bs=\(one(of: ["512", "1000", "4k", "1M", "0"]))") }
         if chance(40) { words.append("count=\(number(below: 300))") }
         if chance(40) { words.append("skip=\(number(below: 100))") }
         if chance(4) { words.append(one(of: ["foo=1", "count=x", "skip=-1", "bs", "conv=notrunc"])) }
-        add(words + ["if=\(name)", "of=\(target)"])
+        add(words + ["if=\(opened.name)", "of=\(target)"])
+        forget(target)
         formats[target] = format
-        backings[target] = nil
-        encrypted.remove(target)
         copied.insert(target)
     }
 
     mutating func bitmap(_ name: String) {
-        guard !encrypted.contains(name) else { return }
         var words = ["bitmap"]
         for _ in 0..<1 + number(below: 2) { words += one(of: [["--add"], ["--add"], ["--remove"], ["--clear"], ["--enable"], ["--disable"], ["--merge", one(of: ["b1", "b2", "nosuch"])]]) }
         if chance(25) { words += ["-g", one(of: ["4k", "64k", "1M", "3", "256"])] }

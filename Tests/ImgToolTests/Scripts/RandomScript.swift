@@ -13,8 +13,12 @@ struct RandomScript {
     var formats: [String: String] = [:]
     /// Those that cannot be opened without a password.
     var encrypted: Set<String> = []
-    /// Those that `dd` has made: QEMU stores zeroes in them, we leave holes, through which another backing file would show.
+    /// Those that hold what `dd` has made: QEMU stores zeroes in them, we leave holes, through which another backing file would show.
     var copied: Set<String> = []
+    /// Those with subclusters: we discard them one by one, QEMU whole clusters only.
+    var divided: Set<String> = []
+    /// Those in which QEMU looks up less than the whole image at once: in strict mode, how far that is counts.
+    var finelyMapped: Set<String> = []
     /// As far as is known: no script makes a chain that bites its own tail, at which qemu-img never comes to an end.
     var backings: [String: String] = [:]
     private var snapshots = 0
@@ -56,23 +60,26 @@ struct RandomScript {
     /// The options in front of an image's name, and the name: with its format or without, or as a list of options. Whoever opens an encrypted one
     /// always has the password: which commands ask for it is a deliberate difference.
     mutating func opened(_ name: String) -> (options: [String], name: String) {
-        if encrypted.contains(name) {
-            return (Self.secret + ["--image-opts"], "driver=qcow2,encrypt.key-secret=k,file.filename=\(name)")
-        }
+        if encrypted.contains(name) { return (Self.secret + ["--image-opts"], description(of: name)) }
         guard chance(12) else { return (formatOption(name), name) }
         let options = (chance(80) ? "driver=\(format(of: name))," : "") + "file.filename=\(name)"
         return (["--image-opts"] + maybe(5, "-f", "raw"), options)
     }
 
-    /// Whether `name` can be reached from `start`.
-    func reaches(_ name: String, from start: String) -> Bool {
-        var next: String? = start
-        while let current = next {
-            if current == name { return true }
-            next = backings[current]
-        }
-        return false
+    /// The options that open an image, password included.
+    func description(of name: String) -> String {
+        encrypted.contains(name) ? "driver=qcow2,encrypt.key-secret=k,file.filename=\(name)" : "driver=\(formats[name] ?? "raw"),file.filename=\(name)"
     }
+
+    /// An image and those below it.
+    func chain(of name: String) -> [String] {
+        var names = [name]
+        while let last = names.last, let next = backings[last] { names.append(next) }
+        return names
+    }
+
+    /// Whether `name` can be reached from `start`.
+    func reaches(_ name: String, from start: String) -> Bool { chain(of: start).contains(name) }
 
     /// Whether an overlay shows the plain bytes of `name`, so that no qcow2 image may be put there: both programs may lay one out as they like.
     func isRawBacking(_ name: String) -> Bool { formats[name] == "raw" && backings.values.contains(name) }

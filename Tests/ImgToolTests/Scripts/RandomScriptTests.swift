@@ -6,8 +6,8 @@ import Testing
 /// Scripts of random commands, legal and illegal, do the same to images and say the same about them in both programs.
 @Suite("random scripts run unchanged", .serialized)
 struct RandomScriptTests {
-    /// How many: `STRATA_SCRIPTS`, or 300, with --extended 5000.
-    private static let count = ProcessInfo.processInfo.environment["STRATA_SCRIPTS"].flatMap(Int.init) ?? (extendedRun ? 5000 : 300)
+    /// How many: `STRATA_SCRIPTS`, or 1,000, with --extended 5,000.
+    private static let count = ProcessInfo.processInfo.environment["STRATA_SCRIPTS"].flatMap(Int.init) ?? (extendedRun ? 5000 : 1000)
     /// The seed of the first script: `STRATA_SEED` runs others.
     private static let start = ProcessInfo.processInfo.environment["STRATA_SEED"].flatMap(UInt64.init) ?? 1
     private static let length = 10
