@@ -24,8 +24,10 @@ final class MirrorFilter: FilterDriver, ChainFreezing {
     private let isActive = Atomic<Bool>(false)
     /// The mirror is about to go: it needs nothing any more.
     private let isStopped = Atomic<Bool>(false)
-    /// The target has refused to write without waiting: then trying first would only mean to write to the source twice.
-    private let targetRefusesTries = Atomic<Bool>(false)
+    /// Trying in vain means to write to the source twice. So after the target has refused, as it does until it is written for the first time, so many
+    /// writes do not try.
+    private static let writesAfterRefusal = 64
+    private let writesWithoutTry = Atomic<Int>(0)
     /// What the job has to hear of active writes.
     private let observer = Mutex<(any MirrorObserver)?>(nil)
 
@@ -80,10 +82,12 @@ final class MirrorFilter: FilterDriver, ChainFreezing {
 
     func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
         guard isActive.load(ordering: .acquiring) else { return file.tryWrite(source, at: offset, flags: flags) }
-        let range = GuestRange(offset, byteCount: source.byteCount)
-        guard !targetRefusesTries.load(ordering: .relaxed), let observer = observer.withLock({ $0 }), let lock = locks.tryEnter(range, isCopy: true) else {
+        if writesWithoutTry.load(ordering: .relaxed) > 0 {
+            writesWithoutTry.wrappingSubtract(1, ordering: .relaxed)
             return false
         }
+        let range = GuestRange(offset, byteCount: source.byteCount)
+        guard let observer = observer.withLock({ $0 }), let lock = locks.tryEnter(range, isCopy: true) else { return false }
         defer { locks.leave(lock) }
         guard file.tryWrite(source, at: offset, flags: flags) else { return false }
         if target.tryWrite(source, at: offset) {
@@ -91,7 +95,7 @@ final class MirrorFilter: FilterDriver, ChainFreezing {
             return true
         }
         // The write that follows brings both sides to the same state; should it never come, the job does.
-        targetRefusesTries.store(true, ordering: .relaxed)
+        writesWithoutTry.store(Self.writesAfterRefusal, ordering: .relaxed)
         observer.changedSource(range)
         return false
     }
