@@ -24,7 +24,7 @@ let fuzzerRuntime = Context.environment["STRATA_FUZZ"]
 let instrumented: Set = ["IOCore", "QAPIRuntime", "StorageSchema", "BlockGraph", "QCOW2", "NBDProtocol"]
 
 /// Scripts/build links the program so that it starts fast (Docs/Decisions/0010-how-the-program-starts.md). The variable names a folder that has the
-/// C++ runtime as an archive only.
+/// C++ runtime as an archive only; STRATA_PACKED says that relative relocations may be packed.
 let programLinking: [LinkerSetting] =
     Context.environment["STRATA_ARCHIVES"].map { archives in
         let orderFile = "\(Context.packageDirectory)/Sources/Tools/strata/function-order.txt"
@@ -32,7 +32,7 @@ let programLinking: [LinkerSetting] =
             .unsafeFlags([
                 "-use-ld=lld", "-L\(archives)", "-Xclang-linker", "-static-libgcc", "-Xlinker", "--no-export-dynamic", "-Xlinker", "--symbol-ordering-file=\(orderFile)",
                 "-Xlinker", "--no-warn-symbol-ordering",
-            ])
+            ] + (Context.environment["STRATA_PACKED"] == nil ? [] : ["-Xlinker", "-z", "-Xlinker", "pack-relative-relocs"]))
         ]
     } ?? []
 

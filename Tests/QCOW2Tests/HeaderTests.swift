@@ -73,6 +73,39 @@ struct HeaderTests {
         }
     }
 
+    @Test("where the start of a cluster is said to be enough, the rest changes nothing", arguments: 0..<400 as Range<UInt64>)
+    func startIsEnough(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        var header = Self.healthy(version: seed % 5 == 0 ? 2 : 3, clusterBits: [9, 12, 13, 16].randomElement(using: &random)!)
+        let clusterSize = 1 << Int(header.clusterBits)
+        var area = HeaderExtensions()
+        if Bool.random(using: &random) { area.backingFormat = "qcow2" }
+        for _ in 0..<Int.random(in: 0...3, using: &random) {
+            area.unknown.append(.init(type: 77, data: [UInt8](repeating: 5, count: [0, 3, 300, 900, 4000, 5000].randomElement(using: &random)!)))
+        }
+        var extensions = area.encoded()
+        if Bool.random(using: &random) {
+            header.backingNameOffset = UInt64(Int.random(in: Int(header.headerLength) + extensions.count...max(6000, Int(header.headerLength) + extensions.count), using: &random))
+            header.backingNameSize = UInt32.random(in: 0...1030, using: &random)
+        }
+        // Some are damaged: no end mark, or a length that leads anywhere.
+        if seed % 3 == 0 { extensions.removeLast(min(8, extensions.count)) }
+        if seed % 7 == 0, extensions.count >= 8 { extensions[Int.random(in: 4...7, using: &random)] ^= UInt8.random(in: 1...255, using: &random) }
+        var cluster = Array((header.encoded() + extensions).prefix(clusterSize))
+        while cluster.count < clusterSize { cluster.append(UInt8.random(in: 0...255, using: &random)) }
+        func outcome(_ bytes: [UInt8]) -> Result<ValidatedHeader, BlockError> {
+            do throws(BlockError) { return .success(try Self.validate(bytes)) } catch { return .failure(error) }
+        }
+        let start = Array(cluster.prefix(4096))
+        guard let wanted = ValidatedHeader.byteCount(needing: start.span.bytes) else {
+            let (short, long) = (outcome(start), outcome(cluster))
+            #expect((try? short.get()) == (try? long.get()))
+            if case .failure(let one) = short, case .failure(let other) = long { #expect(one.message == other.message) }
+            return
+        }
+        #expect(wanted == clusterSize && clusterSize > 4096)
+    }
+
     @Test("an unknown incompatible feature is refused by the name that the image gives it")
     func unknownFeature() {
         var header = Self.healthy()

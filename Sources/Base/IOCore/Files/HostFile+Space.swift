@@ -26,8 +26,9 @@ extension HostFile {
 
     /// Sets the size in bytes. New bytes read as zeroes.
     package func setSize(_ size: Int) async throws(BlockError) {
+        // As for `space`.
         let result =
-            IOContext.current?.isForCopying == true
+            isMemoryBacked || IOContext.current?.isForCopying == true
             ? strata_truncate(descriptor, Int64(size)) : await BlockingPool.run { [descriptor] in strata_truncate(descriptor, Int64(size)) }
         if result < 0 { throw failure(result, "resizing to \(size) bytes") }
     }

@@ -33,6 +33,17 @@ package struct HeaderExtensions: Hashable, Sendable {
 
     package init() {}
 
+    /// Whether the area, which goes up to `end` at most, ends within `bytes`. Positions as for `init`.
+    static func areWhole(in bytes: RawSpan, from start: Int, to end: Int) -> Bool {
+        var position = start
+        while end - position >= 8 {
+            guard let type: UInt32 = try? bytes.bigEndian(at: position), let length: UInt32 = try? bytes.bigEndian(at: position + 4) else { return false }
+            if type == Kind.end { return true }
+            position += 8 + Int(length).roundedUp(to: 8)
+        }
+        return position <= bytes.byteCount
+    }
+
     /// Decodes the area from `start` up to `end`, both bytes from the start of the header cluster.
     /// - Throws: `.truncated` or `.invalid` when an extension reaches beyond `end` or has an impossible length.
     package init(decoding bytes: RawSpan, from start: Int, to end: Int) throws(DecodingFailure) {

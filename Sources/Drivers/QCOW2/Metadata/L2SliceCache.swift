@@ -27,7 +27,7 @@ struct L2SliceCache: Sendable {
 
     private var entries: [UInt64] = []
     private var slots: [Slot] = []
-    private var index: IntTable
+    private var index = IntTable()
     private var hand = 0
     /// The slice behind the last ones that were read: who asks for it goes through the disk from front to back.
     private var expected = -1
@@ -43,7 +43,6 @@ struct L2SliceCache: Sendable {
         self.sliceBits = sliceBits
         self.wordBits = wordBits
         self.capacity = capacity
-        index = IntTable(capacity: min(capacity, 1 << 14))
         // Address space, not memory: pages are touched when slices arrive.
         entries.reserveCapacity(capacity << (sliceBits + wordBits))
     }

@@ -18,7 +18,19 @@ package struct ValidatedHeader: Hashable, Sendable {
     static let maximumBackingNameSize = 1023
     static let maximumSnapshots = 65536
 
-    /// - Parameter bytes: the start of the file: its first cluster, or all of a shorter file.
+    /// Whether more of the header's cluster has to be read than the bytes at its start.
+    /// - Returns: the cluster's size in bytes; nil when `bytes` hold all that the cluster says, or enough to see that it is wrong.
+    static func byteCount(needing bytes: RawSpan) -> Int? {
+        guard let header = try? QCOW2Header(decoding: bytes), ClusterGeometry.supportedClusterBits.contains(Int(header.clusterBits)) else { return nil }
+        let clusterSize = 1 << Int(header.clusterBits)
+        if clusterSize <= bytes.byteCount || header.backingNameOffset > UInt64(clusterSize) { return nil }
+        let backingOffset = Int(header.backingNameOffset)
+        let holdsName = backingOffset + Int(header.backingNameSize) <= bytes.byteCount
+        let extensionsEnd = backingOffset != 0 ? backingOffset : clusterSize
+        return holdsName && HeaderExtensions.areWhole(in: bytes, from: Int(header.headerLength), to: extensionsEnd) ? nil : clusterSize
+    }
+
+    /// - Parameter bytes: the start of the file: its first cluster, or what it says (`byteCount(needing:)`), or all of a shorter file.
     /// - Throws: `.corruptImage` for values that cannot be, `.unsupported` for features that this driver refuses.
     package init(decoding bytes: RawSpan) throws(BlockError) {
         do {

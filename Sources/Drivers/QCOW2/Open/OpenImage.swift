@@ -47,16 +47,14 @@ extension QCOW2Driver {
 
     /// Reads and judges the header of the image in `file`.
     package static func readHeader(of file: BlockChild) async throws(BlockError) -> ValidatedHeader {
-        // Only the header itself says how long its cluster is.
-        let start = IOBuffer(byteCount: min(file.length, 512))
+        // Nearly always a page has all that there is; if not, it says how long the header's cluster is.
+        let start = IOBuffer(byteCount: min(file.length, 4096))
         try await file.read(start.vector, at: GuestOffset(0))
-        let clusterBits: UInt32 = start.withBytes { bytes in
-            do { return try bytes.bigEndian(at: 20) } catch { return 0 }
-        }
-        guard ClusterGeometry.supportedClusterBits.contains(Int(clusterBits)), file.length > 512 else {
+        let missing = start.withBytes { ValidatedHeader.byteCount(needing: $0) }
+        guard let missing, file.length > start.byteCount else {
             return try start.withBytes { bytes throws(BlockError) in try ValidatedHeader(decoding: bytes) }
         }
-        let cluster = IOBuffer(byteCount: min(file.length, 1 << Int(clusterBits)))
+        let cluster = IOBuffer(byteCount: min(file.length, missing))
         try await file.read(cluster.vector, at: GuestOffset(0))
         return try cluster.withBytes { bytes throws(BlockError) in try ValidatedHeader(decoding: bytes) }
     }
