@@ -75,6 +75,55 @@ extension QCOW2Driver {
         withExtendedLifetime((head, tail, joined)) {}
     }
 
+    enum FillAttempt {
+        case written
+        /// Nothing was written to the reserved clusters.
+        case untouched
+        /// The file does not write without waiting, or has written a part only.
+        case refused
+    }
+
+    /// What is copied at most without waiting, with the guest's data between: the time of some pages' copying, in bytes.
+    private static let longestCopyAtOnce = 128 << 10
+
+    /// The same without waiting: where nothing has to be written around the data, or only zeroes and what the backing file has at hand.
+    func tryFill(_ reservation: Reservation, _ shape: WriteShape, _ data: IOVector) -> FillAttempt {
+        let start = shape.host(of: reservation)
+        if !needsSurroundings(reservation, shape) { return tryWriteData(data, at: start, guest: shape.guest) ? .written : .refused }
+        let whole = shape.written
+        if whole.byteCount > Self.longestCopyAtOnce { return .untouched }
+        let buffer = IOBuffer(byteCount: whole.byteCount)
+        defer { withExtendedLifetime(buffer) {} }
+        let head = buffer.vector(at: 0, byteCount: shape.head)
+        let tail = buffer.vector(at: shape.head + shape.byteCount, byteCount: shape.tail)
+        if shape.head > 0, shape.tail > 0, reservation.clusterCount == 1, !geometry.hasSubclusters {
+            // One request costs less than two, also when the guest's data takes the place of some of it.
+            guard trySurrounding(whole, reservation.firstOld, buffer.vector) else { return .untouched }
+        } else {
+            guard trySurrounding(shape.headRange, reservation.firstOld, head), trySurrounding(shape.tailRange, reservation.lastOld, tail) else { return .untouched }
+        }
+        // Zeroes over what reads as zeroes only cost space. Zeroes that nobody has encrypted do not read as such.
+        if reservation.isKnownZero, !isEncrypted, head.isZero, tail.isZero { return tryWriteData(data, at: start, guest: shape.guest) ? .written : .refused }
+        buffer.vector(at: shape.head, byteCount: shape.byteCount).copy(from: data)
+        return tryWriteData(buffer.vector, at: start - shape.head, guest: whole.start) ? .written : .refused
+    }
+
+    /// Finds the old bytes of a range of one cluster, where they are zeroes or in the backing file throughout.
+    private func trySurrounding(_ range: GuestRange, _ old: L2Entry, _ target: IOVector) -> Bool {
+        if range.isEmpty { return true }
+        if case .compressed = old.meaning(in: geometry, version: opened.header.version) { return false }
+        let first = (range.start.rawValue & (geometry.clusterSize &- 1)) >> geometry.subclusterBits
+        let last = ((range.end.rawValue &- 1) & (geometry.clusterSize &- 1)) >> geometry.subclusterBits
+        if first != last { return false }
+        switch old.kind(ofSubcluster: first, in: geometry) {
+        case .zero, .zeroAllocated:
+            target.zero()
+            return true
+        case .unallocated, .reserved: return tryReadBacking(target, at: range.start)
+        case .normal, .compressed: return false
+        }
+    }
+
     private enum Surrounding {
         case nothing
         case longZeroes

@@ -8,6 +8,8 @@ enum WritePlan: Sendable {
     case reserved(Reservation)
 }
 
+// About functions that are `mutating` although they change nothing see GuestMapping.swift.
+
 extension ImageState {
     /// Clusters that one reservation takes at most: enough to amortize it, few enough that it does not keep neighbours waiting.
     private var reservationLimit: Int { max(1, (4 << 20) >> geometry.clusterBits) }
@@ -24,6 +26,18 @@ extension ImageState {
         }
         if case .invalid = entry.meaning(in: geometry, version: version) { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
         return .reserved(try reserve(guest, byteCount, slot, position, inFlight))
+    }
+
+    /// The same for a write that waits for nothing. A function of the state rather than of the driver: a closure that decided this would copy the
+    /// whole state, and whoever shares an array with a copy copies the array when it changes.
+    /// - Returns: nil when such a write is not possible now.
+    mutating func planWriteAtOnce(at guest: GuestOffset, byteCount: Int, onlyInPlace: Bool, _ inFlight: borrowing InFlightIO) throws(Obstacle) -> WritePlan? {
+        if !takesWrites || isCorrupt || headerInDoubt != nil { return nil }
+        if onlyInPlace {
+            let slot = try writableSlot(of: guest)
+            if !isExclusiveData(l2.entry(slot, position(of: guest)), at: guest) { return nil }
+        }
+        return try planWrite(at: guest, byteCount: byteCount, inFlight)
     }
 
     /// Takes clusters for a write that cannot go over clusters of its own as they are.
@@ -63,7 +77,7 @@ extension ImageState {
 
     /// How much around a guest's data comes along into the cluster: a new cluster takes over all that lay in the old one, else only what shares a
     /// subcluster with the data.
-    private func copyUnit(_ old: L2Entry, _ ownsHost: Bool) -> Int {
+    private mutating func copyUnit(_ old: L2Entry, _ ownsHost: Bool) -> Int {
         if ownsHost { return geometry.subclusterSize }
         switch old.meaning(in: geometry, version: version) {
         case .normal, .compressed: return geometry.clusterSize
@@ -73,19 +87,14 @@ extension ImageState {
     }
 
     /// Whether the last byte of a write falls on a subcluster that is there already: what is behind the data in it stays.
-    private func isData(_ old: L2Entry, at last: GuestOffset, in start: GuestOffset, _ run: ClusterRun) -> Bool {
+    private mutating func isData(_ old: L2Entry, at last: GuestOffset, in start: GuestOffset, _ run: ClusterRun) -> Bool {
         guard geometry.hasSubclusters, last < start + run.clusterCount << geometry.clusterBits else { return false }
         return old.kind(ofSubcluster: (last.rawValue & (geometry.clusterSize - 1)) >> geometry.subclusterBits, in: geometry) == .normal
     }
 
-    /// Whether the first cluster of a write is written in place.
-    mutating func isInPlace(_ guest: GuestOffset) throws(Obstacle) -> Bool {
-        isExclusiveData(l2.entry(try writableSlot(of: guest), position(of: guest)), at: guest)
-    }
-
     /// - Throws: `.corrupt` for a place where guest data cannot be: over the image's tables, or behind the last cluster of the file. A mapping that
     ///   leads out of the file must not make it grow.
-    private func checkPlace(_ host: HostOffset, byteCount: Int, _ guest: GuestOffset, _ entry: L2Entry) throws(Obstacle) {
+    private mutating func checkPlace(_ host: HostOffset, byteCount: Int, _ guest: GuestOffset, _ entry: L2Entry) throws(Obstacle) {
         if geometry.hasExternalData {
             guard host.rawValue + byteCount <= l1.count << geometry.l1Shift else { throw .corrupt(.l2Entry(guest: guest, bits: entry.bits)) }
             return
@@ -95,7 +104,7 @@ extension ImageState {
     }
 
     /// Data in a host cluster whose only reference this entry is.
-    private func isExclusiveData(_ entry: L2Entry, at guest: GuestOffset) -> Bool {
+    private mutating func isExclusiveData(_ entry: L2Entry, at guest: GuestOffset) -> Bool {
         let hasHost = entry.hostOffset != 0 || geometry.hasExternalData
         guard hasHost, entry.bits & ~L2Entry.offsetMask == L2Entry.copiedFlag, entry.hostOffset & (geometry.clusterSize &- 1) == 0 else { return false }
         if !geometry.hasSubclusters { return true }
@@ -104,14 +113,14 @@ extension ImageState {
     }
 
     /// Has a host cluster that belongs to it alone, for data that is not there yet: it reads as zeroes, or some of its subclusters are missing.
-    private func isExclusiveHost(_ entry: L2Entry) -> Bool {
+    private mutating func isExclusiveHost(_ entry: L2Entry) -> Bool {
         let flags = entry.bits & ~L2Entry.offsetMask
         let isReady = geometry.hasSubclusters ? flags == L2Entry.copiedFlag : flags == L2Entry.copiedFlag | L2Entry.zeroFlag
         return version >= 3 && isReady && (entry.hostOffset != 0 || geometry.hasExternalData) && entry.hostOffset & (geometry.clusterSize &- 1) == 0
     }
 
     /// Whether a write to the entry's cluster takes a new host cluster. Invalid entries stop a run and are reported when it is their turn.
-    private func needsClusters(_ entry: L2Entry) -> Bool {
+    private mutating func needsClusters(_ entry: L2Entry) -> Bool {
         switch entry.meaning(in: geometry, version: version) {
         case .invalid: false
         case .normal, .zero(_?), .mixed(_?): !(entry.isCopied && !entry.hasReservedBits)
@@ -119,7 +128,7 @@ extension ImageState {
         }
     }
 
-    private func preallocatedRun(_ slot: Int, _ position: Int, _ wanted: Int) throws(Obstacle) -> ClusterRun {
+    private mutating func preallocatedRun(_ slot: Int, _ position: Int, _ wanted: Int) throws(Obstacle) -> ClusterRun {
         let first = l2.entry(slot, position)
         var count = 1
         while count < wanted {
@@ -176,10 +185,12 @@ extension ImageState {
     }
 
     /// Gives back what a reservation took, after its data could not be written.
+    /// - Parameter isUntouched: nothing was written to its clusters.
     /// - Returns: as `publish`.
-    mutating func cancel(_ reservation: Reservation) -> [CheckedContinuation<Void, Never>] {
+    mutating func cancel(_ reservation: Reservation, isUntouched: Bool = false) -> [CheckedContinuation<Void, Never>] {
         if !reservation.keepsHost {
             let first = reservation.host.rawValue >> geometry.clusterBits
+            if isUntouched, reservation.isKnownZero { refcounts.forgetUse(of: first..<(first + reservation.clusterCount)) }
             for cluster in first..<(first + reservation.clusterCount) {
                 do { _ = try refcounts.lower(cluster) } catch {
                     // The refcount block has left the cache: take the slow way to free it.

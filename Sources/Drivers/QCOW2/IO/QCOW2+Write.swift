@@ -5,7 +5,7 @@ package import StrataBase
 import Synchronization
 
 extension QCOW2Driver {
-    /// Writes what needs no waiting: over clusters of the image's own, or into fresh clusters where nothing has to be copied.
+    /// Writes what needs no waiting: over clusters of the image's own, or into fresh clusters where what has to be copied is at hand.
     package func tryWrite(_ source: IOVector, at offset: GuestOffset, flags: RequestFlags) -> Bool {
         if file.observesFaultPoints || flags.contains(.compressed) { return false }
         let total = source.byteCount
@@ -23,16 +23,12 @@ extension QCOW2Driver {
             case .reserved(let reservation):
                 let shape = WriteShape(reservation, offset + done, total - done, geometry)
                 Trace.qcow2Allocate(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
-                var isWritten = false
-                if !needsSurroundings(reservation, shape) {
-                    let part = source.slice(at: done, byteCount: shape.byteCount)
-                    isWritten = tryWriteData(part, at: shape.host(of: reservation), guest: shape.guest)
-                    // A cancelled reservation is no longer known to be zero, so a try in vain makes the real write dearer.
-                    if !isWritten { fileRefusesTries.store(true, ordering: .relaxed) }
-                }
-                if !isWritten || !tryPublish(reservation, shape) {
+                let attempt = tryFill(reservation, shape, source.slice(at: done, byteCount: shape.byteCount))
+                // A cancelled reservation is no longer known to be zero, so a try in vain makes the real write dearer.
+                if attempt == .refused { fileRefusesTries.store(true, ordering: .relaxed) }
+                if attempt != .written || !tryPublish(reservation, shape) {
                     Trace.qcow2Cancel(file: file.node.name, guest: reservation.guest.rawValue, host: reservation.host.rawValue, clusters: reservation.clusterCount)
-                    finish(reservation, state.withLock { $0.cancel(reservation) })
+                    finish(reservation, state.withLock { $0.cancel(reservation, isUntouched: attempt == .untouched) })
                     return false
                 }
                 done += shape.byteCount
@@ -42,15 +38,12 @@ extension QCOW2Driver {
     }
 
     private func tryPlan(at offset: GuestOffset, _ byteCount: Int) -> WritePlan? {
-        // With a backing file a new cluster usually needs its surroundings, which is not for this path either.
-        let allocatesNot = fileRefusesTries.load(ordering: .relaxed) || (hasBacking && byteCount & (geometry.subclusterSize &- 1) != 0)
+        let onlyInPlace = fileRefusesTries.load(ordering: .relaxed)
         while true {
             let missing: Int
             do {
                 return try state.withLock { state throws(Obstacle) in
-                    guard state.takesWrites, !state.isCorrupt, state.headerInDoubt == nil else { return nil }
-                    if allocatesNot, try !state.isInPlace(offset) { return nil }
-                    return try state.planWrite(at: offset, byteCount: byteCount, inFlight)
+                    try state.planWriteAtOnce(at: offset, byteCount: byteCount, onlyInPlace: onlyInPlace, inFlight)
                 }
             } catch {
                 guard case .l2Slice(let slice) = error else { return nil }

@@ -82,7 +82,7 @@ struct ImageState: Sendable {
     }
 
     /// The first cluster of a host range that holds tables which nobody may overwrite, as an obstacle.
-    func overlap(_ host: HostOffset, byteCount: Int) -> Obstacle? {
+    mutating func overlap(_ host: HostOffset, byteCount: Int) -> Obstacle? {
         var cluster = host.rawValue >> geometry.clusterBits
         let last = (host.rawValue + byteCount - 1) >> geometry.clusterBits
         while cluster <= last {

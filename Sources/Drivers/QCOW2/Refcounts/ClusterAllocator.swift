@@ -120,6 +120,11 @@ extension RefcountState {
         return ClusterRun(start: HostOffset(cluster << geometry.clusterBits), clusterCount: count, isKnownZero: isKnownZero)
     }
 
+    /// Clusters that were known to be zero are given back as they were. If others have been taken behind them, this is forgotten.
+    mutating func forgetUse(of clusters: Range<Int>) {
+        if virginFrom == clusters.upperBound { virginFrom = clusters.lowerBound }
+    }
+
     /// A cluster that holds tables is not free, whatever its refcount says.
     private func refuse(_ cluster: Int, _ metadata: borrowing IntTable) throws(Obstacle) {
         guard let kind = metadata.value(for: cluster) else { return }

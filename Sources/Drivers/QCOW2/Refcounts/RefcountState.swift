@@ -30,7 +30,7 @@ struct RefcountState: Sendable {
     var highestEnd: Int
 
     /// No valid host offset is at or behind this one, in bytes: the end of the file's last cluster, which may be cut short.
-    var endOfFile: Int { max(fileLength, virginFrom << geometry.clusterBits) }
+    @inline(__always) var endOfFile: Int { max(fileLength, virginFrom << geometry.clusterBits) }
 
     /// Entries that the table on disk has room for.
     var tableCapacityOnDisk: Int { tableClusters << (geometry.clusterBits - 3) }
