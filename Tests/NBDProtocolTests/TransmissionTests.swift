@@ -49,6 +49,11 @@ struct TransmissionTests {
         #expect(error(.simple) == WireBytes().u32(0x6744_6698).u32(5).u64(7).bytes)
         #expect(error(.structured) == WireBytes().u32(0x668e_33ef).u16(1).u16(0x8001).u64(7).u32(8).u32(5).u16(2).text("no").bytes)
         #expect(error(.extended) == WireBytes().u32(0x6e8a_278c).u16(1).u16(0x8001).u64(7).u64(1 << 39).u64(8).u32(5).u16(2).text("no").bytes)
+        func hole(_ format: ReplyFormat) -> [UInt8] {
+            encoded(format.headerSize + 12) { format.encodeHole(flags: [], reference, offset: 1 << 40, byteCount: 65536, into: &$0) }
+        }
+        #expect(hole(.structured) == WireBytes().u32(0x668e_33ef).u16(0).u16(2).u64(7).u32(12).u64(1 << 40).u32(65536).bytes)
+        #expect(hole(.extended) == WireBytes().u32(0x6e8a_278c).u16(0).u16(2).u64(7).u64(1 << 39).u64(12).u64(1 << 40).u32(65536).bytes)
         #expect(encoded(32) { ReplyFormat.extended.encodeHeader(.none, flags: .done, reference, payloadByteCount: 0, into: &$0) }
             == WireBytes().u32(0x6e8a_278c).u16(1).u16(0).u64(7).u64(1 << 39).u64(0).bytes)
     }

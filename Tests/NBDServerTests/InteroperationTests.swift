@@ -6,6 +6,7 @@ import NBDServer
 import QCOW2
 import StorageSchema
 import StrataBase
+import StrataTesting
 import Testing
 
 /// What independent programs make of the server, and whether the bytes are right on every path.
@@ -115,6 +116,54 @@ struct InteroperationTests {
             #expect(lines.map { Array($0.prefix(3)) } == [
                 ["0", "1048576", "3"], ["1048576", "1048576", "0"], ["2097152", "1048576", "3"], ["3145728", "65536", "0"], ["3211264", "983040", "3"],
             ], "\(map.output)")
+        }
+        await server.stop()
+    }
+
+    @Test("zeroes that a format knows of are told instead of sent, unless the client wants one piece or has no chunks")
+    func holes() async throws {
+        let size = 8 << 20
+        let server = try await TestServer(
+            drivers: [FileDriver.self, QCOW2Driver.self, RawDriver.self],
+            prepare: { directory in
+                for (program, arguments) in [
+                    ("qemu-img", ["create", "-q", "-f", "qcow2", directory + "/disk", "8M"]),
+                    ("qemu-io", ["-f", "qcow2", "-c", "write -P 7 1M 1M", "-c", "write -z 1536k 64k", "-c", "write -P 9 5M 100k", directory + "/disk"]),
+                ] {
+                    let result = try run(program, arguments)
+                    #expect(result.status == 0, "\(result.errors)")
+                }
+            },
+            nodes: { directory in
+                [BlockdevOptions(.qcow2(BlockdevOptionsQcow2(file: .definition(BlockdevOptions(.file(BlockdevOptionsFile(filename: directory + "/disk")))))), nodeName: "disk")]
+            }, exports: [TestServer.export("disk")])
+        try await server.client { path in
+            var model = [UInt8](repeating: 0, count: size)
+            for (start, count, byte) in [(1 << 20, 1 << 20, UInt8(7)), (1536 << 10, 64 << 10, 0), (5 << 20, 100 << 10, 9)] {
+                model.replaceSubrange(start..<start + count, with: repeatElement(byte, count: count))
+            }
+            let client = try RawClient(path)
+            try client.enter("disk")
+            let whole = try client.readStructured(at: 0, UInt32(size))
+            #expect(isSame(whole, model))
+            // Whole clusters of 64 KiB: sixteen of data without one, and two that hold the last write.
+            #expect(client.holes == size - (15 + 2) << 16)
+            let before = client.holes
+            let piece = try client.readStructured(at: 0, UInt32(size), flags: 4)
+            #expect(isSame(piece, model) && client.holes == before, "in one piece")
+            var random = SeededGenerator(seed: 21)
+            for _ in 0..<200 {
+                let count = Int.random(in: 1...1 << 20, using: &random), start = Int.random(in: 0...size - count, using: &random)
+                let data = try client.readStructured(at: UInt64(start), UInt32(count))
+                #expect(isSame(data, Array(model[start..<start + count])), "\(count) bytes at \(start)")
+            }
+            let simple = try RawClient(path)
+            try simple.enter("disk", structured: false)
+            let data = try simple.readSimple(at: 0, UInt32(size))
+            #expect(isSame(data, model))
+            let copied = try run("nbdcopy", [server.uri, server.directory + "/copy"])
+            #expect(copied.status == 0, "\(copied.errors)")
+            #expect(isSame(try Data(contentsOf: URL(fileURLWithPath: server.directory + "/copy")), model))
         }
         await server.stop()
     }

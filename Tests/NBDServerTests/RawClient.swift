@@ -4,6 +4,8 @@ import Glibc
 /// An NBD client that sends exactly the bytes it is told to. Blocking, with a time limit on every receive.
 final class RawClient {
     let descriptor: Int32
+    /// Bytes of zeroes that the server has told of instead of sending them.
+    private(set) var holes = 0
 
     struct Failure: Error { var text: String }
 
@@ -166,6 +168,11 @@ final class RawClient {
             if chunk.type == 1 {
                 let start = Int(Self.number(chunk.payload[0..<8]) - offset)
                 data.replaceSubrange(start..<(start + chunk.payload.count - 8), with: chunk.payload[8...])
+            }
+            if chunk.type == 2 {
+                let start = Int(Self.number(chunk.payload[0..<8]) - offset), length = Int(Self.number(chunk.payload[8..<12]))
+                data.replaceSubrange(start..<(start + length), with: repeatElement(0, count: length))
+                holes += length
             }
             if chunk.flags & 1 == 1 { return data }
         }

@@ -60,6 +60,14 @@ package enum ReplyFormat: Hashable, Sendable {
         bytes.setBigEndian(offset, at: headerSize)
     }
 
+    /// `byteCount` bytes of zeroes at `offset` of the export, in place of data.
+    /// - Precondition: not `simple`; room for `headerSize` bytes and `StructuredReply.holePayloadByteCount`; from 1 byte to 4 GiB - 1.
+    package func encodeHole(flags: NBDReplyFlags, _ reference: Reference, offset: UInt64, byteCount: Int, into bytes: inout MutableRawSpan) {
+        encodeHeader(.offsetHole, flags: flags, reference, payloadByteCount: StructuredReply.holePayloadByteCount, into: &bytes)
+        bytes.setBigEndian(offset, at: headerSize)
+        bytes.setBigEndian(UInt32(byteCount), at: headerSize + 8)
+    }
+
     /// The size of an error with that text, in bytes. Simple replies have no room for a text.
     package func errorSize(_ text: String) -> Int { self == .simple ? SimpleReply.encodedSize : headerSize + 6 + text.wirePrefix.utf8.count }
 
@@ -85,6 +93,8 @@ package enum StructuredReply {
     @inlinable package static var headerSize: Int { 20 }
     /// With extended headers: the request's offset and a 64-bit payload length.
     @inlinable package static var extendedHeaderSize: Int { 32 }
+    /// A hole: offset and 32-bit length.
+    package static var holePayloadByteCount: Int { 12 }
 
     /// What a chunk carries. Types with the top bit set are errors.
     @frozen

@@ -3,7 +3,8 @@ import IOCore
 import NBDProtocol
 import StrataBase
 
-// Three ways to answer a read: at once into the send queue; large ones from a file by the kernel, or in chunks; and by a worker.
+// Four ways to answer a read: at once into the send queue; large ones from a file by the kernel, in chunks, or where there are zeroes by saying so; and by a
+// worker.
 
 extension ServerConnection {
     func read(_ frame: RequestFrame) {
@@ -34,30 +35,59 @@ extension ServerConnection {
 
     private func readLarge(_ frame: RequestFrame, _ range: GuestRange) {
         prepareForLargeReads()
-        // What is encrypted has to pass through this process.
-        if !socket.isEncrypted, appendFromFiles(range, of: frame) { return send() }
         guard format != .simple, !frame.flags.contains(.dontFragment) else {
+            if appendFromFiles(range, of: frame, isLast: true) { return send() }
             if !appendAtOnce(range, of: frame, isLast: true) { submitRead(frame) }
             return
         }
         var rest = range
-        while !rest.isEmpty {
-            let piece = GuestRange(rest.start, byteCount: min(rest.byteCount, ConnectionLimits.readChunk))
-            guard appendAtOnce(piece, of: frame, isLast: piece.byteCount == rest.byteCount) else {
-                // A worker takes over where the fast path stopped; its chunk is the last one.
-                var remainder = frame
-                remainder.offset = UInt64(rest.start.rawValue)
-                remainder.byteCount = UInt64(rest.byteCount)
-                return submitRead(remainder, frame.reference)
+        while !rest.isEmpty, phase != .closed {
+            let (isZero, byteCount) = runAtOnce(rest)
+            var piece = GuestRange(rest.start, byteCount: byteCount)
+            if isZero {
+                appendHole(piece, of: frame, isLast: byteCount == rest.byteCount)
+            } else if !appendFromFiles(piece, of: frame, isLast: byteCount == rest.byteCount) {
+                piece.byteCount = min(byteCount, ConnectionLimits.readChunk)
+                guard appendAtOnce(piece, of: frame, isLast: piece.byteCount == rest.byteCount) else {
+                    // A worker takes over where the fast path stopped; its chunk is the last one.
+                    var remainder = frame
+                    remainder.offset = UInt64(rest.start.rawValue)
+                    remainder.byteCount = UInt64(rest.byteCount)
+                    return submitRead(remainder, frame.reference)
+                }
             }
             rest = GuestRange(piece.end, byteCount: rest.byteCount - piece.byteCount)
             send()
-            if phase == .closed { return }
         }
     }
 
-    /// Has the kernel send the range from the files that hold it. False when some part of it is not held so; nothing was added then.
-    private func appendFromFiles(_ range: GuestRange, of frame: RequestFrame) -> Bool {
+    /// The beginning of a range that is zeroes or is not, as far as that is known without looking at data. What is not known counts as data.
+    private func runAtOnce(_ range: GuestRange) -> (isZero: Bool, byteCount: Int) {
+        var byteCount = 0
+        while byteCount < range.byteCount {
+            let rest = GuestRange(range.start + byteCount, byteCount: range.byteCount - byteCount)
+            guard let status = backend.tryBlockStatus(of: rest, precise: false) else { break }
+            let run = min(status.byteCount, rest.byteCount)
+            if status.flags.contains(.zero), run >= ConnectionLimits.leastHole { return byteCount == 0 ? (true, run) : (false, byteCount) }
+            byteCount += run
+        }
+        return (false, range.byteCount)
+    }
+
+    /// Tells of zeroes instead of sending them.
+    private func appendHole(_ range: GuestRange, of frame: RequestFrame, isLast: Bool) {
+        let start = TickClock.now
+        sendQueue.append(format.headerSize + StructuredReply.holePayloadByteCount) {
+            format.encodeHole(flags: isLast ? .done : [], frame.reference, offset: UInt64(range.start.rawValue), byteCount: range.byteCount, into: &$0)
+        }
+        backend.accounting.finished(.read, byteCount: range.byteCount, since: start)
+        if isLast { Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0) }
+    }
+
+    /// Has the kernel send the range from the files that hold it. False when some part of it is not held so, or has to pass through this process
+    /// because it is encrypted on the way; nothing was added then.
+    private func appendFromFiles(_ range: GuestRange, of frame: RequestFrame, isLast: Bool) -> Bool {
+        if socket.isEncrypted { return false }
         let start = TickClock.now
         let isOnePiece = backend.hostFileRange(of: range) != nil
         if !isOnePiece {
@@ -65,8 +95,8 @@ extension ServerConnection {
             var rest = range
             while let piece = rest.takeFilePiece() { if backend.hostFileRange(of: piece) == nil { return false } }
         }
-        sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, frame.reference, isLast: true, into: &$0) }
-        Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0)
+        sendQueue.append(format.dataHeaderSize) { encodeDataHeader(range, frame.reference, isLast: isLast, into: &$0) }
+        if isLast { Trace.nbdRequestEnd(client: self, cookie: frame.cookie, error: 0) }
         if isOnePiece {
             sendQueue.append(externalAt: range.start.rawValue, byteCount: range.byteCount)
         } else {

@@ -22,6 +22,8 @@ enum ConnectionLimits {
     static let filePiece = 64 << 10
     /// A large read that has to be copied is answered in chunks of this size where the protocol allows, so that they stay in the processor's cache.
     static let readChunk = 256 << 10
+    /// Zeroes inside a large read are told of from this length on; shorter ones are sent.
+    static let leastHole = 4096
     /// What the kernel is asked to take of large replies at a time.
     static let kernelSendBuffer = 2 << 20
     /// An asynchronous read up to this long is copied into the send queue, longer ones are sent from their own buffer.
