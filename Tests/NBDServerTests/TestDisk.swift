@@ -74,7 +74,7 @@ final class TestDisk: BlockDriver, Flushing, StatusReporting {
 
     func flush() async throws(BlockError) { await delay() }
 
-    /// Every other 64 KiB reads as a hole.
+    /// Every other 64 KiB is a hole as long as nobody has written to it.
     func blockStatus(of range: GuestRange, precise: Bool) async throws(BlockError) -> BlockStatus {
         await delay()
         return status(range)
@@ -84,9 +84,9 @@ final class TestDisk: BlockDriver, Flushing, StatusReporting {
 
     private func status(_ range: GuestRange) -> BlockStatus {
         let piece = range.start.rawValue >> 16
-        let end = (piece + 1) << 16
-        return BlockStatus(
-            byteCount: min(range.byteCount, end - range.start.rawValue), flags: piece % 2 == 0 ? [.data, .allocated] : [.zero, .allocated])
+        let byteCount = min(range.byteCount, (piece + 1) << 16 - range.start.rawValue)
+        let isHole = piece % 2 == 1 && memory.vector(at: piece << 16, byteCount: min(1 << 16, length - piece << 16)).isZero
+        return BlockStatus(byteCount: byteCount, flags: isHole ? [.zero, .allocated] : [.data, .allocated])
     }
 }
 
