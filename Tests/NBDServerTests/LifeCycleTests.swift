@@ -53,6 +53,23 @@ struct LifeCycleTests {
         await server.stop()
     }
 
+    @Test("a server that stops waits for exports that are being removed already")
+    func stopDuringRemoval() async throws {
+        let server = try await TestServer.withTestDisk("stuck", byteCount: 1 << 20)
+        let client = try await server.client { path in
+            let client = try RawClient(path)
+            try client.enter("stuck")
+            for cookie in UInt64(0)..<200 { try client.request(0, cookie: cookie, at: 0, 4096) }
+            return Holder(client)
+        }
+        try await server.registry.remove(id: "export-stuck", mode: .hard)
+        await server.server.stop()
+        let summaries = await server.registry.summaries
+        #expect(summaries.isEmpty)
+        withExtendedLifetime(client) {}
+        await server.stop()
+    }
+
     @Test("names and ids are unique, and a refused export leaves nothing behind")
     func uniqueness() async throws {
         let server = try await TestServer(

@@ -40,6 +40,8 @@ package final class NBDExport: BlockExport {
         /// Gives further ones when a second client comes.
         var furtherContexts: (@Sendable () -> [IOContext])?
         var isShuttingDown = false
+        /// The list that the export is or was on: its server's.
+        var table: ObjectIdentifier?
         /// Takes the export off its server's list.
         var withdraw: (@Sendable () -> Void)?
         /// Told when the last client has left.
@@ -112,7 +114,17 @@ package final class NBDExport: BlockExport {
         return latest != nil
     }
 
-    func whenWithdrawn(_ withdraw: @escaping @Sendable () -> Void) { state.withLock { $0.withdraw = withdraw } }
+    /// Notes whose list the export is on.
+    /// - Parameter withdraw: takes it off; called when the export is shut down.
+    func noteTable(_ table: NBDExportTable, _ withdraw: @escaping @Sendable () -> Void) {
+        state.withLock {
+            $0.table = ObjectIdentifier(table)
+            $0.withdraw = withdraw
+        }
+    }
+
+    /// Whether the export is on that list, or was until it began to be shut down.
+    func belongs(to table: NBDExportTable) -> Bool { state.withLock { $0.table == ObjectIdentifier(table) } }
 
     /// Notes a client whose choice is about to be answered. Each call is followed by one of `stopExpectingClient`.
     func expectClient() { state.withLock { $0.expectedClients += 1 } }

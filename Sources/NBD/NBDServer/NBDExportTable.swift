@@ -28,7 +28,7 @@ package final class NBDExportTable: Sendable, ExportDirectory {
             return true
         }
         guard isNew else { throw BlockError(.alreadyExists, "NBD server already has export named '\(export.name)'") }
-        export.whenWithdrawn { [weak self, weak export] in if let export { self?.withdraw(export) } }
+        export.noteTable(self) { [weak self, weak export] in if let export { self?.withdraw(export) } }
     }
 
     /// Takes an export off the list. Clients that use it are not concerned.

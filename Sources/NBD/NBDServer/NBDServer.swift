@@ -105,7 +105,8 @@ package actor NBDServer: ContextActor {
         handshakes = []  // so that none of them is looked for among all the others
         for greeted in greeted { await greeted.connection.close() }
         let table = table
-        await registry.removeAll { export in (export as? NBDExport).map { table.find($0.name) === $0 } ?? false }
+        // Those too that somebody else has begun to remove: their ids are taken until they are gone.
+        await registry.removeAll { ($0 as? NBDExport)?.belongs(to: table) ?? false }
     }
 
     // MARK: Clients
