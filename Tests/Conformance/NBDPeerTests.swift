@@ -37,6 +37,38 @@ struct NBDPeerTests {
         #expect(texts[0] == texts[1] && texts[0].contains("5242880"))
     }
 
+    /// Writes, asks for zeroes that must not be written out as data, and reads.
+    private static let fastZero = ["-f", "raw", "-c", "write -P 3 0 128k", "-c", "write -z -n 0 64k", "-c", "read -P 0 0 64k", "-c", "read -P 3 64k 64k"]
+
+    private static func withoutRates(_ text: String) -> String {
+        text.split(separator: "\n").filter { !$0.contains("ops;") }.joined(separator: "\n")
+    }
+
+    @Test(
+        "zeroes that must be fast are asked for as QEMU asks for them, whatever the server makes of it",
+        arguments: [[], ["zeromode=emulate"], ["zeromode=emulate", "fastzeromode=slow"], ["fastzeromode=none"], ["fastzeromode=slow"], ["zeromode=notrim"]])
+    func fastZeroOfOthers(settings: [String]) throws {
+        let texts = try [["qemu-io"], [Strata.binary, "io"]].map { tool in
+            let command = (tool + Self.fastZero).map { "'\($0)'" }.joined(separator: " ")
+            let finished = try run("nbdkit", ["-U", "-"] + (settings.isEmpty ? [] : ["--filter=nozero"]) + ["memory", "1M"] + settings + ["--run", command + " $uri"])
+            return "\(finished.ending) \(Self.withoutRates(finished.text)) \(finished.errorText)"
+        }
+        #expect(texts[0] == texts[1])
+        if settings.isEmpty { #expect(texts[0].hasPrefix("exited(0)")) }
+    }
+
+    @Test("our server makes zeroes fast where QEMU's does")
+    func fastZeroOfOurs() throws {
+        let texts = try [nil, "qemu-storage-daemon"].map { program in
+            let folder = try TemporaryFolder()
+            let daemon = try Self.serving(program, in: folder)
+            let finished = try run("qemu-io", Self.fastZero + [daemon.uri("disk")])
+            try daemon.quit()
+            return "\(finished.ending) \(Self.withoutRates(finished.text)) \(finished.errorText)"
+        }
+        #expect(texts[0] == texts[1] && texts[0].hasPrefix("exited(0)"), "\(texts)")
+    }
+
     @Test("nbddump prints our export as it prints the same bytes of another server")
     func dump() throws {
         let folder = try TemporaryFolder()
