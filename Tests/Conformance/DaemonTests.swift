@@ -70,6 +70,9 @@ struct DaemonTests {
         let client = try PlainNBDClient(path: folder.path("nbd.sock"), export: "disk")
         try client.write([UInt8](repeating: 0x77, count: 70_000), at: 1000)
         try client.disconnect()
+        // The thread that went through the fork has locks that others wait for in vain: it only waits for the one that works.
+        let waitsIn = try String(contentsOfFile: "/proc/\(identifier)/task/\(identifier)/wchan", encoding: .utf8)
+        #expect(waitsIn.contains("futex"), "\(waitsIn)")
         kill(identifier, SIGTERM)
         #expect(waitUntil { kill(identifier, 0) != 0 }, "SIGTERM did not end the daemon")
         #expect(!folder.contains("daemon.pid"), "the pidfile was left behind")

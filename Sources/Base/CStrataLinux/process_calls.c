@@ -50,6 +50,41 @@ void strata_thread_join(uint64_t handle) { pthread_join((pthread_t)handle, NULL)
 
 int strata_thread_id(void) { return gettid(); }
 
+static int is_forked;
+
+int strata_is_forked(void) { return is_forked; }
+
+struct elsewhere {
+    void (*body)(void *);
+    void *argument;
+    sigset_t mask;
+};
+
+static void *run_elsewhere(void *opaque) {
+    struct elsewhere *work = opaque;
+    pthread_sigmask(SIG_SETMASK, &work->mask, NULL);
+    work->body(work->argument);
+    return NULL;
+}
+
+int strata_run_elsewhere(void (*body)(void *), void *argument) {
+    struct elsewhere work = {.body = body, .argument = argument};
+    pthread_attr_t attributes;
+    struct rlimit limit;
+    pthread_t thread;
+    sigset_t all;
+    pthread_attr_init(&attributes);
+    // Where memory is limited, a stack counts.
+    if (getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) pthread_attr_setstacksize(&attributes, 2 << 20);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &work.mask);
+    int result = pthread_create(&thread, &attributes, run_elsewhere, &work);
+    pthread_attr_destroy(&attributes);
+    if (result == 0) pthread_join(thread, NULL);
+    pthread_sigmask(SIG_SETMASK, &work.mask, NULL);
+    return -result;
+}
+
 int strata_open_terminal(char *path, size_t size) {
     int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return -errno;
@@ -154,6 +189,7 @@ int strata_fork_limited(uint64_t memory, int *errors) {
         else if (memory) close(ends[0]);
         return child < 0 ? -failure : child;
     }
+    is_forked = 1;
     if (memory) {
         if (dup2(ends[1], STDERR_FILENO) < 0) return -errno;
         close(ends[0]);
@@ -272,6 +308,7 @@ int strata_daemonize(void) {
         }
         _exit(status);
     }
+    is_forked = 1;
     close(ends[0]);
     if (setsid() < 0) return -errno;
     return ends[1];

@@ -6,6 +6,13 @@
 // Starts a detached-on-exit thread that runs body(argument). The handle is for strata_thread_join. Negative errno on failure.
 int strata_thread_start(uint64_t *handle, const char *name, void (*body)(void *), void *argument);
 void strata_thread_join(uint64_t handle);
+// Whether this process is a child that strata_fork_limited or strata_daemonize has made.
+//
+// The thread that such a child begins with must not run Swift code beside other threads: Swift's locks know a thread by the kernel's number, each thread
+// remembers its own, and this one remembers the number that its parent had. Who waits for a lock of a thread that is not there never gets it.
+int strata_is_forked(void);
+// Runs body(argument) on a new thread, which takes this one's place until it ends: signals go there. Negative errno on failure.
+int strata_run_elsewhere(void (*body)(void *), void *argument);
 // The kernel's number of the calling thread; that of the first thread is the process's.
 int strata_thread_id(void);
 // How many columns a terminal has; 0 when it is none or does not say.

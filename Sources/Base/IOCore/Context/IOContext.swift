@@ -354,21 +354,41 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     }
 
     /// Turns the calling thread into a context until `body` is over, and returns what `body` returned. For the main function of a tool.
-    package static func runMain<Result: Sendable>(_ body: @escaping @Sendable () async -> Result) throws(BlockError) -> Result {
-        let context = try IOContext(name: "main")
-        let outcome = Outcome<Result>()
-        context.spawn { [context] in
-            let result = await body()
-            outcome.value.withLock { $0 = result }
-            context.stop()
+    package static func runMain<Value: Sendable>(_ body: @escaping @Sendable () async -> Value) throws(BlockError) -> Value {
+        let outcome = Outcome<Value>()
+        let work: @Sendable () -> Void = {
+            do throws(BlockError) {
+                let context = try IOContext(name: "main")
+                context.spawn { [context] in
+                    let result = await body()
+                    outcome.value.withLock { $0 = .success(result) }
+                    context.stop()
+                }
+                context.run()
+            } catch { outcome.value.withLock { $0 = .failure(error) } }
         }
-        context.run()
-        guard let result = outcome.value.withLock({ $0 }) else { throw BlockError(.cancelled, "the main loop was stopped from outside") }
-        return result
+        // The thread that has come through a fork does not know its own number, without which its locks keep others waiting for ever.
+        if strata_is_forked() == 0 { work() } else { try runElsewhere(work) }
+        return try outcome.value.withLock { $0 }.get()
+    }
+
+    /// Runs `work` on a new thread, in place of the calling one.
+    private static func runElsewhere(_ work: @escaping @Sendable () -> Void) throws(BlockError) {
+        let reference = unsafe Unmanaged.passRetained(Work(body: work))
+        defer { unsafe reference.release() }
+        // SAFETY: the thread has ended when the call returns, and the reference is held until then.
+        let result = unsafe strata_run_elsewhere(
+            { argument in if let argument = unsafe argument { unsafe Unmanaged<Work>.fromOpaque(argument).takeUnretainedValue().body() } }, reference.toOpaque())
+        if result < 0 { throw BlockError(errno: -result, "starting the main thread") }
+    }
+
+    private final class Work: Sendable {
+        let body: @Sendable () -> Void
+        init(body: @escaping @Sendable () -> Void) { self.body = body }
     }
 
     /// Where `runMain` finds what its task returned.
-    private final class Outcome<Result: Sendable>: Sendable {
-        let value = Mutex<Result?>(nil)
+    private final class Outcome<Value: Sendable>: Sendable {
+        let value = Mutex<Result<Value, BlockError>>(.failure(BlockError(.cancelled, "the main loop was stopped from outside")))
     }
 }
