@@ -37,8 +37,8 @@ struct LifeCycleTests {
         await server.stop()
     }
 
-    @Test("hard removal finishes requests that have begun and lets the node go")
-    func hardRemoval() async throws {
+    /// A server whose only export is being removed while a client has requests under way.
+    private static func removing() async throws -> (TestServer, Holder<RawClient>) {
         let server = try await TestServer.withTestDisk("stuck", byteCount: 1 << 20)
         let client = try await server.client { path in
             let client = try RawClient(path)
@@ -47,6 +47,12 @@ struct LifeCycleTests {
             return Holder(client)
         }
         try await server.registry.remove(id: "export-stuck", mode: .hard)
+        return (server, client)
+    }
+
+    @Test("hard removal finishes requests that have begun and lets the node go")
+    func hardRemoval() async throws {
+        let (server, client) = try await Self.removing()
         await server.registry.removeAll()
         try await server.graph.remove(nodeNamed: "stuck")
         withExtendedLifetime(client) {}
@@ -55,14 +61,7 @@ struct LifeCycleTests {
 
     @Test("a server that stops waits for exports that are being removed already")
     func stopDuringRemoval() async throws {
-        let server = try await TestServer.withTestDisk("stuck", byteCount: 1 << 20)
-        let client = try await server.client { path in
-            let client = try RawClient(path)
-            try client.enter("stuck")
-            for cookie in UInt64(0)..<200 { try client.request(0, cookie: cookie, at: 0, 4096) }
-            return Holder(client)
-        }
-        try await server.registry.remove(id: "export-stuck", mode: .hard)
+        let (server, client) = try await Self.removing()
         await server.server.stop()
         let summaries = await server.registry.summaries
         #expect(summaries.isEmpty)

@@ -50,81 +50,72 @@ struct CopyOnWriteTests {
         #expect(try run("qemu-img", ["check", path]).contains("No errors were found"))
     }
 
-    @Test("wait for nothing when what surrounds the data is at hand, take one write, and write no zeroes over zeroes")
-    func atOnce() async throws {
-        let (image, backing, start) = try Self.make(subclusters: false)
+    /// Opens an image whose first cluster, of `size` bytes, has just been written to, so that it is ready for writes, and looks at it with QEMU afterwards.
+    /// - Parameter body: gets the image, its file, the backing file, and what the disk holds.
+    static func withReady(
+        subclusters: Bool, _ size: Int, _ body: @escaping @Sendable (BlockBackend, Recorder, Recorder, inout [UInt8]) async throws -> Void
+    ) async throws {
+        let (image, backing, start) = try Self.make(subclusters: subclusters)
         defer { image.forget(); backing.forget() }
-        let size = Self.clusterSize
         try await onContext { context in
             try await withImage(image.imageOptions(over: backing), context) { disk in
                 var expected = start
-                try await disk.writeBytes([UInt8](repeating: 200, count: size), at: 0)  // from now on the image is ready for writes
-                expected.replaceSubrange(0..<size, with: repeatElement(200, count: size))
+                let first = [UInt8](repeating: 200, count: size)
+                try await disk.writeBytes(first, at: 0)
+                expected.replaceSubrange(0..<size, with: first)
                 _ = Self.takeWrites(image)
-                // In the middle, at the start and at the end of a cluster, and across two of them.
-                for (number, place) in [(2, 1024..<1536), (4, 0..<512), (6, 3584..<4096), (8, 3000..<5000), (40, 1024..<1536), (42, 100..<4096), (44, 3000..<5000)] {
-                    let range = number * size + place.lowerBound..<number * size + place.upperBound
-                    let data = [UInt8](repeating: UInt8(100 + number), count: range.count)
-                    #expect(Self.tryWrite(disk, data, at: range.lowerBound), "cluster \(number)")
-                    expected.replaceSubrange(range, with: data)
-                    let touched = (range.upperBound + size - 1) / size - range.lowerBound / size
-                    #expect(Self.takeWrites(image) == [number < 32 ? touched * size : range.count], "cluster \(number)")
-                }
+                try await body(disk, image, backing, &expected)
                 #expect(try await disk.readBytes(at: 0, expected.count) == expected)
             }
         }
         try Self.check(image)
+    }
+
+    @Test("wait for nothing when what surrounds the data is at hand, take one write, and write no zeroes over zeroes")
+    func atOnce() async throws {
+        let size = Self.clusterSize
+        try await Self.withReady(subclusters: false, size) { disk, image, backing, expected in
+            // In the middle, at the start and at the end of a cluster, and across two of them.
+            for (number, place) in [(2, 1024..<1536), (4, 0..<512), (6, 3584..<4096), (8, 3000..<5000), (40, 1024..<1536), (42, 100..<4096), (44, 3000..<5000)] {
+                let range = number * size + place.lowerBound..<number * size + place.upperBound
+                let data = [UInt8](repeating: UInt8(100 + number), count: range.count)
+                #expect(Self.tryWrite(disk, data, at: range.lowerBound), "cluster \(number)")
+                expected.replaceSubrange(range, with: data)
+                let touched = (range.upperBound + size - 1) / size - range.lowerBound / size
+                #expect(Self.takeWrites(image) == [number < 32 ? touched * size : range.count], "cluster \(number)")
+            }
+        }
     }
 
     @Test("with subclusters copy no more than their own")
     func subclusters() async throws {
-        let (image, backing, start) = try Self.make(subclusters: true)
-        defer { image.forget(); backing.forget() }
-        try await onContext { context in
-            try await withImage(image.imageOptions(over: backing), context) { disk in
-                var expected = start
-                try await disk.writeBytes([UInt8](repeating: 200, count: 16384), at: 0)
-                expected.replaceSubrange(0..<16384, with: repeatElement(200, count: 16384))
-                _ = Self.takeWrites(image)
-                for (offset, count, written) in [(20000, 100, 512), (40000, 1000, 1024 + 512), (50000, 10, 512), (50100, 20000, 76 + 15360 + 4608)] {
-                    let data = [UInt8](repeating: 77, count: count)
-                    #expect(Self.tryWrite(disk, data, at: offset), "offset \(offset)")
-                    expected.replaceSubrange(offset..<offset + count, with: data)
-                    #expect(Self.takeWrites(image).reduce(0, +) == written, "offset \(offset)")
-                }
-                #expect(try await disk.readBytes(at: 0, expected.count) == expected)
+        try await Self.withReady(subclusters: true, 16384) { disk, image, backing, expected in
+            for (offset, count, written) in [(20000, 100, 512), (40000, 1000, 1024 + 512), (50000, 10, 512), (50100, 20000, 76 + 15360 + 4608)] {
+                let data = [UInt8](repeating: 77, count: count)
+                #expect(Self.tryWrite(disk, data, at: offset), "offset \(offset)")
+                expected.replaceSubrange(offset..<offset + count, with: data)
+                #expect(Self.takeWrites(image).reduce(0, +) == written, "offset \(offset)")
             }
         }
-        try Self.check(image)
     }
 
     @Test("leave things as they were where what surrounds the data has to be waited for")
     func inVain() async throws {
-        let (image, backing, start) = try Self.make(subclusters: false)
-        defer { image.forget(); backing.forget() }
         let size = Self.clusterSize
-        try await onContext { context in
-            try await withImage(image.imageOptions(over: backing), context) { disk in
-                var expected = start
-                try await disk.writeBytes([UInt8](repeating: 200, count: size), at: 0)
-                expected.replaceSubrange(0..<size, with: repeatElement(200, count: size))
-                _ = Self.takeWrites(image)
-                backing.state.withLock { $0.isSlow = true }
-                #expect(!Self.tryWrite(disk, [1, 2, 3], at: 2 * size + 10))
-                #expect(!Self.tryWrite(disk, [1, 2, 3], at: 40 * size + 10))
-                #expect(Self.takeWrites(image) == [])
-                #expect(try await disk.readBytes(at: 0, expected.count) == expected)
-                // What was taken is taken again, and still known to be zero.
-                backing.state.withLock { $0.isSlow = false }
-                #expect(Self.tryWrite(disk, [1, 2, 3], at: 40 * size + 10))
-                #expect(Self.takeWrites(image) == [3])
-                backing.state.withLock { $0.isSlow = true }
-                try await disk.writeBytes([4, 5], at: 2 * size + 10)
-                expected.replaceSubrange(40 * size + 10..<40 * size + 13, with: [1, 2, 3])
-                expected.replaceSubrange(2 * size + 10..<2 * size + 12, with: [4, 5])
-                #expect(try await disk.readBytes(at: 0, expected.count) == expected)
-            }
+        try await Self.withReady(subclusters: false, size) { disk, image, backing, expected in
+            backing.state.withLock { $0.isSlow = true }
+            #expect(!Self.tryWrite(disk, [1, 2, 3], at: 2 * size + 10))
+            #expect(!Self.tryWrite(disk, [1, 2, 3], at: 40 * size + 10))
+            #expect(Self.takeWrites(image) == [])
+            #expect(try await disk.readBytes(at: 0, expected.count) == expected)
+            // What was taken is taken again, and still known to be zero.
+            backing.state.withLock { $0.isSlow = false }
+            #expect(Self.tryWrite(disk, [1, 2, 3], at: 40 * size + 10))
+            #expect(Self.takeWrites(image) == [3])
+            backing.state.withLock { $0.isSlow = true }
+            try await disk.writeBytes([4, 5], at: 2 * size + 10)
+            expected.replaceSubrange(40 * size + 10..<40 * size + 13, with: [1, 2, 3])
+            expected.replaceSubrange(2 * size + 10..<2 * size + 12, with: [4, 5])
         }
-        try Self.check(image)
     }
 }

@@ -43,22 +43,33 @@ extension ServerConnection {
         var rest = range
         while !rest.isEmpty, phase != .closed {
             let (isZero, byteCount) = runAtOnce(rest)
-            var piece = GuestRange(rest.start, byteCount: byteCount)
+            let run = GuestRange(rest.start, byteCount: byteCount)
+            let isLast = run.byteCount == rest.byteCount
             if isZero {
-                appendHole(piece, of: frame, isLast: byteCount == rest.byteCount)
-            } else if !appendFromFiles(piece, of: frame, isLast: byteCount == rest.byteCount) {
-                piece.byteCount = min(byteCount, ConnectionLimits.readChunk)
-                guard appendAtOnce(piece, of: frame, isLast: piece.byteCount == rest.byteCount) else {
-                    // A worker takes over where the fast path stopped; its chunk is the last one.
-                    var remainder = frame
-                    remainder.offset = UInt64(rest.start.rawValue)
-                    remainder.byteCount = UInt64(rest.byteCount)
-                    return submitRead(remainder, frame.reference)
-                }
+                appendHole(run, of: frame, isLast: isLast)
+            } else if !appendFromFiles(run, of: frame, isLast: isLast), let stop = appendInChunks(run, of: frame, isLast: isLast) {
+                // A worker takes over where the fast path stopped; its chunk is the last one.
+                var remainder = frame
+                remainder.offset = UInt64(stop.rawValue)
+                remainder.byteCount = UInt64(rest.end.rawValue - stop.rawValue)
+                return submitRead(remainder, frame.reference)
             }
+            rest = GuestRange(run.end, byteCount: rest.byteCount - run.byteCount)
+            send()
+        }
+    }
+
+    /// Copies a range into the send queue, and sends what has been copied meanwhile.
+    /// - Returns: where the data cannot be had at once; nil when all of it was, or when the connection has ended.
+    private func appendInChunks(_ range: GuestRange, of frame: RequestFrame, isLast: Bool) -> GuestOffset? {
+        var rest = range
+        while !rest.isEmpty, phase != .closed {
+            let piece = GuestRange(rest.start, byteCount: min(rest.byteCount, ConnectionLimits.readChunk))
+            guard appendAtOnce(piece, of: frame, isLast: isLast && piece.byteCount == rest.byteCount) else { return rest.start }
             rest = GuestRange(piece.end, byteCount: rest.byteCount - piece.byteCount)
             send()
         }
+        return nil
     }
 
     /// The beginning of a range that is zeroes or is not, as far as that is known without looking at data. What is not known counts as data.
