@@ -1,5 +1,6 @@
 import DriverTesting
 import IOCore
+import StrataBase
 import Synchronization
 import Testing
 
@@ -94,6 +95,86 @@ struct CopyPartsTests {
             }
         }
         #expect(await log.entries == [0, 1, 3])
+    }
+
+    /// Runs of 100 bytes, data and zeroes in turn. Looking one up takes a while, and fails where it is told to.
+    private final class SlowRuns: CopySource {
+        let length = 1000
+        let looked = Mutex<[Int]>([])
+        let failing = Mutex<Set<Int>>([])
+
+        func run(at position: Int, limit: Int) async throws(BlockError) -> CopyRun {
+            let number = position / 100
+            looked.withLock { $0.append(number) }
+            for _ in 0..<10 { await Task.yield() }
+            if failing.withLock({ $0.contains(number) }) { throw BlockError(.io, "run \(number)") }
+            return CopyRun(number.isMultiple(of: 2) ? .data : .zero, position..<number * 100 + 100)
+        }
+
+        func tryRead(_ data: IOVector, at position: Int) -> Bool { false }
+        func read(_ data: IOVector, at position: Int) async throws(BlockError) {}
+    }
+
+    @Test("each run is looked up once for all workers, and the next one by whoever comes into the last that is known")
+    func runMap() async throws {
+        let source = SlowRuns()
+        let map = RunMap(source)
+        #expect(try await map.run(at: 0) == CopyRun(.data, 0..<100))
+        #expect(source.looked.withLock { $0 } == [0])
+        #expect(try await map.run(at: 50) == CopyRun(.data, 0..<100))
+        #expect(source.looked.withLock { $0 } == [0, 1], "the second one looks ahead")
+        for start in stride(from: 0, to: 1000, by: 40) {
+            await withTaskGroup(of: Void.self) { group in
+                for position in [start, start + 10, start + 20, start + 39] {
+                    group.addTask {
+                        let run = try? await map.run(at: min(position, 999))
+                        #expect(run?.range.contains(min(position, 999)) == true && run?.range.count == 100)
+                        #expect(run.map { $0.kind == ($0.range.lowerBound / 100 % 2 == 0 ? .data : .zero) } == true)
+                    }
+                }
+            }
+        }
+        let looked = source.looked.withLock { $0 }
+        #expect(Set(looked) == Set(0..<10), "\(looked)")
+        // One that lags two runs behind may have to look again; here nobody does.
+        #expect(looked.count == 10, "\(looked)")
+    }
+
+    @Test("what cannot be looked up ahead is an error to the one whose turn it is, every time, and to nobody before")
+    func runMapFailure() async throws {
+        let source = SlowRuns()
+        let map = RunMap(source)
+        source.failing.withLock { $0 = [1] }
+        for position in [0, 20, 40, 60] { #expect(try await map.run(at: position) == CopyRun(.data, 0..<100)) }
+        #expect(source.looked.withLock { $0 } == [0, 1], "ahead is tried once")
+        for position in [100, 130] {
+            let error = await #expect(throws: BlockError.self) { try await map.run(at: position) }
+            #expect(error?.message.contains("run 1") == true)
+        }
+        source.failing.withLock { $0 = [] }
+        #expect(try await map.run(at: 100) == CopyRun(.zero, 100..<200))
+        #expect(try await map.run(at: 250) == CopyRun(.data, 250..<300))
+    }
+
+    @Test("a thread whose copy is over is one like any other again")
+    func callingThread() async throws {
+        let thread = try IOContext.startThread(name: "caller")
+        let states: [Bool] = await withCheckedContinuation { continuation in
+            thread.spawn {
+                var states = [thread.isForCopying]
+                let threads = CopyThreads(thread, for: 64 << 20)
+                states.append(thread.isForCopying)
+                let inner = CopyThreads(thread, for: 0)
+                inner.stop()
+                states.append(thread.isForCopying)
+                threads.stop()
+                states.append(thread.isForCopying)
+                continuation.resume(returning: states)
+            }
+        }
+        thread.stop()
+        thread.join()
+        #expect(states == [false, true, true, false])
     }
 
     private actor Log {

@@ -86,6 +86,11 @@ struct HostFileTests {
         #expect(try file.extent(at: HostOffset(1 << 20)) == nil)
         #expect(try await file.punchHole(at: HostOffset(262_144), byteCount: 65536) == .done)
         #expect(try file.extent(at: HostOffset(0))?.isData == false)
+        // Space that was set apart and never written is a hole, although the file is as long as what it takes.
+        #expect(try await file.allocate(at: HostOffset(0), byteCount: 1 << 20) == .done)
+        #expect(try describe(file, 0) == "hole 1048576")
+        try await file.write(data.vector, at: HostOffset(262_144))
+        #expect(try describe(file, 262_144) == "data 65536")
     }
 
     @Test("two users of one file see each other's locks, as QEMU's do")

@@ -5,7 +5,7 @@ package struct CopySettings: Sendable {
     /// Pieces under way at once, over all contexts.
     package var workers = 8
     /// Bytes that one request moves at most, and each worker's buffer: what two workers read and write again stays in the processor's cache.
-    package var pieceSize = 256 << 10
+    package var pieceSize = 512 << 10
     /// Bytes of zeroes in a row that are worth leaving out; 0 writes everything, and what reads as zero as data.
     package var sparseUnit = 4096
     /// Whether everything at the target reads as zero before the first write.

@@ -17,11 +17,12 @@ package final class IOContext: SerialExecutor, TaskExecutor, @unchecked Sendable
     package var maxBatch: Int { batchLimit.load(ordering: .relaxed) }
     package func setMaxBatch(_ count: Int) { batchLimit.store(count, ordering: .relaxed) }
     private let batchLimit = Atomic<Int>(0)
-    /// The thread does nothing but move data for one piece of work, which a call that blocks holds up and nobody else: it writes to the page cache
-    /// itself, however much that is, instead of handing the write to another thread.
-    package let isForCopying: Bool
 
     // Own thread.
+
+    /// The thread does nothing but move data for one piece of work, which a call that blocks holds up and nobody else: it writes to the page cache
+    /// itself, however much that is, instead of handing the write to another thread.
+    package var isForCopying: Bool
     private var jobs = JobQueue()
     private var watches: [Watch?] = []
     private var freeWatches: [Int] = []
