@@ -1,5 +1,6 @@
 import BasicDrivers
 import BlockGraph
+import Foundation
 import IOCore
 import StorageSchema
 import StrataBase
@@ -131,6 +132,55 @@ struct UnsteadyNodeTests {
             #expect(await state() == [false, false])
             #expect(try await !graph.makeWritable("disk"))
             try await graph.closeAll()
+        }
+    }
+
+    @Test("work on a node that a snapshot makes read-only under its hands is done again while the node is held writable")
+    func interrupted() async throws {
+        let bench = try GraphBench()
+        defer { bench.close() }
+        let path = try bench.file("disk", size: 1 << 20)
+        try await bench.run { graph in
+            let raw = BlockdevOptions(.raw(BlockdevOptionsRaw(file: .definition(fileOptions(path, name: "file")))), nodeName: "disk")
+            let node = try await graph.add(raw)
+            // What the node below says, which was asked although the node itself was still writable, and what the node says.
+            for code in [BlockError.Code.permissionConflict, .readOnly] {
+                var attempts = 0
+                try await graph.withWritable(node) { () async throws(BlockError) in
+                    attempts += 1
+                    if attempts > 1 { return }
+                    try await graph.change { change throws(BlockError) in try change.setReadOnly(true, of: "disk") }
+                    throw BlockError(code, "no permission")
+                }
+                #expect(attempts == 2)
+                #expect(node.isReadOnly, "the snapshot has the last word")
+                try await graph.change { change throws(BlockError) in try change.setReadOnly(false, of: "disk") }
+            }
+            // Another error is one, and so is this one while the node stays writable.
+            for code in [BlockError.Code.io, .permissionConflict] {
+                await #expect(throws: BlockError.self) { try await graph.withWritable(node) { () async throws(BlockError) in throw BlockError(code, "no") } }
+            }
+            try await graph.closeAll()
+        }
+    }
+
+    @Test("a node that is removed has closed its file, whoever still holds what it was made of")
+    func closedAtOnce() async throws {
+        let bench = try GraphBench()
+        defer { bench.close() }
+        let path = try bench.file("disk", size: 1 << 20)
+        @Sendable func isOpen() throws -> Bool {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").contains { (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)")) == path }
+        }
+        try await bench.run { graph in
+            let driver = try await graph.add(fileOptions(path, name: "file")).driver
+            #expect(try isOpen())
+            try await graph.remove(nodeNamed: "file")
+            #expect(try !isOpen())
+            let buffer = IOBuffer(zeroed: 512)
+            let error = await #expect(throws: BlockError.self) { try await driver.read(buffer.vector, at: GuestOffset(0), flags: []) }
+            #expect(error?.message.contains("Bad file descriptor") == true, "\(String(describing: error))")
+            withExtendedLifetime(buffer) {}
         }
     }
 }

@@ -196,6 +196,8 @@ def difference(command, theirs, ours, is_mistaken=False):
         first, second = theirs["error"], ours["error"]
         same = first["class"] == second["class"] and plain(second["desc"]).startswith(plain(first["desc"]))
         return None if same else f"{first['class']}: {first['desc']}\n  ours: {second['class']}: {second['desc']}"
+    if "error" in ours and re.match("Inactive '.*' can't be a backing child", ours["error"]["desc"]):
+        raise Lost("QEMU forgets an overlay that it says it has put over an inactive node")
     if "error" in theirs or "error" in ours:
         return f"{json.dumps(theirs)}\n  ours: {json.dumps(ours)}"
     first, second = theirs["return"], ours["return"]

@@ -125,7 +125,7 @@ struct ProgressTests {
         }
     }
 
-    @Test("a person at a terminal sees that a command takes long", arguments: slow.map(\.0))
+    @Test("a person at a terminal sees that a command takes long", arguments: interrupted.map(\.0))
     func terminal(command: String) throws {
         try withSlowImages { pair in
             let script = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path

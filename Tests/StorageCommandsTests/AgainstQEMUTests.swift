@@ -31,6 +31,24 @@ struct AgainstQEMUTests {
         ])
     }
 
+    @Test("several windows of one file can be written to at a time")
+    func windows() async throws {
+        let scratch = try Scratch()
+        let raw: JSONValue = .string(scratch.disk("disk.img", byteCount: 1 << 20))
+        let address: JSONValue = ["type": "unix", "data": ["path": .string(scratch.file("nbd.sock"))]]
+        try await Conversation.compare([
+            Command("nbd-server-start", ["addr": address]),
+            Command("blockdev-add", ["driver": "file", "node-name": "file", "filename": raw]),
+            Command("blockdev-add", ["driver": "raw", "node-name": "first", "file": "file", "size": 65536]),
+            Command("blockdev-add", ["driver": "raw", "node-name": "second", "file": "file", "offset": 65536, "size": 131_072]),
+            Command("blockdev-add", ["driver": "raw", "node-name": "rest", "file": "file", "offset": 196_608]),
+            Command("block-export-add", ["type": "nbd", "id": "a", "node-name": "first", "name": "first", "writable": true]),
+            Command("block-export-add", ["type": "nbd", "id": "b", "node-name": "second", "name": "second", "writable": true]),
+            Command("block-export-add", ["type": "nbd", "id": "c", "node-name": "rest", "name": "rest", "writable": true]),
+            Command("query-block-exports"),
+        ])
+    }
+
     @Test("exports are described alike, and refusals are worded alike")
     func exports() async throws {
         let scratch = try Scratch()

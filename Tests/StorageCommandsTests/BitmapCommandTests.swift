@@ -166,7 +166,7 @@ struct BitmapCommandTests {
             Self.add("a", "b0"), Self.add("a", "fine", granularity: 512, persistent: true), Self.add("a", "coarse", granularity: 1 << 31, persistent: true),
             Self.add("a", "t"), Self.query, Self.on("disable", "a", "b0"), Self.on("enable", "a", "b1"), reopen(true), Self.query,
             Self.on("clear", "a", "b0"), Self.on("clear", "a", "t"), Self.on("remove", "a", "b0"), Self.on("enable", "a", "b0"), Self.on("disable", "a", "b0"),
-            Self.merge("a", "b0", ["fine"]), Self.merge("a", "t", ["fine"]), reopen(false), Self.query,
+            Self.merge("a", "b0", ["fine"]), Self.merge("a", "b0", ["zz"]), Self.merge("a", "t", ["fine"]), reopen(false), Self.query,
             Self.on("remove", "a", "coarse"), Self.on("clear", "a", "b0"), Self.image("o", scratch.file("o")),
             Command("blockdev-snapshot", ["node": "a", "overlay": "o"]), Self.query, Self.on("clear", "a", "b0"), Self.add("o", "up", persistent: true), Self.query,
         ]

@@ -54,6 +54,14 @@ int strata_open_cached(const char *path, int options) {
 
 int strata_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 
+int strata_close_in_place(int fd) {
+    int nowhere = open("/", O_PATH | O_CLOEXEC);
+    if (nowhere < 0) return -errno;
+    int result = dup3(nowhere, fd, O_CLOEXEC) < 0 ? -errno : 0;
+    close(nowhere);
+    return result;
+}
+
 int strata_reopen(int fd, int options) {
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

@@ -33,13 +33,17 @@ package final class DescriptorSets: Sendable {
     package final class Lease: Sendable {
         let sets: DescriptorSets
         let number: Int
+        private let isOver = Atomic<Bool>(false)
 
         fileprivate init(_ sets: DescriptorSets, _ number: Int) {
             self.sets = sets
             self.number = number
         }
 
-        deinit { sets.endLease(number) }
+        deinit { end() }
+
+        /// The duplicate is closed.
+        func end() { if !isOver.exchange(true, ordering: .acquiringAndReleasing) { sets.endLease(number) } }
     }
 
     private static let prefix = "/dev/fdset/"

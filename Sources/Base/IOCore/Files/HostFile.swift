@@ -126,6 +126,12 @@ package final class HostFile: Sendable {
         isMemoryBacked = status.is_memory != 0
     }
 
+    /// Closes the file now, although somebody may hold the object a moment longer. Requests that come after all are refused (EBADF).
+    package func close() {
+        _ = strata_close_in_place(descriptor)
+        lease?.end()
+    }
+
     deinit { _ = strata_close(descriptor) }
 
     /// The same file (not merely the same name) opened with other rights, another cache mode or another engine. A member of a descriptor set is

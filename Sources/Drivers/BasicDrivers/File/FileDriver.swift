@@ -154,5 +154,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
         // Explicitly, because a member of a descriptor set stays open without us.
         file.releaseLocks(used: held.used, unshared: held.unshared)
         held = ImageLocks()
+        // The driver itself may be kept a moment longer, by a task that is just ending. Whoever removes a node may want to unmount what its file lies on.
+        file.close()
     }
 }

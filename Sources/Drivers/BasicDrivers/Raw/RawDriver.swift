@@ -171,10 +171,15 @@ package final class RawDriver: BlockDriver, Flushing, ZeroWriting, Discarding, R
 
     // MARK: Reopening
 
-    /// A raw node with a window is an ordinary format to its file, one without is like a filter.
+    /// A raw node without a window is like a filter, one with a window like a format that lets nobody else resize its file. But it needs to write, and
+    /// to resize, only where its parents do: several windows of one file can be written to at a time.
     package func permissions(for role: ChildRole, parents: PermissionGrant, isReadOnly: Bool) -> PermissionGrant {
-        let role: ChildRole = (candidate?.isGiven ?? isWindowGiven.load(ordering: .relaxed)) ? [.data, .primary] : [.filtered, .primary]
-        return DefaultPermissions.grant(kind: Self.kind, role: role, parents: parents, isReadOnly: isReadOnly)
+        guard candidate?.isGiven ?? isWindowGiven.load(ordering: .relaxed) else {
+            return DefaultPermissions.grant(kind: Self.kind, role: [.filtered, .primary], parents: parents, isReadOnly: isReadOnly)
+        }
+        var grant = DefaultPermissions.grant(kind: Self.kind, role: [.data, .primary], parents: parents, isReadOnly: isReadOnly)
+        grant.used = parents.used
+        return grant
     }
 
     package static let changeableOptions: Set<String> = ["offset", "size"]

@@ -56,8 +56,8 @@ extension BlockGraph {
             do throws(BlockError) { outcome = .success(try await body()) } catch { outcome = .failure(error) }
             let isWritable = !node.isReadOnly
             if isHeld { try await endWritable(node.name) }
-            // A snapshot makes the node below it read-only, whoever is about to write to it.
-            if case .failure(let error) = outcome, error.code == .readOnly, wasWritable, !isWritable { continue }
+            // A snapshot makes the node below it read-only, whoever is about to write to it: the node itself refuses, or what lies below it does.
+            if case .failure(let error) = outcome, [.readOnly, .permissionConflict].contains(error.code), wasWritable, !isWritable { continue }
             return try outcome.get()
         }
     }

@@ -124,8 +124,8 @@ final class MergeBitmapsStep: BitmapStep {
     }
 
     override func prepare() async throws(BlockError) {
-        let target = try await find(.all)
-        // All of them are looked at before the first is merged.
+        let target = try await find([])
+        // All of them are looked at before the first is merged, and before the target is.
         var bits: [HierarchicalBitmap] = []
         let size = target.byteCount
         for source in sources {
@@ -139,6 +139,7 @@ final class MergeBitmapsStep: BitmapStep {
             }
             bits.append(copy)
         }
+        try target.check(.all)
         let before = target.bits
         for source in bits { try target.merge(source) }
         old = before
