@@ -128,9 +128,11 @@ struct ProgressTests {
     @Test("a person at a terminal sees that a command takes long", arguments: interrupted.map(\.0))
     func terminal(command: String) throws {
         try withSlowImages { pair in
+            // Nothing but a few bytes of metadata.
+            let words = words(command).map { command.hasPrefix("bitmap") ? $0.replacing("x-iops-total=20", with: "x-iops-total=3") : $0 }
             let script = Strata.root.appending(path: "Tests/Conformance/shell-terminal.py").path
             let finished = try run(
-                Strata.python, [script, pair.root.path, "[[\"/100%)\", {\"signal\": 15}]]", pair.program.path] + words(command), in: pair.ours)
+                Strata.python, [script, pair.root.path, "[[\"/100%)\", {\"signal\": 15}]]", pair.program.path] + words, in: pair.ours)
             #expect(!finished.errorText.contains("waited for"), "\(finished)")
         }
     }

@@ -1,4 +1,6 @@
 import Foundation
+import IOCore
+import StrataBase
 import StrataTesting
 import Testing
 
@@ -31,6 +33,24 @@ struct HostDeviceTests {
         let (ours, theirs) = (try lines(.ours), try lines(.qemu))
         #expect(ours == theirs)
         #expect(ours.lines.count == 12 && ours.lines.allSatisfy { !$0.contains("failed") }, "\(ours)")
+    }
+
+    @Test("a device is no memory, although its name lies in one: what is not in the page cache is waited for elsewhere")
+    func isNoMemory() throws {
+        try Self.withDevice { _, path in
+            let device = try HostFile(opening: path, .init(writable: true))
+            #expect(!device.isMemoryBacked)
+            let memory = "/dev/shm/strata-\(UUID())"
+            defer { unlink(memory) }
+            #expect(try HostFile(opening: memory, .init(writable: true, create: true)).isMemoryBacked)
+            // Too long to be written without waiting, and not in the page cache any more.
+            let data = IOBuffer(zeroed: 1 << 20)
+            defer { withExtendedLifetime(data) {} }
+            #expect(!device.tryWrite(data.vector, at: HostOffset(0)))
+            let flushed = try run("blockdev", ["--flushbufs", path], atMost: .seconds(30))
+            #expect(flushed.succeeded, "\(flushed)")
+            #expect(!device.tryRead(data.vector, at: HostOffset(0)))
+        }
     }
 
     @Test("discards reach the file below the device")

@@ -100,8 +100,8 @@ int strata_status(int fd, strata_file_status *status) {
     status->is_regular = S_ISREG(st.st_mode);
     status->is_block_device = S_ISBLK(st.st_mode);
     status->is_character_device = S_ISCHR(st.st_mode);
-    // 0x01021994 is tmpfs, 0x858458f6 ramfs (statfs(2)).
-    status->is_memory = fstatfs(fd, &fs) == 0 && (fs.f_type == 0x01021994 || (unsigned)fs.f_type == 0x858458f6u);
+    // 0x01021994 is tmpfs, 0x858458f6 ramfs (statfs(2)). The names of devices lie in a tmpfs too.
+    status->is_memory = status->is_regular && fstatfs(fd, &fs) == 0 && (fs.f_type == 0x01021994 || (unsigned)fs.f_type == 0x858458f6u);
     if (status->is_block_device) {
         uint64_t bytes = 0;
         if (ioctl(fd, BLKGETSIZE64, &bytes) < 0) return -errno;

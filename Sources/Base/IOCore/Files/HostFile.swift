@@ -186,6 +186,8 @@ package final class HostFile: Sendable {
 
     /// What O_DIRECT offsets and lengths have to be multiples of, in bytes: a power of two. A page where the kernel does not tell.
     package var directAlignment: Int {
+        // Memory takes every request, whatever is asked for.
+        if isMemoryBacked { return 1 }
         let alignment = Int(strata_direct_alignment(descriptor))
         return alignment.isPowerOfTwo ? alignment : 4096
     }

@@ -90,7 +90,7 @@ package class FileDriver: BlockDriver, Flushing, HostFileBacked, SpaceReporting,
 
     static func limits(of file: HostFile) -> BlockLimits {
         let isDirect = file.options.direct
-        let requestUnit = isDirect ? max(file.directAlignment, sector) : 1
+        let requestUnit = isDirect && file.directAlignment > 1 ? max(file.directAlignment, sector) : 1
         var limits = BlockLimits(
             requestAlignment: requestUnit, memoryAlignment: isDirect ? 4096 : 1, maxTransfer: 1 << 30, zeroAlignment: requestUnit,
             discardAlignment: requestUnit)

@@ -125,11 +125,12 @@ final class MergeBitmapsStep: BitmapStep {
 
     override func prepare() async throws(BlockError) {
         let target = try await find([])
-        // All of them are looked at before the first is merged, and before the target is.
+        // All of them are looked at before the first is merged. In QEMU's order: a source that is not there comes before a target that cannot be merged into.
         var bits: [HierarchicalBitmap] = []
         let size = target.byteCount
         for source in sources {
             let found = try await graph.bitmap(named: source.name, of: source.node).bitmap
+            try target.check(.all)
             try found.check(.forReading)
             let copy = found.bits
             guard copy.byteCount == size else {
@@ -139,7 +140,6 @@ final class MergeBitmapsStep: BitmapStep {
             }
             bits.append(copy)
         }
-        try target.check(.all)
         let before = target.bits
         for source in bits { try target.merge(source) }
         old = before

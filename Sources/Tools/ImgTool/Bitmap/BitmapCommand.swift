@@ -63,20 +63,23 @@ enum BitmapCommand: ImgCommand {
         settings.isReadOnly = false
         // Bitmaps are no matter of what the chain below holds.
         settings.opensBacking = false
-        let image = try await session.open(named, settings)
-        Interruption.leaves("the bitmaps of '\(named.text)' may not have changed: look at them with info")
-        defer { Interruption.leavesNothing() }
         let progress = ProgressReporter(.whenItTakesLong)
-        try await session.closing(progress) { () async throws(ToolFailure) in
-            var source: OpenImage?
-            if let sourceFile {
-                var settings = ImageSettings()
-                settings.opensBacking = false
-                source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), settings)
+        // Most of the time goes into opening, which reads the bitmaps, and closing, which writes them.
+        try await progress.watching(on: context.ioContext, { (0, 1) }) { () async throws(ToolFailure) in
+            let image = try await progress.beforehand { () async throws(ToolFailure) in try await session.open(named, settings) }
+            Interruption.leaves("the bitmaps of '\(named.text)' may not have changed: look at them with info")
+            defer { Interruption.leavesNothing() }
+            try await session.closing(progress) { () async throws(ToolFailure) in
+                var source: OpenImage?
+                if let sourceFile {
+                    var settings = ImageSettings()
+                    settings.opensBacking = false
+                    source = try await session.open(ImageArgument(sourceFile, format: arguments.last(.sourceFormat)), settings)
+                }
+                let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
+                // All of it comes into force at the end.
+                try await bitmap.run(actions)
             }
-            let bitmap = BitmapTarget(name: arguments.operands[1], granularity: granularity, node: image.node, source: source?.node ?? image.node, graph: session.graph)
-            // All of it comes into force at the end.
-            try await progress.watching(on: context.ioContext, { (0, 1) }) { () async throws(ToolFailure) in try await bitmap.run(actions) }
         }
         return 0
     }

@@ -36,7 +36,8 @@ struct Conversion {
             images.append(try await session.open(ImageArgument(name, isOptions: plan.sourcesAreOptions, format: plan.sourceFormat), settings))
         }
         if let snapshot = plan.snapshot {
-            guard images.count == 1 else { throw ToolFailure("No support for concatenating multiple snapshot") }
+            // With an option instead of a name it is the first image's, as in QEMU.
+            if case .text = snapshot, images.count > 1 { throw ToolFailure("No support for concatenating multiple snapshot") }
             try await SnapshotChoice.load(snapshot, of: images[0], in: session)
         }
         let source: ConvertSource

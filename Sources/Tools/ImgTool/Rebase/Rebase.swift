@@ -25,8 +25,8 @@ struct Rebase {
     /// Checks everything that can be checked, copies what would change, and only then changes the name.
     /// - Parameter isUnsafe: copy nothing, and look at no backing file.
     func run(isUnsafe: Bool, _ backingSettings: ImageSettings) async throws(ToolFailure) {
-        if let format, !DriverNames.all.contains(format) { throw ToolFailure("Invalid format name: '\(format)'") }
         if compresses, image.node.compressionUnit == nil { throw ToolFailure("Compression not supported for this file format") }
+        if let format, !DriverNames.all.contains(format) { throw ToolFailure("Invalid format name: '\(format)'") }
         var newBase: OpenImage?
         if !isUnsafe, !backing.isEmpty { newBase = try await openBacking(backingSettings) }
         let context = "Could not change the backing file to '\(backing)'"
