@@ -86,7 +86,8 @@ struct SnapshotTests {
                     let filter = try #require(await bench.graph.node(named: "cbw")?.driver as? CopyBeforeWriteDriver)
                     let watch = Watch()
                     try await filter.copier(gates: [job], delegate: watch).run(on: bench.contexts)
-                    #expect(filter.work.openByteCount == filter.work.markedByteCount)
+                    // A guest may still be at what it has taken.
+                    #expect(filter.work.markedByteCount == 0)
                     try await tasks.waitForAll()
                     #expect(filter.work.openByteCount == 0)
                     await bench.graph.release(job)
