@@ -93,6 +93,15 @@ struct HostFileTests {
         #expect(try describe(file, 262_144) == "data 65536")
     }
 
+    @Test("O_DIRECT has a unit on a disk and none in memory, where a hole can begin and end anywhere")
+    func directUnit() async throws {
+        let (onDisk, inMemory) = (Self.path(in: "/var/tmp"), Self.path(in: "/dev/shm"))
+        defer { unlink(onDisk); unlink(inMemory) }
+        for path in [onDisk, inMemory] { _ = try HostFile(opening: path, .init(writable: true, create: true)) }
+        #expect(try HostFile(opening: onDisk, .init(writable: true, direct: true)).directAlignment >= 512)
+        #expect(try HostFile(opening: inMemory, .init(writable: true, direct: true)).directAlignment == 1)
+    }
+
     @Test("two users of one file see each other's locks, as QEMU's do")
     func locks() throws {
         let path = Self.path()

@@ -68,6 +68,7 @@ struct ChainCommandTests {
             "rebase -u -b a.raw -F raw -f raw a.raw", "rebase -b '' -f raw a.raw", "rebase nosuch", "rebase -b x nosuch", "rebase", "rebase a b",
             "rebase -t foo -b b.qcow2 -F qcow2 c.qcow2", "rebase -T foo -b b.qcow2 -F qcow2 c.qcow2", "rebase --image-opts -f qcow2 -b b.qcow2 x", "rebase -F raw c.qcow2",
             "rebase -S 4k -b '' c.qcow2", "rebase -u -b nosuch -F foo c.qcow2", "rebase -u -b '' -F foo c.qcow2", "rebase -b b.qcow2 -F qcow2 -c -f raw a.raw",
+            "rebase -b b.qcow2 -F foo -c -f raw a.raw",
             "rebase -u -c -b b.qcow2 -F qcow2 -f raw a.raw", "rebase -u -b nosuch a.raw", "rebase -b c.qcow2 -F qcow2 c.qcow2", "info c.qcow2", "info b.qcow2",
         ], comparing: ["a.raw": "raw", "b.qcow2": "qcow2", "c.qcow2": "qcow2"])
     }

@@ -23,7 +23,7 @@ struct SnapshotCommandTests {
             #expect(try ToolPair.run(ToolPair.qemu, ["compare"] + paths, in: pair.root).status == 0, "\(name)")
             #expect(try ToolPair.run(ToolPair.qemu, ["check", paths[1]], in: pair.root).status == 0, "\(name)")
         }
-        for name in ["o1.raw", "o2.raw", "o3.raw"] where FileManager.default.fileExists(atPath: pair.theirs.appendingPathComponent(name).path) {
+        for name in ["o1.raw", "o2.raw", "o3.raw", "o4.raw"] where FileManager.default.fileExists(atPath: pair.theirs.appendingPathComponent(name).path) {
             let paths = [pair.theirs, pair.ours].map { $0.appendingPathComponent(name).path }
             #expect(try ToolPair.run(ToolPair.qemu, ["compare", "-f", "raw", "-F", "raw"] + paths, in: pair.root).status == 0, "\(name)")
         }
@@ -55,7 +55,8 @@ struct SnapshotCommandTests {
         try Self.run([
             "convert -l s1 b.qcow2 o1.raw", "convert -l 2 b.qcow2 o2.raw", "convert -l snapshot.id=2,snapshot.name=s2 -O raw b.qcow2 o3.raw", "convert -l snapshot.id=3 b.qcow2 o",
             "convert -l nosuch b.qcow2 o", "convert -l snapshot.foo=1 b.qcow2 o", "convert -l s1 a.raw o", "convert -l s1 b.qcow2 b.qcow2 o", "convert -l '' b.qcow2 o",
-            "convert -l snapshot.name=nosuch b.qcow2 o",
+            "convert -l snapshot.name=nosuch b.qcow2 o", "convert -l snapshot.name=nosuch b.qcow2 e.qcow2 o",
+            "convert -l snapshot.name=s1 -O raw b.qcow2 e.qcow2 o4.raw",
         ], after: more)
     }
 

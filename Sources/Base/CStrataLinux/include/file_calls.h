@@ -9,7 +9,7 @@ int strata_open(const char *path, int options);
 /* The same without waiting for a disk or a server: -EAGAIN when the name is not in the kernel's cache, and for options that change something. */
 int strata_open_cached(const char *path, int options);
 int strata_close(int fd);
-/// Closes what is open as `fd`, which stays taken until `strata_close` and leads nowhere: requests on it fail with EBADF.
+// Closes what is open as `fd`, which stays taken until `strata_close` and leads nowhere: requests on it fail with EBADF.
 int strata_close_in_place(int fd);
 // Opens the file behind `fd` anew with other options, through /proc (no name look-up, so a renamed file is still the same one).
 int strata_reopen(int fd, int options);
