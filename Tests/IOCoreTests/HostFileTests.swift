@@ -67,6 +67,39 @@ struct HostFileTests {
         #expect(isRight)
     }
 
+    @Test("a long write of a copy takes the space that it fills and leaves the file as long as its last byte", arguments: ["/tmp", "/dev/shm"])
+    func longWrites(directory: String) async throws {
+        let path = Self.path(in: directory)
+        defer { unlink(path) }
+        let thread = try IOContext.startThread(name: "copying", isForCopying: true)
+        let (first, second) = (4096..<4096 + 307_323, 1_048_576 - 100..<1_048_576 + 500_000)
+        let file = try HostFile(opening: path, .init(writable: true, create: true))
+        let old = IOBuffer(byteCount: 8192)
+        old.vector.fill(with: 1)
+        // The first long write overwrites the end of this.
+        try await file.write(old.vector, at: HostOffset(0))
+        let written: [Bool] = await withCheckedContinuation { continuation in
+            thread.spawn {
+                let new = IOBuffer(byteCount: 1 << 20)
+                new.vector.fill(with: 2)
+                defer { withExtendedLifetime(new) {} }
+                // Twice: what is there already takes no more space.
+                let written = [first, second, first].map { file.tryWrite(new.vector.slice(at: 0, byteCount: $0.count), at: HostOffset($0.lowerBound)) }
+                continuation.resume(returning: written)
+            }
+        }
+        thread.stop()
+        thread.join()
+        #expect(written == [true, true, true])
+        let status = try file.status()
+        #expect(status.size == second.upperBound)
+        // A block at either end of each.
+        #expect(status.allocatedSize <= 8192 + first.count + second.count + 4 * 4096, "\(status.allocatedSize)")
+        #expect(try file.extent(at: HostOffset(first.upperBound.roundedUp(to: 4096)))?.isData == false)
+        let expected = (0..<second.upperBound).map { first.contains($0) || second.contains($0) ? 2 : $0 < 8192 ? 1 : 0 as UInt8 }
+        #expect(firstDifference([UInt8](try Data(contentsOf: URL(fileURLWithPath: path))), expected) == nil)
+    }
+
     private func describe(_ file: HostFile, _ offset: Int) throws -> String? {
         try file.extent(at: HostOffset(offset)).map { "\($0.isData ? "data" : "hole") \($0.byteCount)" }
     }

@@ -100,8 +100,10 @@ int strata_status(int fd, strata_file_status *status) {
     status->is_regular = S_ISREG(st.st_mode);
     status->is_block_device = S_ISBLK(st.st_mode);
     status->is_character_device = S_ISCHR(st.st_mode);
-    // 0x01021994 is tmpfs, 0x858458f6 ramfs (statfs(2)). The names of devices lie in a tmpfs too.
-    status->is_memory = status->is_regular && fstatfs(fd, &fs) == 0 && (fs.f_type == 0x01021994 || (unsigned)fs.f_type == 0x858458f6u);
+    // 0x01021994 is tmpfs, 0x858458f6 ramfs, 0xef53 ext4 (statfs(2)). The names of devices lie in a tmpfs too.
+    int is_known = status->is_regular && fstatfs(fd, &fs) == 0;
+    status->is_memory = is_known && (fs.f_type == 0x01021994 || (unsigned)fs.f_type == 0x858458f6u);
+    status->delays_allocation = is_known && fs.f_type == 0xef53;
     if (status->is_block_device) {
         uint64_t bytes = 0;
         if (ioctl(fd, BLKGETSIZE64, &bytes) < 0) return -errno;
@@ -146,6 +148,7 @@ static int allocate(int fd, int mode, int64_t offset, int64_t count) {
 }
 
 int strata_allocate(int fd, int64_t offset, int64_t count) { return allocate(fd, 0, offset, count); }
+int strata_reserve(int fd, int64_t offset, int64_t count) { return allocate(fd, FALLOC_FL_KEEP_SIZE, offset, count); }
 int strata_punch_hole(int fd, int64_t offset, int64_t count) { return allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count); }
 int strata_zero_range(int fd, int64_t offset, int64_t count) { return allocate(fd, FALLOC_FL_ZERO_RANGE, offset, count); }
 

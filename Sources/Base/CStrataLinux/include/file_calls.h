@@ -26,6 +26,7 @@ typedef struct {
     uint64_t device, inode;
     int is_regular, is_block_device, is_character_device;
     int is_memory;            // tmpfs or ramfs: plain reads never wait for a disk
+    int delays_allocation;    // ext4: accounts for each page of a write by itself where no block is set apart yet
 } strata_file_status;
 int strata_status(int fd, strata_file_status *status);
 // Whether a block device refuses writes although it can be opened for them (BLKROGET).
@@ -43,6 +44,7 @@ int strata_fdatasync(int fd);
 void strata_start_writeback(int fd);
 int strata_truncate(int fd, int64_t size);
 int strata_allocate(int fd, int64_t offset, int64_t count);              // blocks reserved, size grows if needed
+int strata_reserve(int fd, int64_t offset, int64_t count);               // blocks reserved, size kept
 int strata_punch_hole(int fd, int64_t offset, int64_t count);            // reads as zeroes, space returned
 int strata_zero_range(int fd, int64_t offset, int64_t count);            // reads as zeroes, space kept
 int64_t strata_seek_data(int fd, int64_t offset);                        // -ENXIO: only a hole up to the end
