@@ -13,7 +13,7 @@ extension LUKSDriver {
         try checkCreation(options)
         let payload = try header.headerSize()
         // Data first: a file with a header is as long as its disk.
-        try await backend.resize(to: payload + options.size, preallocation: options.preallocation ?? .off)
+        try await backend.root.resize(to: payload + options.size, exact: false, preallocation: options.preallocation ?? .off)
         _ = try await LUKSLayout.format(NodeKeyArea(backend.root), header, password: password)
     }
 

@@ -66,7 +66,8 @@ extension QCOW2Driver {
         }
         parts.append(data)
         if case .bytes(let buffer) = tail { parts.append(buffer.vector) }
-        file.reached(parts.count == 1 ? .writeAio : .cowWrite)
+        file.reached(.writeAio)
+        if parts.count > 1 { file.reached(.cowWrite) }
         let guest = shape.guest - (dataStart - start)
         if parts.count == 1 { return try await writeData(data, at: start, guest: guest) }
         let joined = VectorList(parts)

@@ -86,6 +86,33 @@ extension ImageState {
     }
 }
 
+extension ImageState {
+    /// Has a subcluster that is not allocated read as zeroes whatever file is put below the image later.
+    /// - Returns: false when it has data.
+    mutating func zeroUnallocated(_ subcluster: GuestOffset) throws(Obstacle) -> Bool {
+        let cluster = subcluster.roundedDown(to: geometry.clusterSize)
+        if let other = reservations.firstOverlap(cluster, byteCount: geometry.clusterSize) { throw .reservation(other.id) }
+        let slot = try writableSlot(of: cluster)
+        var entry = l2.entry(slot, position(of: cluster))
+        if entry.isCompressed { return false }
+        if case .invalid = entry.meaning(in: geometry, version: version) { throw .corrupt(.l2Entry(guest: cluster, bits: entry.bits)) }
+        let index = (subcluster - cluster) >> geometry.subclusterBits
+        switch entry.kind(ofSubcluster: index, in: geometry) {
+        case .normal, .compressed: return false
+        case .zero, .zeroAllocated: return true
+        case .unallocated, .reserved:
+            if geometry.hasSubclusters {
+                entry.subclusters = SubclusterBitmap(
+                    allocated: entry.subclusters.allocated, zero: entry.subclusters.zero | SubclusterBitmap.mask(index, count: 1))
+            } else {
+                entry = .zero(in: geometry)
+            }
+            l2.set(entry, slot, position(of: cluster))
+            return true
+        }
+    }
+}
+
 extension QCOW2Driver: ZeroWriting {
     package func writeZeroes(_ range: GuestRange, flags: RequestFlags) async throws(BlockError) -> Support {
         try await prepareForWriting()
@@ -124,7 +151,8 @@ extension QCOW2Driver: ZeroWriting {
     func unmap(from start: GuestOffset, to end: GuestOffset, _ how: Unmapping, writingData: Bool = false) async throws(BlockError) {
         var position = start
         var rounds = 0
-        let visible = writingData && lacksNamedBacking ? .max : backing?.length ?? 0
+        // Zeroes that somebody writes are in the image, also where nothing shows through today: an overlay can get its backing file later.
+        let visible = writingData ? .max : backing?.length ?? 0
         while position < end {
             // A disk of terabytes takes long, and where nothing has to be read or written nothing here waits: others want their turns.
             rounds += 1
@@ -188,19 +216,31 @@ extension QCOW2Driver: ZeroWriting {
         }
     }
 
-    /// Zeroes for part of a cluster: nothing to do where it reads as zeroes, else data.
+    /// Zeroes for part of a subcluster: what is not allocated is noted as zero where all of it reads as zeroes, and the rest written as data.
     private func writeZeroData(_ range: GuestRange, _ flags: RequestFlags) async throws(BlockError) {
         var position = range.start
-        let buffer = IOBuffer(zeroed: min(range.byteCount, geometry.clusterSize))
+        let buffer = IOBuffer(zeroed: min(range.byteCount, geometry.subclusterSize))
         while position < range.end {
             let here = position
             let left = range.end - position
             let extent = try await step { state throws(Obstacle) in try state.extent(at: here, limit: left) }
-            let count = min(extent.byteCount, buffer.byteCount)
+            let unit = position.roundedDown(to: geometry.subclusterSize)
+            // What holds for one subcluster need not hold for the next.
+            let count = min(extent.byteCount, unit + geometry.subclusterSize - position)
             let isZero: Bool
             switch extent.kind {
             case .zero, .zeroAllocated: isZero = true
-            case .unallocated, .reserved: isZero = !lacksNamedBacking && bytesInBacking(at: position, count) == 0
+            case .unallocated, .reserved:
+                if lacksNamedBacking || bytesInBacking(at: unit, geometry.subclusterSize) > 0 {
+                    isZero = false
+                } else if opened.header.version >= 3, !isRawData {
+                    let isNoted = try await step { state throws(Obstacle) in try state.zeroUnallocated(unit) }
+                    // Somebody else has written to it meanwhile: it is looked at again.
+                    if !isNoted { continue }
+                    isZero = true
+                } else {
+                    isZero = bytesInBacking(at: position, count) == 0
+                }
             case .normal, .compressed: isZero = false
             }
             if !isZero { try await write(buffer.vector(at: 0, byteCount: count), at: position, flags: []) }

@@ -42,6 +42,9 @@ extension QCOW2Driver {
         }
     }
 
+    /// What file systems set apart at once. Bytes.
+    private static let pageSize = 4096
+
     private func writeInitialTable(_ run: ClusterRun, copying old: L1Entry) async throws(BlockError) {
         if old.tableOffset != 0 {
             let copy = IOBuffer(byteCount: geometry.clusterSize)
@@ -49,7 +52,8 @@ extension QCOW2Driver {
             try await file.read(copy.vector, at: GuestOffset(old.tableOffset))
             file.reached(.l2AllocWrite)
             try await file.write(copy.vector, at: run.start.asGuest)
-        } else if !run.isKnownZero {
+        } else if !run.isKnownZero || geometry.clusterSize >= Self.pageSize {
+            // Also where the file reads as zeroes already: on a full disk a table without room could never be written, and everything that it maps were lost.
             file.reached(.l2AllocWrite)
             try await file.writeZeroes(GuestRange(run.start.asGuest, byteCount: geometry.clusterSize))
         }

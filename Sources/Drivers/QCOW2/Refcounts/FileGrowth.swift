@@ -21,8 +21,8 @@ extension QCOW2Driver {
         let length = file.length
         state.withLock { $0.refcounts.fileLength = max($0.refcounts.fileLength, length.roundedDown(to: geometry.clusterSize)) }
         if length >= needed { return }
-        guard let failure else { throw BlockError(.noSpace, "the image file cannot grow to \(needed) bytes") }
-        if failure.code == .unsupported { throw BlockError(.noSpace, "the image file is full at \(length) bytes and cannot grow") }
+        guard let failure else { throw BlockError(.noSpace, "the image file cannot grow to \(needed) bytes: No space left on device") }
+        if failure.code == .unsupported { throw BlockError(.noSpace, "the image file is full at \(length) bytes and cannot grow: No space left on device") }
         throw failure.during("growing the image file to \(needed) bytes")
     }
 }

@@ -53,7 +53,7 @@ struct Conversion {
         Interruption.leaves("'\(plan.target)' is incomplete")
         defer { Interruption.leavesNothing() }
         let cache = try CacheMode(argument: plan.targetCache, "cache option") ?? .unsafe
-        if let made { try await create(made, cache) }
+        let isZero = if let made { try await create(made, cache) } else { plan.targetIsZero }
         var settings = ImageSettings()
         settings.isReadOnly = false
         settings.cache = cache
@@ -70,7 +70,7 @@ struct Conversion {
 
         try await session.closing(progress) { () async throws(ToolFailure) in
             do throws(BlockError) {
-                try await copy(source, to: target, made, progress)
+                try await copy(source, to: target, made, isZero: isZero, progress)
                 // The disk is as long as it was made, although its last unit was written whole.
                 if target.backend.length > length { try await target.backend.resize(to: length) }
             } catch { throw ToolFailure(nil, error) }
@@ -113,18 +113,19 @@ struct Conversion {
         return request
     }
 
-    private func create(_ request: CreateRequest, _ cache: CacheMode) async throws(ToolFailure) {
+    /// - Returns: whether the target shows nothing but zeroes.
+    private func create(_ request: CreateRequest, _ cache: CacheMode) async throws(ToolFailure) -> Bool {
         do throws(BlockError) {
             var creation = ImageCreation(session: session)
             creation.cache = cache
-            try await creation.create(request)
+            return try await creation.create(request)
         } catch {
             throw ToolFailure("\(plan.target): error while converting \(request.format.name)", error)
         }
     }
 
     private func copy(
-        _ source: ConvertSource, to target: OpenImage, _ made: CreateRequest?, _ progress: ProgressReporter
+        _ source: ConvertSource, to target: OpenImage, _ made: CreateRequest?, isZero: Bool, _ progress: ProgressReporter
     ) async throws(BlockError) {
         var source = source
         source.leavesBacking = made?.hasBacking ?? (plan.backing != nil)
@@ -132,7 +133,7 @@ struct Conversion {
         var settings = plan.copy
         // Nobody else writes to an image that is converted.
         settings.sourceIsStable = true
-        settings.targetIsZero = plan.targetIsZero || made?.readsAsZero == true
+        settings.targetIsZero = isZero
         settings.writeFlags = target.writeFlags
         if plan.compresses { settings.compressionUnit = target.node.compressionUnit }
         let clusterSize = try await target.node.imageDescribing?.describeImage().clusterSize

@@ -16,16 +16,23 @@ struct ImageCreation {
     /// Told how much of a preallocated file is there.
     var progress: ProgressReporter?
 
-    /// Makes the image that `request` describes, replacing a file of that name. Everything that can be checked is checked before that.
+    /// Makes the image that `request` describes, replacing a file of that name, or in the device or NBD export of that name. Everything that can be checked
+    /// is checked before that.
+    /// - Returns: whether the new image shows nothing but zeroes.
     /// - Throws: what is wrong, without the file's name in front. A file that had to be made for this is gone again.
-    func create(_ request: CreateRequest) async throws(BlockError) {
+    @discardableResult func create(_ request: CreateRequest) async throws(BlockError) -> Bool {
         guard let size = request.size else { throw BlockError(.invalidArgument, "Image creation needs a size parameter") }
         let byteCount = try Self.wholeSectors(size)
-        let reference = try ImageReference(named: request.filename, format: "file")
+        if request.filename.isEmpty { throw BlockError(.notFound, "Could not create '': No such file or directory") }
+        let reference = try ImageReference(protocolOf: request.filename)
+        let plan = try Plan(request, byteCount: byteCount)
+        if Self.existing.contains(reference.driver ?? "") {
+            try await createInPlace(reference, plan)
+            return plan.isZeroAnywhere && request.readsAsZero
+        }
         guard let path = reference.options["filename"]?.string else {
             throw BlockError(.invalidArgument, "The 'file' block driver requires a file name")
         }
-        let plan = try Plan(request, byteCount: byteCount)
         let isNew = try HostFile.create(path, extentHint: request.number("extent_size_hint") ?? HostFile.usualExtentHint)
         do throws(BlockError) {
             if let secret = plan.keySecret { _ = try session.graph.objects.password(secret) }
@@ -36,6 +43,36 @@ struct ImageCreation {
         } catch {
             if isNew { try HostFile.remove(path) }
             throw error
+        }
+        return request.readsAsZero
+    }
+
+    /// Drivers whose disks somebody else makes: they keep their length, and what they hold is overwritten.
+    private static let existing: Set = ["host_device", "nbd"]
+
+    private func createInPlace(_ reference: ImageReference, _ plan: Plan) async throws(BlockError) {
+        if let secret = plan.keySecret { _ = try session.graph.objects.password(secret) }
+        let isDevice = reference.driver == "host_device"
+        var isOpen = false
+        do throws(BlockError) {
+            try await session.withWritable(reference, cache: cache) { disk async throws(BlockError) in
+                isOpen = true
+                switch plan {
+                case .plain(let byteCount, let preallocation, _):
+                    if preallocation != .off { throw BlockError(.unsupported, "Unsupported preallocation mode '\(preallocation.rawValue)'") }
+                    if byteCount > disk.length { throw BlockError(.unsupported, isDevice ? "Cannot grow device files" : "Cannot grow NBD nodes") }
+                    // Nobody shall take it for an image of a format that was there before.
+                    try await disk.writeZeroes(GuestRange(GuestOffset(0), byteCount: min(disk.length, ConvertSource.sectorSize)))
+                case .qcow2(_, let dataFile?):
+                    try await withDataFile(dataFile) { data throws(BlockError) in try await format(disk, plan, data) }
+                case .qcow2, .luks: try await format(disk, plan)
+                }
+            }
+        } catch {
+            if isOpen || isDevice { throw error }
+            throw BlockError(
+                error.code,
+                "Protocol driver 'nbd' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed: \(error.message)")
         }
     }
 
@@ -78,6 +115,11 @@ struct ImageCreation {
         case qcow2(BlockdevCreateOptionsQcow2, dataFile: DataFile?)
         case luks(BlockdevCreateOptionsLUKS)
 
+        /// Whether the new image shows zeroes whatever its disk held before.
+        var isZeroAnywhere: Bool {
+            if case .qcow2(let options, nil) = self { options.preallocation ?? .off == .off } else { false }
+        }
+
         /// The secret that opens the new image.
         var keySecret: String? {
             switch self {
@@ -117,19 +159,22 @@ struct ImageCreation {
     }
 
     private func fill(_ reference: ImageReference, _ plan: Plan, _ dataFile: BlockBackend? = nil) async throws(BlockError) {
-        try await session.withEmptied(reference, cache: cache) { file async throws(BlockError) in
-            switch plan {
-            case .plain(let byteCount, let preallocation, let format):
-                do throws(BlockError) {
-                    try await file.resize(to: byteCount, preallocation: preallocation)
-                } catch where error.code == .tooLarge {
-                    throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
-                }
-            case .qcow2(let options, let named):
-                try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: named?.name, password: try password(plan))
-            case .luks(let options):
-                try await LUKSDriver.create(options, password: try password(plan) ?? [], in: file)
+        try await session.withEmptied(reference, cache: cache) { file async throws(BlockError) in try await format(file, plan, dataFile) }
+    }
+
+    /// Puts the image into what is to hold it.
+    private func format(_ file: BlockBackend, _ plan: Plan, _ dataFile: BlockBackend? = nil) async throws(BlockError) {
+        switch plan {
+        case .plain(let byteCount, let preallocation, let format):
+            do throws(BlockError) {
+                try await file.resize(to: byteCount, preallocation: preallocation)
+            } catch where error.code == .tooLarge {
+                throw BlockError(.tooLarge, "The image size is too large for file format '\(format)'")
             }
+        case .qcow2(let options, let named):
+            try await QCOW2Driver.create(options, in: file, dataFile: dataFile, dataFileName: named?.name, password: try password(plan))
+        case .luks(let options):
+            try await LUKSDriver.create(options, password: try password(plan) ?? [], in: file)
         }
     }
 }

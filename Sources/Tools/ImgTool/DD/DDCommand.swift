@@ -39,33 +39,39 @@ enum DDCommand: ImgCommand {
 
         Interruption.leaves("'\(output)' is incomplete")
         defer { Interruption.leavesNothing() }
-        let target = try await makeOutput(output, arguments.last(.outputFormat) ?? "raw", byteCount: range?.count ?? 0, in: session)
+        let (target, isZero) = try await makeOutput(output, arguments.last(.outputFormat) ?? "raw", byteCount: range?.count ?? 0, in: session)
         let progress = ProgressReporter(.whenItTakesLong)
         try await session.closing(progress) { () async throws(ToolFailure) in
-            if let range { try await copy(range, of: source, to: target, progress) }
+            if let range { try await copy(range, of: source, to: target, isZero: isZero, progress) }
         }
         return 0
     }
 
-    private static func makeOutput(_ name: String, _ format: String, byteCount: Int, in session: ImageSession) async throws(ToolFailure) -> OpenImage {
+    /// - Returns: the open target, and whether it shows nothing but zeroes.
+    private static func makeOutput(
+        _ name: String, _ format: String, byteCount: Int, in session: ImageSession
+    ) async throws(ToolFailure) -> (target: OpenImage, isZero: Bool) {
         guard DriverNames.all.contains(format) else { throw ToolFailure("Unknown file format") }
         let format = try CreateRequest.format(named: format)
         do throws(BlockError) { _ = try ImageReference(protocolOf: name) } catch { throw ToolFailure(nil, error) }
         var request = try CreateRequest(filename: name, format: format, options: OptionList())
         request.set("size", to: .size(byteCount))
-        do throws(BlockError) { try await ImageCreation(session: session).create(request) } catch {
+        let isZero: Bool
+        do throws(BlockError) { isZero = try await ImageCreation(session: session).create(request) } catch {
             throw ToolFailure("\(name): error while creating output image", error)
         }
         var settings = ImageSettings()
         settings.isReadOnly = false
-        return try await session.open(ImageArgument(name, format: format.name), settings)
+        return (try await session.open(ImageArgument(name, format: format.name), settings), isZero)
     }
 
     /// Bytes that one request moves.
     private static let pieceSize = 1 << 20
 
-    /// Copies what is not zero: the target is new, and reads as zero.
-    private static func copy(_ range: Range<Int>, of source: PaddedImage, to target: OpenImage, _ progress: ProgressReporter) async throws(ToolFailure) {
+    /// Copies what the target does not show by itself.
+    private static func copy(
+        _ range: Range<Int>, of source: PaddedImage, to target: OpenImage, isZero: Bool, _ progress: ProgressReporter
+    ) async throws(ToolFailure) {
         let buffer = IOBuffer(byteCount: min(pieceSize, max(range.count, 1)))
         defer { withExtendedLifetime(buffer) {} }
         var position = range.lowerBound
@@ -74,7 +80,7 @@ enum DDCommand: ImgCommand {
             let piece: IOVector
             do throws(BlockError) {
                 let extent = try await source.extent(at: position, limit: range.upperBound - position)
-                if extent.isZero {
+                if extent.isZero, isZero {
                     position += extent.byteCount
                     continue
                 }

@@ -23,7 +23,7 @@ package final class ImageSession: Sendable {
         var options = try settings.applied(to: reference.options)
         let wasProbed = options["driver"] == nil
         if wasProbed { options["driver"] = .string(try await probe(options)) }
-        options = try await withEncryptionFormat(options)
+        options = try await withEncryptionFormat(try await withStoredBacking(options))
         if !settings.opensBacking, options["backing"] == nil, options["driver"] == "qcow2" {
             options["backing"] = .null
         }
@@ -99,7 +99,7 @@ package final class ImageSession: Sendable {
         return PermissionGrant(used: used, shared: shared)
     }
 
-    private func probe(_ options: JSONObject) async throws(BlockError) -> String {
+    func probe(_ options: JSONObject) async throws(BlockError) -> String {
         guard let file = options["file"]?.object else { return "raw" }
         return try await probeFormat(inside: file)
     }

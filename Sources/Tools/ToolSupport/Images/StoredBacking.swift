@@ -1,0 +1,61 @@
+import BlockGraph
+import QAPIRuntime
+import StorageSchema
+import StrataBase
+
+// `backing.encrypt.key-secret=s`: options for a backing file whose name and format stand in the image above.
+
+extension ImageSession {
+    /// Fills in what the options for backing files leave to the images that name them: the file, the format, or both.
+    func withStoredBacking(_ options: JSONObject) async throws(BlockError) -> JSONObject {
+        guard options["driver"] == "qcow2", var backing = options["backing"]?.object else { return options }
+        let leavesFile = backing["filename"] == nil && (backing["file"] == nil || backing["file"]?.object.map { $0["driver"] == nil } == true)
+        if leavesFile || backing["driver"] == nil, let stored = try await storedBacking(of: options) {
+            if leavesFile { backing = stored.options.merged(with: backing) }
+            if backing["driver"] == nil { backing["driver"] = .string(try await format(stored.format, of: backing)) }
+        }
+        var options = options
+        options["backing"] = .object(try await withStoredBacking(backing))
+        return options
+    }
+
+    private func format(_ stored: String?, of backing: JSONObject) async throws(BlockError) -> String {
+        if let stored { return stored }
+        return try await probe(backing)
+    }
+
+    /// What an image says about its backing file; nil when it has none.
+    private func storedBacking(of options: JSONObject) async throws(BlockError) -> (options: JSONObject, format: String?)? {
+        var image = options
+        image["backing"] = nil
+        image["read-only"] = .bool(true)
+        let resolved = try LegacyOptions.resolved(in: try await withEncryptionFormat(image))
+        let decoded: BlockdevOptions
+        do throws(QMPError) { decoded = try BlockdevOptions(decoding: .object(resolved), mode: .keyValue) } catch {
+            throw BlockError(.invalidArgument, Self.explain(error, image))
+        }
+        let node = try await graph.add(decoded, opensChain: false)
+        let stored: (String, String?)?
+        do throws(BlockError) {
+            let description = try await node.imageDescribing?.describeImage()
+            stored = description?.backingFileName.map { (BackingReference.resolve($0, relativeTo: node.primaryChild?.node.filename), description?.backingFormat) }
+        } catch {
+            try await graph.remove(nodeNamed: node.name)
+            throw error
+        }
+        try await graph.remove(nodeNamed: node.name)
+        guard let (name, format) = stored else { return nil }
+        return (try ImageName.options(name, format: nil), format)
+    }
+}
+
+extension JSONObject {
+    /// What is in `other` takes the place of what is here, member by member.
+    fileprivate func merged(with other: JSONObject) -> JSONObject {
+        var result = self
+        for (key, value) in other.members.map({ ($0.key, $0.value) }) {
+            if let inner = self[key]?.object, let new = value.object { result[key] = .object(inner.merged(with: new)) } else { result[key] = value }
+        }
+        return result
+    }
+}
