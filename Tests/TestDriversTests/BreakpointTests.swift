@@ -93,4 +93,21 @@ struct BreakpointTests {
             }
         }
     }
+
+    @Test("a write that brings the rest of its cluster along is a write to those who wait for one, and a copy")
+    func copyOnWrite() throws {
+        let folder = try TemporaryFolder()
+        try QEMU.img("create", "-q", "-f", "raw", "base", "1M", in: folder)
+        try QEMU.io("base", format: "raw", ["write -P 9 0 1M"], in: folder)
+        for event in ["write_aio", "cow_write", "cow_read"] {
+            func lines(_ program: [String]) throws -> [String] {
+                try QEMU.img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "disk", in: folder)
+                let script = ["break \(event) A", "aio_write 0 4k", "wait_break A", "resume A", "aio_flush"].flatMap { ["-c", $0] }
+                let options = ["--image-opts", "driver=qcow2,file.driver=blkdebug,file.image.filename=disk"]
+                let finished = try run(program[0], program.dropFirst() + script + options, in: folder.url, atMost: .seconds(30))
+                return (finished.text + finished.errorText).split(separator: "\n").map(String.init).filter { !$0.contains("ops/sec") && !$0.contains("ops;") }
+            }
+            #expect(try lines([Strata.binary, "io"]) == lines(["qemu-io"]), "\(event)")
+        }
+    }
 }

@@ -11,7 +11,7 @@ import Synchronization
 /// What the server offers decides what the node can do; what it does not offer the pipeline emulates. With a `reconnect-delay` requests outlive
 /// the server's restart. With `multi-conn` above 1 and a server that allows it, requests are spread over several connections.
 /// Source: NBD protocol document; QEMU's documentation of the options of the nbd driver.
-package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting, Reopening {
+package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, StatusReporting, Resizing, Reopening {
     package static let formatName = "nbd"
     package static let kind = DriverKind.protocol
 
@@ -34,6 +34,12 @@ package final class NBDDriver: BlockDriver, Flushing, ZeroWriting, Discarding, S
     private final class SharedSize: Sendable {
         let byteCount: Atomic<Int>
         init(_ byteCount: Int) { self.byteCount = Atomic(byteCount) }
+    }
+
+    /// The server says how long the disk is.
+    package func resize(to byteCount: Int, exact: Bool, preallocation: PreallocMode) async throws(BlockError) {
+        if exact, byteCount != length { throw BlockError(.unsupported, "Cannot resize NBD nodes") }
+        if byteCount > length { throw BlockError(.unsupported, "Cannot grow NBD nodes") }
     }
 
     package static func open(_ options: BlockdevOptions, _ opener: NodeOpener) async throws(BlockError) -> any BlockDriver {

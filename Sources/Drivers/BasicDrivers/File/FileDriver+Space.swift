@@ -56,6 +56,15 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         return outcome == .done ? .done : .unsupported
     }
 
+    /// A file that gets a size has its first block on the disk, as QEMU's have: whoever opens it with O_DIRECT finds out the unit of requests by reading there, and
+    /// a hole takes any. A service: nothing is wrong where it fails.
+    private func allocateFirstBlock(_ byteCount: Int) async {
+        let zeroes = IOBuffer(zeroed: byteCount < 4096 ? min(byteCount, Self.sector) : 4096)
+        defer { withExtendedLifetime(zeroes) {} }
+        if zeroes.byteCount == 0 || file.tryWrite(zeroes.vector, at: HostOffset(0)) { return }
+        do throws(BlockError) { try await file.write(zeroes.vector, at: HostOffset(0)) } catch {}
+    }
+
     /// To be called when what was data may have become a hole.
     func forgetKnownData() { knownData.withLock { $0 = 0..<0 } }
 
@@ -63,12 +72,14 @@ extension FileDriver: ZeroWriting, Discarding, Resizing, StatusReporting {
         defer { forgetKnownData() }
         let old = try file.status().size
         guard file.isRegularFile else {
+            if exact, byteCount != old { throw BlockError(.unsupported, "Cannot resize device files") }
             if byteCount > old { throw BlockError(.unsupported, "Cannot grow device files") }
-            if exact, byteCount != old { throw BlockError(.unsupported, "Cannot resize device files: '\(path)' has \(old) bytes") }
             return
         }
         switch preallocation {
-        case .off: try await file.setSize(byteCount)
+        case .off:
+            try await file.setSize(byteCount)
+            if old == 0 { await allocateFirstBlock(byteCount) }
         case .metadata: throw BlockError(.unsupported, "Unsupported preallocation mode: metadata")
         case .falloc, .full:
             guard byteCount >= old else { throw BlockError(.invalidArgument, "Preallocation cannot be used for shrinking '\(path)'") }

@@ -53,7 +53,7 @@ extension QCOW2Driver: Resizing {
     /// After a disk could not grow: it keeps its size, and nothing stays mapped behind its end.
     func forget(from start: Int, to end: Int) async {
         do throws(BlockError) {
-            try await unmap(from: GuestOffset(start.roundedUp(to: geometry.clusterSize)), to: GuestOffset(end.roundedUp(to: geometry.clusterSize)), .forget)
+            try await unmap(from: GuestOffset(start.roundedUp(to: geometry.clusterSize)), to: GuestOffset(end.roundedUp(to: geometry.clusterSize)), .abandon)
         } catch {
             // What stays mapped there is seen by nobody.
         }

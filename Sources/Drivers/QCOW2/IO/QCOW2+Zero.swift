@@ -11,6 +11,10 @@ enum Unmapping: Sendable {
     case zeroAndFree
     /// Whole clusters are no longer allocated at all. Used only where nothing can be read there afterwards, or the backing file is meant to show.
     case forget
+    /// The same for clusters that were never the guest's: they give their space back, whatever is done with discards.
+    case abandon
+
+    var leavesNothing: Bool { self == .forget || self == .abandon }
 }
 
 extension ImageState {
@@ -26,7 +30,7 @@ extension ImageState {
             throw .reservation(other.id)
         }
         let index = l1Index(of: guest)
-        if index < l1.count, L1Entry(bits: l1[index]).tableOffset == 0, how == .forget || guest.rawValue >= visibleBacking {
+        if index < l1.count, L1Entry(bits: l1[index]).tableOffset == 0, how.leavesNothing || guest.rawValue >= visibleBacking {
             // Nothing is allocated below this entry, and nothing shows through.
             let inTable = geometry.l2Entries - (guest.rawValue >> geometry.clusterBits) & (geometry.l2Entries - 1)
             return min(count, inTable)
@@ -45,13 +49,13 @@ extension ImageState {
                 throw .corrupt(.l2Entry(guest: guest + number << geometry.clusterBits, bits: old.bits))
             }
             l2.set(new, slot, first + number)
-            if !new.hasHost(in: geometry) { release(old, isPunched: punchesDiscards) }
+            if !new.hasHost(in: geometry) { release(old, isPunched: punchesDiscards || how == .abandon) }
         }
         return end
     }
 
     private func replacement(for old: L2Entry, _ how: Unmapping, backingShows: Bool) -> L2Entry? {
-        if how == .forget { return .unallocated }
+        if how.leavesNothing { return .unallocated }
         if old.isCompressed { return .zero(in: geometry) }
         if !old.hasHost(in: geometry) { return backingShows ? .zero(in: geometry) : nil }
         return how == .zeroAndFree && !keepsDiscarded ? .zero(in: geometry) : old.zeroed(in: geometry)

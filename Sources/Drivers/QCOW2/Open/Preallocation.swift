@@ -43,6 +43,10 @@ extension QCOW2Driver {
                 do throws(BlockError) {
                     try await place(reservation, mode, zeroes, showsData: showsData)
                 } catch {
+                    // What was written of it so far is nobody's: a full disk gets it back.
+                    if !reservation.keepsHost, !geometry.hasExternalData {
+                        do throws(BlockError) { try await file.discard(GuestRange(reservation.host.asGuest, byteCount: byteCount)) } catch {}
+                    }
                     finish(reservation, state.withLock { $0.cancel(reservation) })
                     throw error.during("preallocating the image")
                 }

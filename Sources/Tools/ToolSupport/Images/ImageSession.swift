@@ -23,7 +23,8 @@ package final class ImageSession: Sendable {
         var options = try settings.applied(to: reference.options)
         let wasProbed = options["driver"] == nil
         if wasProbed { options["driver"] = .string(try await probe(options)) }
-        options = try await withEncryptionFormat(try await withStoredBacking(options))
+        if settings.opensBacking, settings.opensChain { options = try await withStoredBacking(options) }
+        options = try await withEncryptionFormat(options)
         if !settings.opensBacking, options["backing"] == nil, options["driver"] == "qcow2" {
             options["backing"] = .null
         }
