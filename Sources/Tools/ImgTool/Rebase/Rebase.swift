@@ -1,6 +1,7 @@
 import BlockCopy
 import BlockGraph
 import IOCore
+import QAPIRuntime
 import StrataBase
 import ToolSupport
 
@@ -58,8 +59,9 @@ struct Rebase {
         // What reads as zero has to hide what the new base has there.
         settings.zeroFlags = []
         let oldBase = image.node.backingChild?.node
-        // Beyond the end of the old base the image need do nothing to show zeroes, and so does nothing when it is asked for them.
-        if (oldBase?.length ?? 0) < min(image.backend.length, newBase?.backend.length ?? 0) { settings.sparseUnit = 0 }
+        // An image of version 2 cannot note zeroes: beyond the end of the old base it does nothing when it is asked for them.
+        let notesZeroes = description?.specific?.json["data"]?["compat"]?.string != "0.10"
+        if !notesZeroes, (oldBase?.length ?? 0) < min(image.backend.length, newBase?.backend.length ?? 0) { settings.sparseUnit = 0 }
         settings.writeFlags = image.writeFlags
         if compresses { settings.compressionUnit = image.node.compressionUnit }
         let unit = description?.clusterSize ?? RebaseSource.standardUnit
