@@ -7,6 +7,7 @@ extension QCOW2Driver: Checking {
     /// Compares the refcounts with the references that the tables hold, and repairs what was asked for. Nobody else may use an image that is repaired.
     /// - Throws: when a table cannot be read at all, or a repair cannot be carried out; the image is then what it was.
     package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
+        try refuseUnclearData()
         if state.withLock({ $0.isReadyForWrites }) {
             try await commit(.durable)
             try await settleRefcounts()

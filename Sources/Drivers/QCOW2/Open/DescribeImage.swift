@@ -21,7 +21,7 @@ extension QCOW2Driver: ImageDescribing {
                 ImageInfoSpecificQCow2Wrapper(
                     data: ImageInfoSpecificQCow2(
                         compat: isModern ? "1.1" : "0.10", dataFile: opened.extensions.dataFileName,
-                        dataFileRaw: opened.extensions.dataFileName == nil ? nil : header.autoclear.contains(.rawExternalData),
+                        dataFileRaw: geometry.hasExternalData ? header.autoclear.contains(.rawExternalData) : nil,
                         extendedL2: isModern ? header.incompatible.contains(.extendedL2) : nil,
                         lazyRefcounts: isModern ? header.compatible.contains(.lazyRefcounts) : nil,
                         corrupt: isModern ? header.incompatible.contains(.corrupt) || state.withLock { $0.isCorrupt } : nil,
