@@ -36,7 +36,9 @@ struct StoredBitmap: Hashable, Sendable {
     let nameBytes: [UInt8]
     let extraData: [UInt8]
 
-    var name: String { String(decoding: nameBytes, as: UTF8.self) }
+    /// What counts of the name: the bytes before a NUL, as in QEMU.
+    fileprivate var nameInForce: ArraySlice<UInt8> { nameBytes.prefix { $0 != 0 } }
+    var name: String { String(decoding: nameInForce, as: UTF8.self) }
     /// Bytes, with the padding to eight.
     var encodedSize: Int { (Self.fixedSize + extraData.count + nameBytes.count).roundedUp(to: 8) }
 
@@ -130,10 +132,10 @@ extension [StoredBitmap] {
     init(decoding bytes: RawSpan, count: Int, _ geometry: ClusterGeometry) throws(DecodingFailure) {
         self = []
         var position = 0
-        var names: Set<[UInt8]> = []
+        var names: Set<ArraySlice<UInt8>> = []
         for _ in 0..<count {
             let entry = try StoredBitmap(decoding: bytes, at: position, geometry)
-            guard names.insert(entry.nameBytes).inserted else { throw .invalid("two bitmaps are called '\(entry.name)'") }
+            guard names.insert(entry.nameInForce).inserted else { throw .invalid("two bitmaps are called '\(entry.name)'") }
             position += entry.encodedSize
             append(entry)
         }

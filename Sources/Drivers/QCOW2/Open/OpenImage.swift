@@ -76,7 +76,7 @@ extension QCOW2Driver {
         guard opener.opensChain else { return nil }
         if let reference = options.dataFile { return try await opener.openChild(reference, as: "data-file", role: .data) }
         try header.refuseUnclearData(isDataFileGiven: false)
-        guard let name = header.extensions.dataFileName else { return nil }
+        guard let name = try header.extensions.dataFileName?.filename(ofThe: "data file", in: file.node.filename ?? file.node.name) else { return nil }
         return try await opener.openImplicitDataFile(name, imageFilename: file.node.filename)
     }
 
@@ -90,7 +90,7 @@ extension QCOW2Driver {
             return try await opener.openChild(.reference(name), as: "backing", role: .copyOnWrite)
         case .reference, .null: return nil
         case nil:
-            guard let name = header.backingName else { return nil }
+            guard let name = try header.storedBackingName?.filename(ofThe: "backing file", in: file.node.filename ?? file.node.name) else { return nil }
             return try await opener.openImplicitBacking(file: name, format: header.extensions.backingFormat, imageFilename: file.node.filename)
         }
     }
