@@ -30,6 +30,8 @@ struct StoredBitmap: Hashable, Sendable {
     var table: [UInt64] = []
     /// Entries of the table.
     var tableSize: Int
+    /// The table makes no sense: it was not read, and nothing says which clusters are the bitmap's.
+    var isDamaged = false
     var flags: Flags
     let granularityBits: UInt8
     /// UTF-8, as it stands there.
@@ -48,6 +50,8 @@ struct StoredBitmap: Hashable, Sendable {
     // MARK: Table entries
 
     static let allSet: UInt64 = 1
+    /// Where no table is: the last place that a directory can name, on a cluster of any size. No file is that long.
+    static let nowhere = 0x00ff_ffff_ffe0_0000
     static let offsetMask: UInt64 = 0x00ff_ffff_ffff_fe00
 
     /// How many table entries the bits of a disk take.

@@ -27,10 +27,11 @@ extension QCOW2Driver {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
         try refuseUnclearData()
-        if opened.header.incompatible.contains(.dirty), !state.withLock({ $0.hasExactRefcounts }) { try await rebuildDirtyRefcounts() }
-
         // An image that was opened for its metadata only has its bitmaps all the same.
         if opened.bitmapsInForce != nil, !bitmapStore.content.withLock({ $0.isLoaded }) { try await loadBitmaps() }
+        try await markDamagedBitmaps()
+        if opened.header.incompatible.contains(.dirty), !state.withLock({ $0.hasExactRefcounts }) { try await rebuildDirtyRefcounts() }
+
         let tables = state.withLock { HeaderTables($0) }
         for (name, offset) in [("L1", tables.l1Offset), ("refcount", tables.refcountTableOffset)] where offset.rawValue > file.length {
             throw BlockError(.corruptImage, "The \(name) table of the image lies at \(offset), beyond the end of the file")
