@@ -221,8 +221,6 @@ struct StoredBitmapTests {
         let sound = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
         let (header, offset, size) = Self.directory(sound)
         #expect(size == 64)
-        func place(_ position: Int) -> Int { sound[position..<position + 8].reduce(0) { $0 << 8 | Int($1) } }
-        let table = place(offset)
         let damages: [(at: Int, bytes: [UInt8], message: String)] = [
             (header + 8, [0, 0, 0, 0], "zero bitmaps"), (header + 8, [0, 1, 0, 0], "exceeding the maximum"), (header + 8, [0, 0, 0, 3], "is needed"),
             (header + 8, [0, 0, 0, 1], "entries take"), (header + 16, [1], "exceeds the maximum supported size"),
@@ -230,9 +228,7 @@ struct StoredBitmapTests {
             (offset + 16, [2], "of the unknown type 2"), (offset + 15, [8], "unknown flags"), (offset + 17, [8], "constraints"), (offset + 17, [32], "constraints"),
             (offset + 18, [0, 0], "0 bytes"), (offset + 18, [0xff, 0xff], "is needed"), (offset + 20, [0xff, 0xff, 0xff, 0xff], "is needed"),
             (offset + 23, [8], "extra data"), (offset, [0, 0, 0, 0, 0, 0, 0, 0], "constraints"), (offset + 7, [1], "constraints"), (offset, [0x80], "constraints"),
-            (offset + 8, [0xff, 0xff, 0xff, 0xff], "constraints"), (offset + 8, [0, 0, 0, 9], "entries where the disk takes"),
-            (offset + 2, [0xff], "beyond the end of the file"), (table, [0xff], "invalid entry"), (table + 7, [2], "invalid entry"),
-            (offset + 32 + 24, Array("one".utf8), "two bitmaps are called 'one'"),
+            (offset + 8, [0xff, 0xff, 0xff, 0xff], "constraints"), (offset + 32 + 24, Array("one".utf8), "two bitmaps are called 'one'"),
         ]
         for damage in damages {
             var bytes = sound
@@ -248,5 +244,84 @@ struct StoredBitmapTests {
         bytes[95] &= ~1
         try Data(bytes).write(to: URL(fileURLWithPath: path))
         #expect(try await Self.open(path) { _, node in node.bitmaps.named.count } == 0)
+    }
+
+    /// What one byte can do to the table of a bitmap: whether it lies in the directory's entry, where there, and what it becomes.
+    enum TableDamage: CaseIterable {
+        case offset, size, entryBeyondEnd, entryJustBeyondEnd, reservedBit
+
+        func apply(_ bytes: inout [UInt8], directory: Int) {
+            func number(_ position: Int) -> Int { bytes[position..<position + 8].reduce(0) { $0 << 8 | Int($1) } }
+            let table = number(directory)
+            switch self {
+            case .offset: bytes[directory + 2] = 2
+            case .size: bytes[directory + 11] &+= 1
+            case .entryBeyondEnd: bytes[table + 2] = 2
+            case .entryJustBeyondEnd:
+                // Where the next cluster would be that anybody takes.
+                let end = bytes.count.roundedUp(to: 65536)
+                for index in 0..<8 { bytes[table + index] = UInt8(truncatingIfNeeded: end >> (56 - 8 * index)) }
+            case .reservedBit: bytes[table + 7] = 2
+            }
+        }
+    }
+
+    /// An image with 256 KiB of data, and two bitmaps that know of them, the first of them damaged.
+    private func makeDamaged(_ path: String, _ damage: TableDamage) throws {
+        try make(path, "64M")
+        for name in ["bad", "good"] { try run("qemu-img", ["bitmap", "--add", path, name]) }
+        try run("qemu-io", ["-c", "write -P 5 0 256k", path])
+        var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+        damage.apply(&bytes, directory: Self.directory(bytes).offset)
+        try Data(bytes).write(to: URL(fileURLWithPath: path))
+    }
+
+    @Test("a bitmap whose table cannot be right locks nobody out: it is inconsistent for ever, can be removed, and frees nothing", arguments: TableDamage.allCases)
+    func unreadable(damage: TableDamage) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a")
+        try makeDamaged(path, damage)
+        let before = try Data(contentsOf: URL(fileURLWithPath: path))
+        // Reading changes nothing.
+        try await Self.open(path, readOnly: true) { graph, node in
+            #expect(node.bitmaps.named.map(\.isInconsistent) == [true, false])
+            let backend = try await graph.makeBackend(named: "reader", on: "disk", PermissionGrant(used: .consistentRead, shared: .all))
+            #expect(try await backend.readBytes(at: 0, 4096) == [UInt8](repeating: 5, count: 4096))
+            await graph.release(backend)
+        }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+        // Writing marks it, and gives up its table: the cluster that it names may be one of these.
+        try await Self.open(path) { graph, _ in
+            let backend = try await graph.makeBackend(named: "writer", on: "disk", PermissionGrant(used: [.consistentRead, .write], shared: .all))
+            try await backend.writeBytes([UInt8](repeating: 6, count: 1 << 20), at: 1 << 20)
+            await graph.release(backend)
+        }
+        try await Self.open(path) { graph, node in
+            #expect(node.bitmaps.named.map(\.isInconsistent) == [true, false])
+            #expect(node.bitmaps.bitmap(named: "good")?.dirtyByteCount == 1280 << 10)
+            let backend = try await graph.makeBackend(named: "sizer", on: "disk", PermissionGrant(used: [.consistentRead, .write, .resize], shared: .all))
+            let failure = await #expect(throws: BlockError.self) { try await backend.resize(to: 128 << 20) }
+            #expect(failure?.message == "Bitmap 'bad' is inconsistent and cannot be used")
+            guard let bad = node.bitmaps.bitmap(named: "bad") else { throw ToolFailure(description: "the bitmap is gone") }
+            let change = try await graph.beginBitmapChange(of: ["disk"])
+            try await graph.deleteBitmap(bad, of: "disk")
+            await graph.end(change)
+            try await backend.resize(to: 128 << 20)
+            await graph.release(backend)
+        }
+        #expect(try Self.infos(path) == ["good 65536 [\"auto\"]"])
+        // Leaks are what is left of it, and nothing else.
+        try run("qemu-img", ["check", "-q", "-r", "leaks", path])
+        try run("qemu-img", ["check", "-q", path])
+        #expect(try run("qemu-io", ["-r", "-c", "read -P 5 0 256k", "-c", "read -P 6 1M 1M", path]).contains("failed") == false)
+    }
+
+    @Test("a repair marks such a bitmap before the file grows over what it names", arguments: [TableDamage.entryJustBeyondEnd, .entryBeyondEnd])
+    func unreadableInRepair(damage: TableDamage) async throws {
+        let scratch = try Scratch()
+        let path = scratch.file("a")
+        try makeDamaged(path, damage)
+        _ = try await onContext { context in try await RepairTests.repair(imageOptions(path), [.leaks, .errors], context) }
+        try await Self.open(path, readOnly: true) { _, node in #expect(node.bitmaps.named.map(\.isInconsistent) == [true, false]) }
     }
 }

@@ -46,25 +46,26 @@ extension QCOW2Driver {
         for index in content.directory.indices {
             let entry = content.directory[index]
             memory += entry.tableSize * 8
-            let isInconsistent = entry.flags.contains(.inUse)
-            let bits: HierarchicalBitmap
+            var isInconsistent = entry.flags.contains(.inUse)
+            var bits: HierarchicalBitmap
             do throws(BlockError) {
-                var empty = try HierarchicalBitmap(byteCount: length, granularity: 1 << Int(entry.granularityBits))
-                memory += empty.wordCount / 64
+                bits = try HierarchicalBitmap(byteCount: length, granularity: 1 << Int(entry.granularityBits))
+                memory += bits.wordCount / 64
                 guard memory <= Self.maximumBitmapMemory else { throw BlockError(.tooLarge, "the image's bitmaps are too large to be loaded") }
-                let bitsPerCluster = geometry.clusterSize * 8
-                let needed = StoredBitmap.tableSize(bitCount: length.dividedRoundingUp(by: empty.granularity), clusterSize: geometry.clusterSize)
-                guard isInconsistent || entry.tableSize == needed else {
-                    throw BlockError(.corruptImage, "its table has \(entry.tableSize) entries where the disk takes \(needed)")
+                let needed = StoredBitmap.tableSize(bitCount: length.dividedRoundingUp(by: bits.granularity), clusterSize: geometry.clusterSize)
+                if let table = try await readBitmapTable(entry), isInconsistent || entry.tableSize == needed {
+                    content.directory[index].table = table
+                } else {
+                    // The disk is worth more than the bitmap, which cannot be believed: it is there to be removed, and is marked so before the first write.
+                    content.directory[index].isDamaged = true
+                    isInconsistent = true
                 }
-                content.directory[index].table = try await readBitmapTable(entry)
                 if !isInconsistent {
                     for (number, place) in content.directory[index].table.enumerated() where place != 0 {
-                        try await readBits(place, fromGranule: number * bitsPerCluster, into: &empty)
+                        try await readBits(place, fromGranule: number * geometry.clusterSize * 8, into: &bits)
                     }
-                    content.saved[entry.name] = empty
+                    content.saved[entry.name] = bits
                 }
-                bits = empty
             } catch {
                 throw error.during("Could not load bitmap '\(entry.name)'")
             }
@@ -87,17 +88,15 @@ extension QCOW2Driver {
         }
     }
 
-    private func readBitmapTable(_ entry: StoredBitmap) async throws(BlockError) -> [UInt64] {
-        guard entry.tableOffset <= file.length - entry.tableSize * 8 else {
-            throw BlockError(.corruptImage, "its table at 0x\(String(entry.tableOffset, radix: 16)) lies beyond the end of the file")
-        }
+    /// - Returns: nil for a table that cannot be right: it does not lie in the file, or what it names does not.
+    private func readBitmapTable(_ entry: StoredBitmap) async throws(BlockError) -> [UInt64]? {
+        guard entry.tableOffset <= file.length - entry.tableSize * 8 else { return nil }
         let table = try await file.readWords(at: HostOffset(entry.tableOffset), entry.tableSize)
-        for place in table where place > StoredBitmap.allSet {
-            guard place & ~StoredBitmap.offsetMask == 0, Int(place).isAligned(to: geometry.clusterSize), Int(place) <= file.length - geometry.clusterSize else {
-                throw BlockError(.corruptImage, "its table has the invalid entry 0x\(String(place, radix: 16))")
-            }
+        let isSound = table.allSatisfy { place in
+            place <= StoredBitmap.allSet
+                || (place & ~StoredBitmap.offsetMask == 0 && Int(place).isAligned(to: geometry.clusterSize) && Int(place) <= file.length - geometry.clusterSize)
         }
-        return table
+        return isSound ? table : nil
     }
 
     private func readBits(_ place: UInt64, fromGranule first: Int, into bits: inout HierarchicalBitmap) async throws(BlockError) {

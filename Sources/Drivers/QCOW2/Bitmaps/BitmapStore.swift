@@ -48,9 +48,11 @@ extension BitmapStore.Content {
 }
 
 extension StoredBitmap {
-    /// The host clusters of the table and of what it leads to.
+    /// The host clusters of the table and of what it leads to. None of a damaged bitmap: what its table names may be anybody's, and must not become free
+    /// with it. A check finds what is lost by that.
     func clusters(_ geometry: ClusterGeometry) -> [HostRun] {
-        [HostRun(tableOffset, byteCount: tableSize * 8, geometry)]
+        if isDamaged { return [] }
+        return [HostRun(tableOffset, byteCount: tableSize * 8, geometry)]
             + table.compactMap { $0 & Self.offsetMask == 0 ? nil : HostRun(Int($0 & Self.offsetMask), byteCount: 1, geometry) }
     }
 }

@@ -31,6 +31,23 @@ extension QCOW2Driver {
         }
     }
 
+    /// The same for those that cannot be loaded, and their tables are given up: when the file grows, what these name may come to lie in it, would pass for
+    /// the bitmap's, and become free with it although it is guest data. Before anything is written to the image.
+    func markDamagedBitmaps() async throws(BlockError) {
+        await bitmapStore.lock.lock()
+        defer { bitmapStore.lock.unlock() }
+        let content = bitmapStore.content.withLock { $0 }
+        var directory = content.directory
+        for index in directory.indices where directory[index].isDamaged {
+            directory[index].flags.insert(.inUse)
+            directory[index].tableOffset = StoredBitmap.nowhere
+        }
+        if directory == content.directory { return }
+        try await writeDirectory(directory.encodedDirectory(), at: content.directoryOffset)
+        let marked = directory
+        bitmapStore.content.withLock { $0.directory = marked }
+    }
+
     /// Brings the bitmaps of the node into the image, and takes away those that have been removed. Nobody may write to the node.
     func storeBitmaps() async throws(BlockError) {
         if !hasBitmapsToStore { return }

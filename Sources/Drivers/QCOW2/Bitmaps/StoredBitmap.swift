@@ -30,13 +30,17 @@ struct StoredBitmap: Hashable, Sendable {
     var table: [UInt64] = []
     /// Entries of the table.
     var tableSize: Int
+    /// The table makes no sense: it was not read, and nothing says which clusters are the bitmap's.
+    var isDamaged = false
     var flags: Flags
     let granularityBits: UInt8
     /// UTF-8, as it stands there.
     let nameBytes: [UInt8]
     let extraData: [UInt8]
 
-    var name: String { String(decoding: nameBytes, as: UTF8.self) }
+    /// What counts of the name: the bytes before a NUL, as in QEMU.
+    fileprivate var nameInForce: ArraySlice<UInt8> { nameBytes.prefix { $0 != 0 } }
+    var name: String { String(decoding: nameInForce, as: UTF8.self) }
     /// Bytes, with the padding to eight.
     var encodedSize: Int { (Self.fixedSize + extraData.count + nameBytes.count).roundedUp(to: 8) }
 
@@ -46,6 +50,8 @@ struct StoredBitmap: Hashable, Sendable {
     // MARK: Table entries
 
     static let allSet: UInt64 = 1
+    /// Where no table is: the last place that a directory can name, on a cluster of any size. No file is that long.
+    static let nowhere = 0x00ff_ffff_ffe0_0000
     static let offsetMask: UInt64 = 0x00ff_ffff_ffff_fe00
 
     /// How many table entries the bits of a disk take.
@@ -130,10 +136,10 @@ extension [StoredBitmap] {
     init(decoding bytes: RawSpan, count: Int, _ geometry: ClusterGeometry) throws(DecodingFailure) {
         self = []
         var position = 0
-        var names: Set<[UInt8]> = []
+        var names: Set<ArraySlice<UInt8>> = []
         for _ in 0..<count {
             let entry = try StoredBitmap(decoding: bytes, at: position, geometry)
-            guard names.insert(entry.nameBytes).inserted else { throw .invalid("two bitmaps are called '\(entry.name)'") }
+            guard names.insert(entry.nameInForce).inserted else { throw .invalid("two bitmaps are called '\(entry.name)'") }
             position += entry.encodedSize
             append(entry)
         }

@@ -7,6 +7,7 @@ extension QCOW2Driver: Checking {
     /// Compares the refcounts with the references that the tables hold, and repairs what was asked for. Nobody else may use an image that is repaired.
     /// - Throws: when a table cannot be read at all, or a repair cannot be carried out; the image is then what it was.
     package func check(repair: CheckRepair, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckReport {
+        try refuseUnclearData()
         if state.withLock({ $0.isReadyForWrites }) {
             try await commit(.durable)
             try await settleRefcounts()
@@ -34,6 +35,14 @@ extension QCOW2Driver: Checking {
         return report
     }
 
+    /// Bitmaps whose directory cannot be read are known to nobody, and stay as they are.
+    private func markDamagedBitmapsOnDisk() async throws(BlockError) {
+        if !bitmapStore.content.withLock({ $0.isLoaded }) {
+            do throws(BlockError) { try await loadBitmaps() } catch { return }
+        }
+        try await markDamagedBitmaps()
+    }
+
     private func walk(_ progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?) async throws(BlockError) -> CheckWalk {
         let (l1, tables) = state.withLock { ($0.l1, HeaderTables($0)) }
         let table = try await file.readTable(at: tables.refcountTableOffset, (tables.refcountTableClusters << geometry.clusterBits) >> 3)
@@ -49,6 +58,7 @@ extension QCOW2Driver: Checking {
     private func mend(_ walk: CheckWalk, _ repair: CheckRepair) async throws(BlockError) -> Bool {
         let report = walk.report
         if report.corruptions == 0, report.leaks == 0, report.checkErrors == 0 { return false }
+        try await markDamagedBitmapsOnDisk()
         let isOnlyLeaks = report.corruptions == walk.wrongFlags && report.checkErrors == 0
         if repair.contains(.errors) || (repair.contains(.leaks) && isOnlyLeaks) {
             var repair = ImageRepair(walk)

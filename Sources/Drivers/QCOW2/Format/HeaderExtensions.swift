@@ -18,7 +18,7 @@ package struct HeaderExtensions: Hashable, Sendable {
     package var featureNames: [FeatureName] = []
     package var bitmaps: BitmapsExtension?
     /// The name of the external data file; data, not a path that anybody opened.
-    package var dataFileName: String?
+    package var dataFileName: StoredName?
     package var encryptionHeader: EncryptionHeaderPlace?
     /// Extensions that this program does not know, with their data. They stay in the image untouched.
     package var unknown: [Unknown] = []
@@ -70,7 +70,9 @@ package struct HeaderExtensions: Hashable, Sendable {
             guard length <= Self.maximumFormatNameSize else {
                 throw .invalid("Backing format name is \(length) bytes long, at most \(Self.maximumFormatNameSize) are allowed")
             }
-            backingFormat = Self.text(bytes, at: start, length: length)
+            // No name is no format, as if the extension were not there.
+            let name = StoredName(decoding: bytes, at: start, length: length)
+            backingFormat = name.isEmpty ? nil : name.text
         case Kind.featureNames:
             // More rows than bits exist tell nothing; the rest of a hostile table is not worth memory.
             for row in 0..<min(length / FeatureName.encodedSize, 3 * 64) {
@@ -85,7 +87,7 @@ package struct HeaderExtensions: Hashable, Sendable {
             guard length == 16 else { throw .invalid("CRYPTO header extension size \(length), but expected size 16") }
             encryptionHeader = EncryptionHeaderPlace(offset: try bytes.bigEndian(at: start), length: try bytes.bigEndian(at: start + 8))
         case Kind.externalDataFile:
-            dataFileName = Self.text(bytes, at: start, length: length)
+            dataFileName = StoredName(decoding: bytes, at: start, length: length)
         default:
             unknown.append(Unknown(type: type, data: Self.copy(bytes, at: start, length: length)))
         }
@@ -96,10 +98,6 @@ package struct HeaderExtensions: Hashable, Sendable {
         copy.reserveCapacity(length)
         for position in start..<(start + length) { copy.append(bytes.checkedBigEndian(at: position)) }
         return copy
-    }
-
-    static func text(_ bytes: RawSpan, at start: Int, length: Int) -> String {
-        String(decoding: copy(bytes, at: start, length: length), as: UTF8.self)
     }
 
     /// The bytes of the area for a new image, terminator included; a multiple of eight.
@@ -114,7 +112,7 @@ package struct HeaderExtensions: Hashable, Sendable {
             while area.count % 8 != 0 { area.append(0) }
         }
         if let backingFormat { append(Kind.backingFormat, Array(backingFormat.utf8)) }
-        if let dataFileName { append(Kind.externalDataFile, Array(dataFileName.utf8)) }
+        if let dataFileName { append(Kind.externalDataFile, dataFileName.bytes) }
         if let encryptionHeader { append(Kind.encryptionHeader, encryptionHeader.encoded()) }
         if !featureNames.isEmpty {
             append(Kind.featureNames, featureNames.flatMap { $0.encoded() })

@@ -20,8 +20,9 @@ struct SnapshotRecord: Hashable, Sendable {
     /// What follows the fixed part: a 64-bit state size, the disk's size, a count of instructions, and whatever later formats add.
     var extraData: [UInt8]
 
-    var identifier: String { String(decoding: identifierBytes, as: UTF8.self) }
-    var name: String { String(decoding: nameBytes, as: UTF8.self) }
+    /// As in QEMU a NUL ends them.
+    var identifier: String { String(decoding: identifierBytes.prefix { $0 != 0 }, as: UTF8.self) }
+    var name: String { String(decoding: nameBytes.prefix { $0 != 0 }, as: UTF8.self) }
     /// Bytes, with the padding to eight.
     var encodedSize: Int { (Self.fixedSize + extraData.count + identifierBytes.count + nameBytes.count).roundedUp(to: 8) }
 

@@ -14,6 +14,8 @@ extension QCOW2Driver: Resizing {
         if opened.header.version < 3, state.withLock({ $0.snapshotCount > 0 }) {
             throw BlockError(.unsupported, "Can't resize a v2 image which has snapshots")
         }
+        // Nobody knows what it would have to say about the new part.
+        for bitmap in bitmaps.named where bitmap.isPersistent && !bitmap.isRetired { try bitmap.check(.inconsistent) }
         try await prepareForWriting()
         await resizing.lock()
         defer { resizing.unlock() }

@@ -33,6 +33,7 @@ extension QCOW2Driver: Activating {
         guard header.geometry == geometry, header.header.version == opened.header.version else {
             throw BlockError(.corruptImage, "qcow2: the image in node '\(file.node.name)' has become another one while it was inactive")
         }
+        try header.refuseUnclearData(isDataFileGiven: externalData != nil || options.namesDataFile)
         let l1 = try await Self.readL1(of: file, header)
         opened = header
         storedBacking.withLock { $0 = (header.backingName, header.extensions.backingFormat) }

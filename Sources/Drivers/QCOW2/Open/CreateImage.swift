@@ -147,7 +147,7 @@ struct CreationPlan {
 
         var extensions = HeaderExtensions()
         if options.backingFile != nil { extensions.backingFormat = options.backingFmt?.rawValue }
-        if hasExternalData { extensions.dataFileName = dataFileName }
+        if hasExternalData { extensions.dataFileName = dataFileName.map(StoredName.init) }
         if let encryption { header.encryptionMethod = encryption.format == .luks ? 2 : 1 }
         if keySlotBytes > 0 {
             extensions.encryptionHeader = EncryptionHeaderPlace(offset: UInt64((1 + table + blocks + l1Clusters) * clusterSize), length: UInt64(keySlotBytes))

@@ -14,14 +14,15 @@ extension QCOW2Driver: ImageDescribing {
         description.isEncrypted = header.encryptionMethod != 0
         description.isDirty = header.incompatible.contains(.dirty)
         (description.backingFileName, description.backingFormat) = storedBacking.withLock { $0 }
+        description.isBackingFileNameUTF8 = opened.storedBackingName?.isUTF8 ?? true
         description.snapshots = try await readSnapshots()
         let isModern = header.version >= 3
         description.specific = ImageInfoSpecific(
             .qcow2(
                 ImageInfoSpecificQCow2Wrapper(
                     data: ImageInfoSpecificQCow2(
-                        compat: isModern ? "1.1" : "0.10", dataFile: opened.extensions.dataFileName,
-                        dataFileRaw: opened.extensions.dataFileName == nil ? nil : header.autoclear.contains(.rawExternalData),
+                        compat: isModern ? "1.1" : "0.10", dataFile: opened.extensions.dataFileName?.text,
+                        dataFileRaw: geometry.hasExternalData ? header.autoclear.contains(.rawExternalData) : nil,
                         extendedL2: isModern ? header.incompatible.contains(.extendedL2) : nil,
                         lazyRefcounts: isModern ? header.compatible.contains(.lazyRefcounts) : nil,
                         corrupt: isModern ? header.incompatible.contains(.corrupt) || state.withLock { $0.isCorrupt } : nil,

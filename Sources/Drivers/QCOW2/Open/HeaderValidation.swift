@@ -7,8 +7,10 @@ package struct ValidatedHeader: Hashable, Sendable {
     package let header: QCOW2Header
     package let geometry: ClusterGeometry
     package let extensions: HeaderExtensions
-    /// The name stored for the backing file; text, not yet a path.
-    package let backingName: String?
+    /// The name stored for the backing file; not yet a path.
+    package let storedBackingName: StoredName?
+    /// The same for people.
+    package var backingName: String? { storedBackingName?.text }
     /// Bytes; the stored size rounded down to whole sectors, as QEMU reads it.
     package let virtualSize: Int
 
@@ -73,16 +75,15 @@ package struct ValidatedHeader: Hashable, Sendable {
         try Self.checkEncryption(header, extensions, geometry)
 
         guard backingOffset != 0, header.backingNameSize != 0 else {
-            backingName = nil
+            storedBackingName = nil
             return
         }
         let size = Int(header.backingNameSize)
         guard size <= min(Self.maximumBackingNameSize, clusterSize - backingOffset), size <= bytes.byteCount - backingOffset else {
             throw BlockError(.corruptImage, "Backing file name too long")
         }
-        let name = HeaderExtensions.text(bytes, at: backingOffset, length: size)
-        guard !name.utf8.contains(0) else { throw BlockError(.corruptImage, "Backing file name contains a NUL byte") }
-        backingName = name
+        let name = StoredName(decoding: bytes, at: backingOffset, length: size)
+        storedBackingName = name.isEmpty ? nil : name
     }
 
     private static func checkHeaderLength(_ header: QCOW2Header, clusterSize: Int) throws(BlockError) {

@@ -70,13 +70,13 @@ extension QCOW2Driver {
     ) async throws(BlockError) -> BlockChild? {
         guard header.geometry.hasExternalData else {
             if options.dataFile != nil { throw BlockError(.invalidArgument, "'data-file' can only be set for images with an external data file") }
+            if opener.opensChain { try header.refuseUnclearData(isDataFileGiven: false) }
             return nil
         }
         guard opener.opensChain else { return nil }
         if let reference = options.dataFile { return try await opener.openChild(reference, as: "data-file", role: .data) }
-        guard let name = header.extensions.dataFileName, !name.isEmpty else {
-            throw BlockError(.invalidArgument, "'data-file' is required for this image")
-        }
+        try header.refuseUnclearData(isDataFileGiven: false)
+        guard let name = try header.extensions.dataFileName?.filename(ofThe: "data file", in: file.node.filename ?? file.node.name) else { return nil }
         return try await opener.openImplicitDataFile(name, imageFilename: file.node.filename)
     }
 
@@ -90,7 +90,7 @@ extension QCOW2Driver {
             return try await opener.openChild(.reference(name), as: "backing", role: .copyOnWrite)
         case .reference, .null: return nil
         case nil:
-            guard let name = header.backingName else { return nil }
+            guard let name = try header.storedBackingName?.filename(ofThe: "backing file", in: file.node.filename ?? file.node.name) else { return nil }
             return try await opener.openImplicitBacking(file: name, format: header.extensions.backingFormat, imageFilename: file.node.filename)
         }
     }
@@ -134,5 +134,16 @@ extension ValidatedHeader {
         if header.incompatible.contains(.corrupt) {
             throw BlockError(.accessDenied, "qcow2: Image is corrupt; cannot be opened read/write")
         }
+    }
+
+    /// What the header says about where guest data lies has to go together. One wrong bit, and clusters with data in them would pass for lost ones.
+    /// - Throws: why the image may be described, but not be used or checked.
+    func refuseUnclearData(isDataFileGiven: Bool) throws(BlockError) {
+        guard geometry.hasExternalData else {
+            if header.autoclear.contains(.rawExternalData) { throw BlockError(.invalidArgument, "data-file-raw requires a data file") }
+            return
+        }
+        if isDataFileGiven { return }
+        guard let name = extensions.dataFileName, !name.isEmpty else { throw BlockError(.invalidArgument, "'data-file' is required for this image") }
     }
 }

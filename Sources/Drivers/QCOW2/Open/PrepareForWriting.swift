@@ -26,10 +26,12 @@ extension QCOW2Driver {
         guard !opened.header.incompatible.contains(.corrupt) else {
             throw BlockError(.accessDenied, "qcow2: a damaged image cannot be written to before it is repaired")
         }
-        if opened.header.incompatible.contains(.dirty), !state.withLock({ $0.hasExactRefcounts }) { try await rebuildDirtyRefcounts() }
-
+        try refuseUnclearData()
         // An image that was opened for its metadata only has its bitmaps all the same.
         if opened.bitmapsInForce != nil, !bitmapStore.content.withLock({ $0.isLoaded }) { try await loadBitmaps() }
+        try await markDamagedBitmaps()
+        if opened.header.incompatible.contains(.dirty), !state.withLock({ $0.hasExactRefcounts }) { try await rebuildDirtyRefcounts() }
+
         let tables = state.withLock { HeaderTables($0) }
         for (name, offset) in [("L1", tables.l1Offset), ("refcount", tables.refcountTableOffset)] where offset.rawValue > file.length {
             throw BlockError(.corruptImage, "The \(name) table of the image lies at \(offset), beyond the end of the file")
@@ -51,6 +53,9 @@ extension QCOW2Driver {
             state.isReadyForWrites = true
         }
     }
+
+    /// The same for an image whose data file was not opened, because only its metadata was wanted.
+    func refuseUnclearData() throws(BlockError) { try opened.refuseUnclearData(isDataFileGiven: externalData != nil || options.namesDataFile) }
 
     /// The refcounts of an image that was not closed may be older than its mapping: they are made anew from it, as QEMU does when it opens one. Requests
     /// that read go on meanwhile; the mapping stays where it is.

@@ -19,6 +19,8 @@ struct QCOW2OpenOptions: Hashable, Sendable {
     /// Discarded clusters keep their place in the file.
     let keepsDiscarded: Bool
     let overlapChecks: MetadataKind
+    /// Whether the data file was named in the options, whatever the image says.
+    let namesDataFile: Bool
     /// Seconds after which unused parts of the caches are let go; 0 for never.
     let cacheCleanInterval: Int
 
@@ -69,6 +71,7 @@ struct QCOW2OpenOptions: Hashable, Sendable {
         passesOtherDiscards = options.passDiscardOther ?? false
         keepsDiscarded = options.discardNoUnref ?? false
         overlapChecks = MetadataKind(options.overlapCheck)
+        namesDataFile = options.dataFile != nil
         cacheCleanInterval = options.cacheCleanInterval ?? 600
         guard cacheCleanInterval >= 0, cacheCleanInterval <= Int(UInt32.max) else { throw BlockError(.invalidArgument, "Cache clean interval too big") }
     }

@@ -208,6 +208,8 @@ package struct ImageDescription: Sendable {
     package var isDirty: Bool?
     /// As stored in the image.
     package var backingFileName: String?
+    /// Otherwise the name shows U+FFFD for bytes that are something else, and must not be opened.
+    package var isBackingFileNameUTF8 = true
     package var backingFormat: String?
     /// The format-specific part of `ImageInfo`.
     package var specific: ImageInfoSpecific?

@@ -9,20 +9,19 @@ package enum BackingReference {
     /// - Parameter imageFilename: the host file of the image; links are not followed, as in QEMU.
     package static func resolve(_ file: String, relativeTo imageFilename: String?) -> String {
         if HostPath.isAbsolute(file) || FileName.protocolName(of: file) != nil { return file }
-        guard let imageFilename, let slash = imageFilename.utf8.lastIndex(of: UInt8(ascii: "/")) else { return file }
-        return String(decoding: imageFilename.utf8[...slash], as: UTF8.self) + file
+        return inFolder(of: imageFilename, file)
     }
 
-    /// Options for the data file that an image names: the protocol alone, with no format on top.
+    /// Options for the data file that an image names: the file of exactly that name, with no format on top. An image must not choose servers, filters and
+    /// formats, and through them other files: nothing in the name means anything but `/`.
     /// - Parameter imageFilename: as for `options`.
-    package static func dataFileOptions(_ file: String, imageFilename: String?) throws(BlockError) -> BlockdevOptions {
-        let name = resolve(file, relativeTo: imageFilename)
-        // A description could name a format, and by it other files.
-        if name.hasPrefix("json:") { throw BlockError(.invalidArgument, "Unknown protocol 'json'") }
-        let tree = try FileName(parsing: name).options
-        do throws(QMPError) { return try BlockdevOptions(decoding: .object(tree), mode: .keyValue) } catch {
-            throw BlockError(.invalidArgument, error.message)
-        }
+    package static func dataFileOptions(_ file: String, imageFilename: String?) -> BlockdevOptions {
+        .hostFile(HostPath.isAbsolute(file) ? file : inFolder(of: imageFilename, file))
+    }
+
+    private static func inFolder(of imageFilename: String?, _ file: String) -> String {
+        guard let imageFilename, let slash = imageFilename.utf8.lastIndex(of: UInt8(ascii: "/")) else { return file }
+        return String(decoding: imageFilename.utf8[...slash], as: UTF8.self) + file
     }
 
     /// Options for the backing file that an image names.

@@ -107,7 +107,7 @@ package struct NodeOpener: Sendable {
     ///   - file: as stored in the image; relative names are relative to the image's own directory.
     ///   - imageFilename: the host file of the image.
     package func openImplicitDataFile(_ file: String, imageFilename: String?) async throws(BlockError) -> BlockChild {
-        let options = try BackingReference.dataFileOptions(file, imageFilename: imageFilename)
+        let options = BackingReference.dataFileOptions(file, imageFilename: imageFilename)
         let node = try await open(options, inheriting: self.options, from: nodeName, role: .data)
         return try attach(node, as: "data-file", role: .data, expectedFilename: node.descriptionWhenOpened.filename)
     }

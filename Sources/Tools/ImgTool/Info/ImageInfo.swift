@@ -15,6 +15,8 @@ struct ImageInfo {
         /// Relative to where the image lies; nil when that cannot be told.
         let fullName: String?
         let format: String?
+        /// Otherwise the name is only to be shown.
+        var isUTF8 = true
     }
 
     var filename: String

@@ -31,6 +31,9 @@ struct InfoCollector {
             }
             let info = try await describe(image)
             chain.append(info)
+            if follows, let backing = info.backing, !backing.isUTF8 {
+                throw ToolFailure("The name of the backing file in the image '\(image.text)' is not UTF-8: '\(backing.name)'")
+            }
             next = follows ? info.backing.map { ImageArgument($0.fullName ?? $0.name, format: $0.format) } : nil
         }
         return chain
@@ -59,7 +62,8 @@ struct InfoCollector {
         info.isDirty = description?.isDirty ?? (knowsDirtiness(node) ? false : nil)
         if let name = description?.backingFileName {
             info.backing = .init(
-                name: name, fullName: BackingReference.resolve(name, relativeTo: node.filename), format: description?.backingFormat)
+                name: name, fullName: BackingReference.resolve(name, relativeTo: node.filename), format: description?.backingFormat,
+                isUTF8: description?.isBackingFileNameUTF8 ?? true)
         }
         info.snapshots = (description?.snapshots ?? []).map(SnapshotInfo.init)
         info.formatSpecific = description?.specific?.json["data"]?.object.map(FormatDetails.ordered)
