@@ -59,7 +59,7 @@ enum CreateValue: Hashable, Sendable {
             default: throw ToolFailure("Parameter '\(option.name)' expects 'on' or 'off'")
             }
         case .number:
-            guard let text, let value = Int(text), value >= 0 else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
+            guard let text, let value = NumberArgument.inCNotation(text) else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
             self = .number(value)
         case .size:
             self = .size(try NumberArgument.size(text ?? "", option.name))
