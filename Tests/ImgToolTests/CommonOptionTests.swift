@@ -79,6 +79,26 @@ struct CommonOptionTests {
             ], besides: ("locked.qcow2", Self.locked.get()))
     }
 
+    @Test(
+        "every long word of qemu-img is there, and no other one makes a shortened word ambiguous",
+        arguments: ["amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd", "info", "map", "measure", "rebase", "resize", "snapshot"])
+    func longWords(command: String) throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        // A word of no letters is short for all of them.
+        func words(_ outcome: ToolPair.Outcome) -> [String] { outcome.errors.matches(of: #/'(--[a-z-]+)'/#).map { String($0.output.1) }.sorted() }
+        #expect(try words(pair.runOurs([command, "--="])) == words(pair.runTheirs([command, "--="])))
+    }
+
+    @Test("words that mean the same do the same, and shortened ones")
+    func otherWords() throws {
+        try CommandScript(images: CommandScript.standardImages + [["snapshot", "-c", "s1", "b.qcow2"]]).expectSame([
+            "convert --options cluster_size=4k -O qcow2 b.qcow2 o1", "info o1", "convert --snapshot s1 b.qcow2 o2", "convert --snapshot nosuch b.qcow2 o3", "convert --p x b.qcow2 o3", "convert --c b.qcow2 o4",
+            "amend --options lazy_refcounts=on c.qcow2", "measure --options cluster_size=4k -O qcow2 b.qcow2", "measure --op cluster_size=4k -O qcow2 b.qcow2", "compare --left-format raw --right-format raw a.raw a.raw",
+            "compare --left raw --a raw a.raw c.qcow2", "bench --o 64k -c 1 nosuch",
+        ])
+    }
+
     @Test("of two mistakes the same is told, and the line of -p stands in front of it where it does in qemu-img")
     func twoMistakes() throws {
         let commands = [

@@ -23,7 +23,7 @@ enum MeasureCommand: ImgCommand {
         ],
         options: [
             .init(.targetFormat, "O", "target-format", value: "FMT", help: "the new image's format (default: raw)"),
-            .init(.options, "o", nil, value: "OPTIONS", help: "options of the new image's format"),
+            .init(.options, "o", "options", value: "OPTIONS", help: "options of the new image's format"),
             .init(.size, "s", "size", value: "SIZE", help: "measure an empty image of this size"),
             .init(.format, "f", "format", value: "FMT", help: "the format of FILENAME; found out when not given"),
             .imageOptions(.imageOptions),
