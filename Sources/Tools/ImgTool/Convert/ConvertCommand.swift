@@ -56,8 +56,8 @@ enum ConvertCommand: ImgCommand {
 
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
         let objects = try UserObjects.make(arguments.all(.object))
-        if arguments.all(.targetOptions).contains(where: { OptionList(parsing: $0).asksForHelp }) {
-            let text = try CreateRequest.format(named: arguments.last(.targetFormat) ?? "raw").helpText(knowsFile: !arguments.operands.isEmpty)
+        if !arguments.contains(.noCreate), arguments.all(.targetOptions).contains(where: { OptionList(parsing: $0).asksForHelp }) {
+            let text = try CreateRequest.format(named: arguments.last(.targetFormat) ?? "raw").helpText(knowsFile: arguments.operands.count > 1)
             return StandardStreams.print(text) ? 0 : 1
         }
         let plan = try ConvertPlan(arguments)
