@@ -90,6 +90,36 @@ struct CommonOptionTests {
         #expect(try words(pair.runOurs([command, "--="])) == words(pair.runTheirs([command, "--="])))
     }
 
+    @Test("--object help says which objects there are, TYPE,help what one takes, and nothing else happens")
+    func objectHelp() throws {
+        let pair = try ToolPair(in: URL(fileURLWithPath: "/dev/shm"))
+        defer { pair.remove() }
+        // Which types and which of their properties there are is not the same: what both have is printed alike and in the same order.
+        func lines(_ arguments: [String]) throws -> (ours: [String], theirs: [String]) {
+            let (ours, theirs) = (try pair.runOurs(arguments), try pair.runTheirs(arguments))
+            #expect(ours.status == theirs.status && ours.errors == theirs.errors, "\(arguments): \(ours) \(theirs)")
+            return (ours.output.split(separator: "\n").map(String.init), theirs.output.split(separator: "\n").map(String.init))
+        }
+        let types = try lines(["create", "--object", "help"])
+        let common = types.ours.filter(types.theirs.contains)
+        #expect(types.ours.first == types.theirs.first && common == types.theirs.filter(types.ours.contains) && common.contains("  secret"))
+        for type in common.dropFirst().map({ $0.drop { $0 == " " } }) {
+            for question in ["\(type),help", "\(type),?", "\(type),id=a,help"] {
+                let (ours, theirs) = try lines(["create", "--object", question])
+                #expect(ours == theirs, "\(question)")
+            }
+        }
+        #expect(try lines(["create", "--object", "nosuch,help"]).ours == types.ours)
+        for command in Self.commands where !command.hasPrefix("bench") {
+            let outcome = try pair.runOurs([String(command.prefix { $0 != " " }), "--object", "help"])
+            #expect(outcome.status == 0 && outcome.errors.isEmpty && outcome.output.hasPrefix("List of user creatable objects:\n"), "\(command): \(outcome)")
+        }
+        for tool in ["io", "nbd", "daemon"] {
+            let outcome = try ToolPair.run(ToolPair.binary, [tool, "--object", "secret,help"], in: pair.ours)
+            #expect(try outcome == pair.runTheirs(["create", "--object", "secret,help"]), "\(tool)")
+        }
+    }
+
     @Test("words that mean the same do the same, and shortened ones")
     func otherWords() throws {
         try CommandScript(images: CommandScript.standardImages + [["snapshot", "-c", "s1", "b.qcow2"]]).expectSame([

@@ -98,7 +98,9 @@ struct NBDToolPlan: Sendable {
             case .bitmap: bitmaps.append(value)
             case .list: action = .list
             case .json: printsJSON = true
-            case .object: objects.append(value)
+            case .object:
+                try ObjectHelp.answer(value)
+                objects.append(value)
             case .tlsCreds: tlsCreds = value
             case .tlsAuthz: tlsAuthz = value
             case .tlsHostname: tlsHostname = value

@@ -32,6 +32,7 @@ enum CompareCommand: ImgCommand {
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
         let objects: ObjectRegistry
         do throws(ToolFailure) { objects = try UserObjects.make(arguments.all(.object)) } catch {
+            if error == .nothingLeftToDo { throw error }
             var failure = error
             failure.status = statusNotOpened
             throw failure
