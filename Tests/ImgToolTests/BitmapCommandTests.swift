@@ -32,7 +32,7 @@ struct BitmapCommandTests {
             "--add --remove b.qcow2 t", "--add --clear --enable b.qcow2 t", "--object foo --add b.qcow2 q", "--image-opts --add driver=qcow2,file.filename=b.qcow2 q",
             "--image-opts -f qcow2 --add b q", "--add b.qcow2 x y", "--add b.qcow2 ''", "--merge", "-x", "-b nosuch -F raw --merge x b.qcow2 bm", "-b a.raw -F raw --merge x b.qcow2 bm",
             "-b e.qcow2 --merge nosuch b.qcow2 bm", "--merge bm --clear b.qcow2 bm", "-f foo --add b.qcow2 v", "-q --add b.qcow2 v", "--add v2.qcow2 b",
-            "-b long.qcow2 -F qcow2 --merge x b.qcow2 bm",
+            "-b long.qcow2 -F qcow2 --merge x b.qcow2 bm", "-g 0 --add b.qcow2 standard", "-g 0 --clear b.qcow2 standard", "-g -1 --add b.qcow2 v", "-g -1k --add b.qcow2 v", "-g 1 --add b.qcow2 v",
         ]
         for command in commands {
             let arguments = ["bitmap"] + command.split(separator: " ").map { $0 == "''" ? "" : String($0) }
@@ -77,6 +77,21 @@ struct BitmapCommandTests {
         }
         for name in ["o", "o3", "o4"] { #expect(try Self.bitmaps(of: name, in: pair.ours) == Self.bitmaps(of: name, in: pair.theirs), "\(name)") }
         #expect(try ToolPair.run(ToolPair.qemu, ["check", "o"], in: pair.ours).status == 0)
+    }
+
+    @Test("a bitmap that cannot be filled is not left behind empty")
+    func convertToAnotherSize() throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare([
+            ["create", "-q", "-f", "qcow2", "s", "1M"], ["bitmap", "--add", "s", "b1"], ["create", "-q", "-f", "qcow2", "t", "2M"], ["bitmap", "--add", "t", "other"],
+            ["create", "-q", "-f", "qcow2", "same", "1M"], ["bitmap", "--add", "same", "b1"],
+        ])
+        for target in ["t", "same"] {
+            let arguments = ["convert", "-n", "--bitmaps", "-O", "qcow2", "s", target]
+            #expect(try pair.runOurs(arguments) == pair.runTheirs(arguments))
+            #expect(try Self.bitmaps(of: target, in: pair.ours) == Self.bitmaps(of: target, in: pair.theirs))
+        }
     }
 
     @Test("a bitmap that was in use when its writer died is refused, left out if that is asked for, and can be removed")

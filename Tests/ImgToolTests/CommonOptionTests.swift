@@ -79,6 +79,56 @@ struct CommonOptionTests {
             ], besides: ("locked.qcow2", Self.locked.get()))
     }
 
+    @Test(
+        "every long word of qemu-img is there, and no other one makes a shortened word ambiguous",
+        arguments: ["amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd", "info", "map", "measure", "rebase", "resize", "snapshot"])
+    func longWords(command: String) throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        // A word of no letters is short for all of them.
+        func words(_ outcome: ToolPair.Outcome) -> [String] { outcome.errors.matches(of: #/'(--[a-z-]+)'/#).map { String($0.output.1) }.sorted() }
+        #expect(try words(pair.runOurs([command, "--="])) == words(pair.runTheirs([command, "--="])))
+    }
+
+    @Test("--object help says which objects there are, TYPE,help what one takes, and nothing else happens")
+    func objectHelp() throws {
+        let pair = try ToolPair(in: URL(fileURLWithPath: "/dev/shm"))
+        defer { pair.remove() }
+        // Which types and which of their properties there are is not the same: what both have is printed alike and in the same order.
+        func lines(_ arguments: [String]) throws -> (ours: [String], theirs: [String]) {
+            let (ours, theirs) = (try pair.runOurs(arguments), try pair.runTheirs(arguments))
+            #expect(ours.status == theirs.status && ours.errors == theirs.errors, "\(arguments): \(ours) \(theirs)")
+            return (ours.output.split(separator: "\n").map(String.init), theirs.output.split(separator: "\n").map(String.init))
+        }
+        let types = try lines(["create", "--object", "help"])
+        let common = types.ours.filter(types.theirs.contains)
+        #expect(types.ours.first == types.theirs.first && common == types.theirs.filter(types.ours.contains) && common.contains("  secret"))
+        for type in common.dropFirst().map({ $0.drop { $0 == " " } }) {
+            for question in ["\(type),help", "\(type),?", "\(type),id=a,help"] {
+                let (ours, theirs) = try lines(["create", "--object", question])
+                #expect(ours == theirs, "\(question)")
+            }
+        }
+        #expect(try lines(["create", "--object", "nosuch,help"]).ours == types.ours)
+        for command in Self.commands where !command.hasPrefix("bench") {
+            let outcome = try pair.runOurs([String(command.prefix { $0 != " " }), "--object", "help"])
+            #expect(outcome.status == 0 && outcome.errors.isEmpty && outcome.output.hasPrefix("List of user creatable objects:\n"), "\(command): \(outcome)")
+        }
+        for tool in ["io", "nbd", "daemon"] {
+            let outcome = try ToolPair.run(ToolPair.binary, [tool, "--object", "secret,help"], in: pair.ours)
+            #expect(try outcome == pair.runTheirs(["create", "--object", "secret,help"]), "\(tool)")
+        }
+    }
+
+    @Test("words that mean the same do the same, and shortened ones")
+    func otherWords() throws {
+        try CommandScript(images: CommandScript.standardImages + [["snapshot", "-c", "s1", "b.qcow2"]]).expectSame([
+            "convert --options cluster_size=4k -O qcow2 b.qcow2 o1", "info o1", "convert --snapshot s1 b.qcow2 o2", "convert --snapshot nosuch b.qcow2 o3", "convert --p x b.qcow2 o3", "convert --c b.qcow2 o4",
+            "amend --options lazy_refcounts=on c.qcow2", "measure --options cluster_size=4k -O qcow2 b.qcow2", "measure --op cluster_size=4k -O qcow2 b.qcow2", "compare --left-format raw --right-format raw a.raw a.raw",
+            "compare --left raw --a raw a.raw c.qcow2", "bench --o 64k -c 1 nosuch",
+        ])
+    }
+
     @Test("of two mistakes the same is told, and the line of -p stands in front of it where it does in qemu-img")
     func twoMistakes() throws {
         let commands = [

@@ -33,6 +33,10 @@ struct CreateRequestTests {
             "Formatting 'x', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1048576 backing_file=x,,y backing_fmt=raw lazy_refcounts=off refcount_bits=16\n"
         ),
         (
+            "qcow2", "size=1M,encryption=no,extended_l2=n,lazy_refcounts=true,lazy_refcounts=yes,nocow=false",
+            "Formatting 'x', fmt=qcow2 encryption=no cluster_size=65536 extended_l2=n compression_type=zlib size=1048576 lazy_refcounts=yes refcount_bits=16 nocow=false\n"
+        ),
+        (
             "qcow2", "size=1.5k,nolazy_refcounts,cluster_size=4k,cluster_size=8k",
             "Formatting 'x', fmt=qcow2 cluster_size=8192 extended_l2=off compression_type=zlib size=1536 lazy_refcounts=off refcount_bits=16\n"
         ),

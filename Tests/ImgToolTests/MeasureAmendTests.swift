@@ -22,6 +22,8 @@ struct MeasureAmendTests {
             "measure -O qcow2 --size 1G -o foo=1", "measure -O qcow2 -o help --size 1", "measure -O file --size 1M", "measure -O raw -o foo=1 --size 1",
             "measure -O qcow2 -o cluster_size=3 --size 1", "measure -l s b.qcow2", "measure -l s --size 1", "measure -f foo a.raw", "measure --image-opts -f raw a",
             "measure --output foo a.raw", "measure nosuch", "measure -O qcow2 -o , --size 1", "measure -f qcow2 --size 1M", "measure --image-opts --size 1M",
+            "measure -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s --size 1M", "measure -O luks -o key-secret=s --size 1M", "measure -O qcow2 -o encrypt.format=luks --size 1M", "measure -O qcow2 -o compat=9 --size 1M",
+            "measure -O qcow2 -o compat= --size 1M", "measure -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s --size 1M",
         ])
     }
 

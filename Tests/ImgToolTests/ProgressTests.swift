@@ -137,6 +137,26 @@ struct ProgressTests {
         }
     }
 
+    @Test("a conversion comes to its end although nobody reads its progress any more", arguments: ["-p", "--progress=json"])
+    func readerGone(style: String) throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare([["create", "-q", "a.raw", "4M"], ["io", "-f", "raw", "-c", "write -P 7 0 4M", "a.raw"]])
+        let finished = try run("/bin/bash", ["-c", "'\(pair.program.path)' convert \(style) -f raw -r 4M -m 1 a.raw o.raw | true; exit ${PIPESTATUS[0]}"], in: pair.ours)
+        #expect(finished.succeeded && finished.errorText.isEmpty, "\(finished)")
+        #expect(try ToolPair.run(ToolPair.qemu, ["compare", "-f", "raw", "-F", "raw", "a.raw", "o.raw"], in: pair.ours).status == 0)
+    }
+
+    @Test("that nobody reads the answer is no failure, that it cannot be written is one", arguments: ["info b", "map b", "measure b", "snapshot -l b", "--help", "create --help"])
+    func answerUnread(command: String) throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare([["create", "-q", "-f", "qcow2", "b", "4M"], ["snapshot", "-c", "s", "b"]])
+        let unread = try run("/bin/bash", ["-c", "(sleep 0.2; exec '\(pair.program.path)' \(command)) | true; exit ${PIPESTATUS[0]}"], in: pair.ours)
+        #expect(unread.succeeded && unread.errorText.isEmpty, "\(unread)")
+        #expect(try run("/bin/bash", ["-c", "'\(pair.program.path)' \(command) >/dev/full"], in: pair.ours).ending == .exited(1))
+    }
+
     @Test("a style of progress that does not exist is refused")
     func unknown() throws {
         let pair = try ToolPair()

@@ -21,6 +21,8 @@ struct ResizeAndDDTests {
                 "resize a.raw -0x1000", "resize --shrink -f raw a.raw -1Mx", "resize -f raw a.raw -", "resize -f raw a.raw -k", "resize a.raw -q1", "resize a.raw -1q",
                 "resize --shrink -1 -f raw a.raw -2", "resize a.raw --", "resize --shrink a.raw -- -1k", "resize -f raw a.raw +1M --preallocation=falloc",
                 "resize e.qcow2 7M --shrink", "resize c.qcow2 12M", "info c.qcow2 --output=json", "resize long.qcow2 -5M --shrink", "resize long.qcow2 +5M",
+                "resize e.qcow2 \t12M", "resize e.qcow2 +\t1M", "resize --shrink e.qcow2 -\t1k", "resize e.qcow2 \t-1k", "resize e.qcow2 .5G", "resize e.qcow2 +.5M", "resize e.qcow2 +1.", "resize e.qcow2 ++1k", "resize e.qcow2 +++1k",
+                "resize e.qcow2 +-1k", "resize e.qcow2 15E", "resize e.qcow2 16E", "resize e.qcow2 1e3", "resize e.qcow2 +\t+1k", "resize e.qcow2 1G\t",
             ], comparing: ["a.raw": "raw", "b.qcow2": "qcow2", "c.qcow2": "qcow2", "e.qcow2": "qcow2", "long.qcow2": "qcow2", "s1000": "raw"])
     }
 
@@ -34,10 +36,10 @@ struct ResizeAndDDTests {
                 "dd bs=512 skip=20481 if=a.raw of=o11.raw", "dd if=s1000 of=o12.raw", "dd if=s1000 of=o13.raw bs=300 skip=1", "dd if=d.qcow2 of=o14.raw of=o15.raw",
                 "dd bs=1M count=1 if=a.raw of=o16.raw bs=2M", "dd count=9223372036854775807 if=a.raw of=o17.raw", "dd skip=1000000000000 bs=1G if=a.raw of=o18.raw",
                 "dd -U if=a.raw of=o19.raw", "dd --image-opts if=driver=qcow2,file.filename=d.qcow2 of=o20.raw", "dd -f raw if=d.qcow2 of=o21.raw bs=1M count=1",
-                "dd if=empty.raw of=o22.raw",
+                "dd if=empty.raw of=o22.raw", "dd count=010 if=a.raw of=o23.raw", "dd bs=+1. skip=0x10 count=\t+5 if=s1000 of=o24.raw", "dd bs=.5k skip=-0 count=1 if=s1000 of=o25.raw",
             ], comparing: [
                 "o1.raw": "raw", "o2.qcow2": "qcow2", "o3.raw": "raw", "o4.raw": "raw", "o5.raw": "raw", "o6.raw": "raw", "o7.qcow2": "qcow2", "o8.raw": "raw", "o9.raw": "raw",
-                "o10.raw": "raw", "o12.raw": "raw", "o13.raw": "raw", "o15.raw": "raw", "o16.raw": "raw", "o17.raw": "raw", "o20.raw": "raw", "o21.raw": "raw", "o22.raw": "raw",
+                "o10.raw": "raw", "o12.raw": "raw", "o13.raw": "raw", "o15.raw": "raw", "o16.raw": "raw", "o17.raw": "raw", "o20.raw": "raw", "o21.raw": "raw", "o22.raw": "raw", "o23.raw": "raw", "o24.raw": "raw", "o25.raw": "raw",
             ])
     }
 
@@ -49,7 +51,9 @@ struct ResizeAndDDTests {
             "dd -O foo if=d.qcow2 of=x", "dd if of=x", "dd seek=1 if=d.qcow2 of=x", "dd bs=3G if=d.qcow2 of=x", "dd bs=8E if=d.qcow2 of=x", "dd -n if=d.qcow2 of=x",
             "dd --image-opts -f raw if=x of=y", "dd if=a.raw of=/nosuch/x", "dd x", "dd =", "dd bs= if=a.raw of=x", "dd if=a.raw of=foo:x", "dd -O null-co if=a.raw of=x",
             "dd if=a.raw of=x -q", "dd if= of=x", "dd if=nosuch -O foo of=x", "dd foo=1 -O foo if=x", "dd bs=x foo=1", "dd --object foo if=a.raw of=x",
-        ])
+        ] + ["count", "skip"].flatMap { key in
+            ["1k", "1.", ".5", "1b", "-1k", "-08", "08", "0x", "+\t1", "++1", "1\t", "", "18446744073709551616", "9223372036854775808", "-0x1"].map { "dd \(key)=\($0) if=a.raw of=x" }
+        })
     }
 
     @Test("a size with a sign is relative", arguments: [("1k", 10, 1024), ("+1k", 10, 1034), ("-4", 10, 6), ("-11", 10, -1), ("0x10", 0, 16)])

@@ -54,8 +54,11 @@ struct SameAsQEMUTests {
             "create n.raw 10M", "create n.raw 4097", "create -f raw -o preallocation=full n1.raw 1M", "create -f raw -o preallocation=falloc n2.raw 1M",
             "create -o size=3M n3.raw 4M", "create -o size=3M -q n3.raw", "create -o foo=1 n.raw 1M", "create /nosuch/d 1M", "create /proc/d 1M",
             "create -b b.qcow2 -F raw e.raw", "create -F raw e.raw 1M", "create -f null-co e 1M", "create . 1M", "create foo:b 1M", "create json:{} 1M",
-            "create file:n4.raw 1M", "create -f file n5.raw 1M", "create ./foo:b 1M", "create -o help", "create -o help x", "create -o ? x",
+            "create file:n4.raw 1M", "create -f file n5.raw 1M", "create ./foo:b 1M", "create -o help", "create -o help x", "create -o ? x", "create -f file -o help", "create -f file -o help x", "convert -o help", "convert -o help a.raw", "convert -O file -o help a.raw", "convert -o help a.raw b.raw", "convert -O luks -o ? a.raw", "convert -n -o help a.raw b.raw",
             "create --object secret,id=a,data=b n6.raw 1M", "create n7.raw -q 1M", "create n8.raw",
+            "create s1.raw \t1M", "create s2.raw +1M", "create s3.raw .5M", "create s4.raw 1.", "create s5.raw 0.0", "create s6.raw 0.7k", "create s7.raw -- -1M", "create s7.raw -- -1", "create s7.raw 1M\t",
+            "create s7.raw 20E", "create -o size=\t1M s8.raw", "create -o size=-1k s9.raw", "create -o size=16E s9.raw", "convert -r +1G a.raw s10.raw", "convert -r -1 a.raw s10.raw", "convert -r 8E a.raw s10.raw",
+            "create -f qcow2 -o cluster_size=\t4k,refcount_bits=0x8 s11 1M", "create -f qcow2 -o cluster_size=+4096.,refcount_bits=\t+010 s12 1M", "create -f qcow2 -o refcount_bits=08 s13 1M",
         ])
     }
 

@@ -40,6 +40,22 @@ struct SnapshotCommandTests {
         ])
     }
 
+    @Test("a name is cut to the 255 bytes that QEMU reads, and is found by them only")
+    func longNames() throws {
+        let long = String(repeating: "n", count: 300)
+        let stored = String(repeating: "n", count: 255)
+        try Self.run(["-c \(long)", "-l", "-a \(long)", "-d \(long)", "-a \(stored)", "-d \(stored)", "-l", "-c \(stored)", "-l"].map { "snapshot \($0) b.qcow2" } + ["convert -l \(long) b.qcow2 o1.raw", "convert -l \(stored) b.qcow2 o1.raw"])
+    }
+
+    @Test("a name that is cut ends with a whole character")
+    func longNameOfLongCharacters() throws {
+        let pair = try ToolPair()
+        defer { pair.remove() }
+        try pair.prepare([["create", "-q", "-f", "qcow2", "b", "1M"]])
+        #expect(try pair.runOurs(["snapshot", "-c", String(repeating: "n", count: 254) + "éé", "b"]).status == 0)
+        #expect(try ToolPair.run(ToolPair.qemu, ["snapshot", "-d", String(repeating: "n", count: 254), "b"], in: pair.ours).status == 0)
+    }
+
     @Test("what cannot be done is refused in the same words")
     func refusals() throws {
         try Self.run([

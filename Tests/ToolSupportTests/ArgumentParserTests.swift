@@ -43,6 +43,12 @@ struct ArgumentParserTests {
         #expect(parsed.contains(.quiet))
     }
 
+    @Test("a shortened word means QEMU's option before one that only we have")
+    func ownWords() throws {
+        let parser = ArgumentParser<Key>([.init(.backing, "b", "backing", help: ""), .init(.format, nil, "back-up", help: "").ownWord, .init(.output, nil, "output", value: "KIND", help: "").ownWord])
+        #expect(try parser.parse(["--b", "--back", "--back-", "--o", "x"]).occurrences.map(\.key) == [.backing, .backing, .format, .output])
+    }
+
     @Test("the last value counts, the order is kept")
     func repetition() throws {
         let parsed = try parser.parse(["-f", "raw", "-q", "--format", "qcow2"])

@@ -11,7 +11,8 @@ struct ValueTests {
         ("-1", "Invalid request count specified. Must be between 1 and 2147483647."),
         ("99999999999", "Invalid request count specified. Must be between 1 and 2147483647."),
         ("99999999999999999999999", "Invalid request count specified. Must be between 1 and 2147483647."),
-        ("8E", "Invalid request count specified. Must be between 1 and 2147483647."),
+        ("8E", "Invalid request count specified. Must be between 1 and 2147483647."), ("20E", "Invalid request count specified. Must be between 1 and 2147483647."),
+        ("-1k", "Invalid request count specified: '-1k'."),
     ])
     func refusedNumbers(text: String, message: String) {
         #expect(throws: ToolFailure(message)) { try NumberArgument.parse(text, "request count", in: 1...Int(Int32.max)) }

@@ -26,7 +26,7 @@ let nbdDeclaration = CommandDeclaration<NBDKey>(
         .init(.allocationDepth, "A", "allocation-depth", help: "tell clients which layer of a chain holds the data"),
         .init(.bitmap, "B", "bitmap", value: "NAME", help: "tell clients what a persistent bitmap says; may be repeated"),
         .init(.list, "L", "list", help: "list the exports of another server"),
-        .init(.json, nil, "json", help: "with --list: print JSON"),
+        .init(.json, nil, "json", help: "with --list: print JSON").ownWord,
         .init(.object, nil, "object", value: "OBJDEF", help: "an object that other options refer to"),
         .init(.tlsCreds, nil, "tls-creds", value: "ID", help: "TLS credentials: clients must use TLS"),
         .init(.tlsAuthz, nil, "tls-authz", value: "ID", help: "who may come in over TLS"),

@@ -79,7 +79,7 @@ struct NBDToolPlan: Sendable {
                 guard value.hasPrefix("/") else { throw ToolFailure("socket path must be absolute") }
                 socketPath = value
             case .shared:
-                guard let number = Self.number(value), number <= Int(Int32.max) else { throw ToolFailure("Invalid shared device number '\(value)'") }
+                guard let number = NumberArgument.inCNotation(value), number <= Int(Int32.max) else { throw ToolFailure("Invalid shared device number '\(value)'") }
                 shared = number == 0 ? nil : number
             case .persistent: isPersistent = true
             case .exportName:
@@ -89,16 +89,18 @@ struct NBDToolPlan: Sendable {
                 description = value
                 guard value.utf8.count <= 4096 else { throw ToolFailure("export description '\(value)' too long") }
             case .handshakeLimit:
-                guard let number = Self.number(value), let seconds = UInt32(exactly: number) else { throw ToolFailure("Invalid handshake limit '\(value)'") }
+                guard let number = NumberArgument.inCNotation(value), let seconds = UInt32(exactly: number) else { throw ToolFailure("Invalid handshake limit '\(value)'") }
                 handshakeLimit = seconds == 0 ? nil : .seconds(Int64(seconds))
             case .offset:
-                guard let bytes = Self.number(value) else { throw ToolFailure("Invalid offset '\(value)'") }
+                guard let bytes = NumberArgument.inCNotation(value) else { throw ToolFailure("Invalid offset '\(value)'") }
                 offset = bytes
             case .allocationDepth: hasAllocationDepth = true
             case .bitmap: bitmaps.append(value)
             case .list: action = .list
             case .json: printsJSON = true
-            case .object: objects.append(value)
+            case .object:
+                try ObjectHelp.answer(value)
+                objects.append(value)
             case .tlsCreds: tlsCreds = value
             case .tlsAuthz: tlsAuthz = value
             case .tlsHostname: tlsHostname = value
@@ -164,12 +166,6 @@ struct NBDToolPlan: Sendable {
         if detectZeroes == "unmap", !settings.unmaps {
             throw ToolFailure("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
         }
-    }
-
-    /// As the C library reads numbers: blanks and a plus sign may be in front.
-    private static func number(_ text: String) -> Int? {
-        let rest = text.drop { $0 == " " || $0 == "\t" }
-        return NumberArgument.inCNotation(rest.first == "+" ? rest.dropFirst() : rest)
     }
 
     /// `snapshot.id=ID,snapshot.name=NAME`, or an id or name.

@@ -17,7 +17,7 @@ package enum StandardStreams {
     }
 
     /// Writes all of `text` to standard output.
-    /// - Returns: false when the reader has gone or the disk is full.
+    /// - Returns: false when it could not be written: the disk is full. That the reader of a pipe has gone is no failure, he has seen enough.
     @discardableResult
     package static func print(_ text: String) -> Bool { write(text, to: STDOUT_FILENO) }
 
@@ -45,7 +45,7 @@ package enum StandardStreams {
                     // SAFETY: one structure, valid for the time of the call.
                     _ = unsafe poll(&question, 1, -1)
                 } else if count < 0, errno != EINTR {
-                    return false
+                    return errno == EPIPE
                 }
             }
             return true

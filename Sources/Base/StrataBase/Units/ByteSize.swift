@@ -1,50 +1,58 @@
 /// Sizes as people write them on QEMU's command lines.
 package enum ByteSize {
-    /// Parses a size such as `64k`, `1.5G` or `4096`.
-    ///
-    /// The suffixes are b, k, M, G, T, P and E in either case, for powers of 1024; without one the number counts bytes. A fraction is
-    /// allowed when a suffix other than `b` follows and is rounded down to whole bytes. Hexadecimal (`0x1000`) takes neither.
-    /// - Returns: bytes, or nil when the text is not a size or does not fit in a signed 64-bit number.
-    package static func parse(_ text: some StringProtocol) -> Int? {
-        let bytes = Array(text.utf8)
-        if bytes.count > 2, bytes[0] == UInt8(ascii: "0"), bytes[1] | 0x20 == UInt8(ascii: "x") {
-            return Int(text.dropFirst(2), radix: 16).flatMap { $0 >= 0 && bytes[2] != UInt8(ascii: "+") ? $0 : nil }
-        }
-        var position = 0
-        var whole = 0
-        while position < bytes.count, let digit = decimalDigit(bytes[position]) {
-            let (product, overflow) = whole.multipliedReportingOverflow(by: 10)
-            let (sum, carry) = product.addingReportingOverflow(digit)
-            if overflow || carry { return nil }
-            whole = sum
-            position += 1
-        }
-        if position == 0 { return nil }
-        var fraction = 0.0
-        var hasFraction = false
-        if position < bytes.count, bytes[position] == UInt8(ascii: ".") {
-            hasFraction = true
-            position += 1
-            var scale = 0.1
-            let start = position
-            while position < bytes.count, let digit = decimalDigit(bytes[position]) {
-                fraction += Double(digit) * scale
-                scale /= 10
-                position += 1
-            }
-            if position == start { return nil }
-        }
-        guard let shift = shift(ofSuffix: bytes[position...]) else { return nil }
-        if hasFraction && shift == 0 { return nil }
-        let (scaled, overflow) = whole.multipliedReportingOverflow(by: 1 << shift)
-        if overflow { return nil }
-        let (sum, carry) = scaled.addingReportingOverflow(Int(fraction * Double(1 << shift)))
-        return carry ? nil : sum
+    /// What a text says when it is read as a number.
+    package enum Reading: Hashable, Sendable {
+        case value(UInt64)
+        /// A number, but a negative one or one beyond 64 bits.
+        case outOfRange
+        case noNumber
     }
 
-    private static func decimalDigit(_ byte: UInt8) -> Int? {
-        byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") ? Int(byte - UInt8(ascii: "0")) : nil
+    /// Parses a size such as `64k`, `1.5G` or `4096`; see `read`.
+    /// - Returns: bytes, or nil when the text is not a size or does not fit in a signed 64-bit number.
+    package static func parse(_ text: some StringProtocol) -> Int? {
+        guard case .value(let value) = read(text) else { return nil }
+        return Int(exactly: value)
     }
+
+    /// Reads a size such as `64k`, `1.5G` or `4096`.
+    ///
+    /// The suffixes are b, k, M, G, T, P and E in either case, for powers of 1024; without one the number counts bytes. A fraction is rounded to
+    /// whole bytes, and may not be one where bytes are counted. Hexadecimal (`0x1000`) takes neither. Blanks and a plus may stand in front.
+    package static func read(_ text: some StringProtocol) -> Reading {
+        var rest = Array(text.utf8)[...].drop { $0 == UInt8(ascii: " ") || (9...13).contains($0) }
+        let isNegative = rest.first == UInt8(ascii: "-")
+        if isNegative || rest.first == UInt8(ascii: "+") { rest.removeFirst() }
+        if rest.count > 2, rest.starts(with: "0x".utf8) || rest.starts(with: "0X".utf8) {
+            let digits = rest.dropFirst(2)
+            guard !isNegative, digits.allSatisfy(isHexadecimalDigit) else { return .noNumber }
+            return UInt64(String(decoding: digits, as: UTF8.self), radix: 16).map { .value($0) } ?? .outOfRange
+        }
+        let digits = rest.prefix(while: isDigit)
+        rest = rest.dropFirst(digits.count)
+        let whole = digits.isEmpty ? 0 : UInt64(String(decoding: digits, as: UTF8.self))
+        // Only a plain number can be out of range before its suffix is looked at.
+        if rest.isEmpty, !digits.isEmpty, isNegative || whole == nil { return .outOfRange }
+        guard !isNegative, let whole else { return .noNumber }
+        var fraction = 0.0
+        if rest.first == UInt8(ascii: ".") {
+            let digitsBehind = rest.dropFirst().prefix(while: isDigit)
+            if digits.isEmpty, digitsBehind.isEmpty { return .noNumber }
+            rest = rest.dropFirst(1 + digitsBehind.count)
+            fraction = Double("0.\(String(decoding: digitsBehind, as: UTF8.self))0") ?? 0
+        } else if digits.isEmpty {
+            return .noNumber
+        }
+        guard let shift = shift(ofSuffix: rest) else { return .noNumber }
+        // Very many nines are one.
+        if shift == 0, fraction > 0, fraction < 1 { return .noNumber }
+        let (scaled, overflow) = whole.multipliedReportingOverflow(by: 1 << shift)
+        let (sum, carry) = scaled.addingReportingOverflow(UInt64((fraction * Double(1 << shift)).rounded()))
+        return overflow || carry ? .outOfRange : .value(sum)
+    }
+
+    private static func isDigit(_ byte: UInt8) -> Bool { byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") }
+    private static func isHexadecimalDigit(_ byte: UInt8) -> Bool { isDigit(byte) || (byte | 0x20 >= UInt8(ascii: "a") && byte | 0x20 <= UInt8(ascii: "f")) }
 
     private static func shift(ofSuffix suffix: ArraySlice<UInt8>) -> Int? {
         guard let first = suffix.first else { return 0 }

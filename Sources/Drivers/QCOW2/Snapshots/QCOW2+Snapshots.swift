@@ -10,7 +10,7 @@ extension QCOW2Driver: Snapshotting {
     package func listSnapshots() async throws(BlockError) -> [SnapshotInfo] { try await readSnapshotTable().map(SnapshotInfo.init) }
 
     package func createSnapshot(named name: String, moment: SnapshotMoment) async throws(BlockError) -> SnapshotInfo {
-        guard name.utf8.count <= Int(UInt16.max) else { throw BlockError(.invalidArgument, "The name of a snapshot has at most 65535 bytes") }
+        let name = Self.shortened(name)
         return try await rebuild { rebuild, snapshots throws(BlockError) in
             guard snapshots.count < ValidatedHeader.maximumSnapshots else { throw BlockError(.tooLarge, "The image has \(snapshots.count) snapshots, which is as many as there may be") }
             var (l1, diskSize) = state.withLock { ($0.l1, $0.virtualSize) }
@@ -25,6 +25,20 @@ extension QCOW2Driver: Snapshotting {
             try await putIntoForce(&rebuild, &l1, virtualSize: diskSize, snapshots: snapshots + [record])
             return SnapshotInfo(record)
         }
+    }
+
+    /// QEMU reads no more of a name, in bytes, and could not name a snapshot with a longer one.
+    private static let longestName = 255
+
+    /// The beginning of a name, as far as QEMU reads it. Unlike QEMU, which may store half a character, this ends with a whole one.
+    private static func shortened(_ name: String) -> String {
+        var end = name.startIndex
+        for scalar in name.unicodeScalars.indices {
+            let next = name.unicodeScalars.index(after: scalar)
+            if name.utf8.distance(from: name.startIndex, to: next) > longestName { break }
+            end = next
+        }
+        return String(name[..<end])
     }
 
     package func applySnapshot(_ selector: SnapshotSelector) async throws(BlockError) {

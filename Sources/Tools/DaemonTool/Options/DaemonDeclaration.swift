@@ -10,7 +10,7 @@ let daemonDeclaration = CommandDeclaration<DaemonKey>(
         .init(.version, "V", "version", help: "display version info and exit"),
         .init(
             .addFd, nil, "add-fd", value: "OPTIONS",
-            help: "add an inherited file to a set: fd=<number>,set=<number>[,opaque=<text>];", "filename=/dev/fdset/<number> then stands for it"),
+            help: "add an inherited file to a set: fd=<number>,set=<number>[,opaque=<text>];", "filename=/dev/fdset/<number> then stands for it").ownWord,
         .init(
             .blockdev, nil, "blockdev", value: "OPTIONS",
             help: "add a block node: JSON, or", "[driver=]<driver>,node-name=<name>[,read-only=on|off][,auto-read-only=on|off]",
@@ -24,7 +24,7 @@ let daemonDeclaration = CommandDeclaration<DaemonKey>(
         .init(
             .compat, nil, "compat", value: "OPTIONS",
             help: "what becomes of deprecated and unstable parts of QMP:", "[deprecated-input=accept|reject|crash][,deprecated-output=accept|hide]",
-            "[,unstable-input=accept|reject|crash][,unstable-output=accept|hide]"),
+            "[,unstable-input=accept|reject|crash][,unstable-output=accept|hide]").ownWord,
         .init(.daemonize, nil, "daemonize", help: "go to the background once startup is complete"),
         .init(
             .export, nil, "export", value: "OPTIONS",

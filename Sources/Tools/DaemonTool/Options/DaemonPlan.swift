@@ -41,7 +41,7 @@ struct DaemonPlan: Sendable {
                 // After going to the background the directory is another one.
                 pidFile = goesToBackground ? HostPath.absolute(text) : text
             case .object where ObjectHelp.isWanted(text):
-                objectHelp = try Self.naming("--object \(text)") { () throws(QMPError) in try ObjectHelp.text(for: text) }
+                objectHelp = ObjectHelp.text(for: text)
                 return
             default: try add(occurrence.key, text)
             }

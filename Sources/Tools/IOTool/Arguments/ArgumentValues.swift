@@ -8,19 +8,11 @@ enum ArgumentValues {
 
     /// An offset or a length in bytes, with an optional suffix.
     static func bytes(_ text: String) throws(CommandFailure) -> Int {
-        let digits = text.hasPrefix("+") ? String(text.dropFirst()) : text
-        // `.5k` and `1.k` are numbers too.
-        let whole = digits.hasPrefix(".") ? "0\(digits)" : digits
-        if let value = ByteSize.parse(whole) { return value }
-        if let dot = whole.firstIndex(of: "."), let next = whole[dot...].dropFirst().first, !next.isNumber,
-            let value = ByteSize.parse(whole[..<dot] + whole[dot...].dropFirst())
-        {
-            return value
-        }
+        if let value = ByteSize.parse(text) { return value }
         throw .said(
-            NumberArgument.isNumberTooFar(whole)
-                ? "Parsing error: argument too large -- \(text)"
-                : "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- \(text)")
+            ByteSize.read(text) == .noNumber
+                ? "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- \(text)"
+                : "Parsing error: argument too large -- \(text)")
     }
 
     /// A byte to fill with or to look for: decimal, octal or hexadecimal.

@@ -20,7 +20,7 @@ enum AmendCommand: ImgCommand {
             .imageOptions(.imageOptions),
             .cache(.cache),
             .init(.force, nil, "force", help: "allow what may make data inaccessible"),
-            .init(.options, "o", nil, value: "OPTIONS", help: "what to change; '-o help' lists what can be changed"),
+            .init(.options, "o", "options", value: "OPTIONS", help: "what to change; '-o help' lists what can be changed"),
             .object(.object),
         ],
         operands: [.init("FILENAME", help: "the image")])

@@ -18,7 +18,7 @@ enum BenchCommand: ImgCommand {
             "[-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]]", "[-q] [-U] FILENAME",
         ],
         options: [
-            .init(.quiet, "q", "quiet", help: "do not warn"),
+            .init(.quiet, "q", "quiet", help: "do not warn").ownWord,
             .format(.format),
             .imageOptions(.imageOptions),
             .cache(.cache),
@@ -34,7 +34,7 @@ enum BenchCommand: ImgCommand {
             .init(.flushInterval, nil, "flush-interval", value: "FLUSH_INTERVAL", help: "flush after so many writes"),
             .init(.noDrain, nil, "no-drain", help: "flush while writes are under way"),
             .forceShare(.forceShare),
-            .object(.object),
+            .object(.object).ownWord,
         ],
         operands: [.init("FILENAME", help: "the image")])
 

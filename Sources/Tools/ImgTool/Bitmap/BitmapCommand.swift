@@ -17,7 +17,7 @@ enum BitmapCommand: ImgCommand {
             "[--object OBJDEF] FILENAME BITMAP",
         ],
         options: [
-            .format(.format),
+            .format(.format).ownWord,
             .imageOptions(.imageOptions),
             .init(.add, nil, "add", help: "make BITMAP, which records writes from then on"),
             .init(.granularity, "g", "granularity", value: "SIZE[KMGTPE]", help: "with --add: bytes for each bit"),
@@ -44,7 +44,10 @@ enum BitmapCommand: ImgCommand {
             case .enable: actions.append(.enable)
             case .disable: actions.append(.disable)
             case .merge: actions.append(.merge(option.value ?? ""))
-            case .granularity: granularity = try NumberArgument.parse(option.value ?? "", "granularity", in: 1...Int.max)
+            case .granularity:
+                // 0 asks for what suits the image.
+                let value = try NumberArgument.parse(option.value ?? "", "granularity", in: 0...Int.max)
+                granularity = value == 0 ? nil : value
             case .help, .format, .imageOptions, .sourceFile, .sourceFormat, .object: break
             }
         }

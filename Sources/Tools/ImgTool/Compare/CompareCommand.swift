@@ -15,7 +15,9 @@ enum CompareCommand: ImgCommand {
             .init(.quiet, "q", "quiet", help: "say only what goes wrong; the exit status tells the result"),
             .progress(.progress),
             .init(.firstFormat, "f", "a-format", value: "FMT", help: "the format of FILENAME1; found out when not given"),
+            .init(.firstFormat, nil, "left-format", value: "FMT", help: "the same"),
             .init(.secondFormat, "F", "b-format", value: "FMT", help: "the format of FILENAME2; found out when not given"),
+            .init(.secondFormat, nil, "right-format", value: "FMT", help: "the same"),
             .init(.imageOptions, nil, "image-opts", help: "the names are lists of options (not together with formats)"),
             .init(.strict, "s", "strict", help: "sizes and what is allocated have to be the same too"),
             .cache(.cache, "T"),
@@ -30,6 +32,7 @@ enum CompareCommand: ImgCommand {
     static func run(_ arguments: ParsedArguments<Key>, _ context: CommandContext) async throws(ToolFailure) -> Int32 {
         let objects: ObjectRegistry
         do throws(ToolFailure) { objects = try UserObjects.make(arguments.all(.object)) } catch {
+            if error == .nothingLeftToDo { throw error }
             var failure = error
             failure.status = statusNotOpened
             throw failure

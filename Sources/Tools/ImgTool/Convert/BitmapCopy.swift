@@ -32,17 +32,26 @@ struct BitmapCopy {
         do throws(BlockError) { change = try await graph.beginBitmapChange(of: [target.name]) } catch { throw ToolFailure(nil, error) }
         var failure: ToolFailure?
         for bitmap in bitmaps {
-            let name = bitmap.name ?? ""
-            do throws(BlockError) {
-                let copy = try await graph.addBitmap(
-                    named: name, to: target.name, granularity: bitmap.granularity, isPersistent: true, isEnabled: bitmap.isRecording)
-                try copy.merge(bitmap.bits)
-            } catch {
-                failure = ToolFailure("Failed to create bitmap \(name)", error)
+            do throws(ToolFailure) { try await copy(bitmap, to: target, in: graph) } catch {
+                failure = error
                 break
             }
         }
         await graph.end(change)
         if let failure { throw failure }
+    }
+
+    private func copy(_ bitmap: DirtyBitmap, to target: BlockNode, in graph: BlockGraph) async throws(ToolFailure) {
+        let name = bitmap.name ?? ""
+        let copy: DirtyBitmap
+        do throws(BlockError) {
+            copy = try await graph.addBitmap(named: name, to: target.name, granularity: bitmap.granularity, isPersistent: true, isEnabled: bitmap.isRecording)
+        } catch { throw ToolFailure("Failed to create bitmap \(name)", error) }
+        do throws(BlockError) { try copy.merge(bitmap.bits) } catch {
+            let failure = ToolFailure("Failed to populate bitmap \(name)", error)
+            // An empty one would say that nothing has changed.
+            do throws(BlockError) { try await graph.deleteBitmap(copy, of: target.name) } catch { throw ToolFailure("\(failure.message); it is left empty", error) }
+            throw failure
+        }
     }
 }

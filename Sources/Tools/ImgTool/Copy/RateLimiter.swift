@@ -13,7 +13,7 @@ final class RateLimiter: Sendable {
 
     /// The value of `-r`, in bytes per second; nil for as fast as possible.
     static func rate(_ text: String) throws(ToolFailure) -> Int? {
-        guard let bytes = ByteSize.parse(text) else { throw ToolFailure("Invalid rate limit specified: '\(text)'.") }
+        let bytes = try NumberArgument.parse(text, "rate limit", in: 0...Int.max)
         return bytes == 0 ? nil : bytes
     }
 

@@ -77,7 +77,7 @@ struct CreateFormat: Sendable {
         let shown = knowsFile ? allOptions : options
         var text = knowsFile ? "Supported options:\n" : "Supported \(name) options:\n"
         for option in shown.sorted(by: { $0.name < $1.name }) { text += option.helpLine + "\n" }
-        if !knowsFile, !isProtocol {
+        if !knowsFile {
             text += "\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n"
         }
         return text

@@ -43,7 +43,8 @@ struct CreateOption: Sendable {
 /// A value of a `CreateOption`, checked to be of its kind.
 enum CreateValue: Hashable, Sendable {
     case text(String)
-    case flag(Bool)
+    /// With the word that stands for it in the "Formatting" line: the user's own.
+    case flag(Bool, written: String)
     case number(Int)
     case size(Int)
 
@@ -53,13 +54,14 @@ enum CreateValue: Hashable, Sendable {
         case .text:
             self = .text(text ?? "on")
         case .flag:
-            switch text ?? "on" {
-            case "on", "yes", "true", "y": self = .flag(true)
-            case "off", "no", "false", "n": self = .flag(false)
+            let word = text ?? "on"
+            switch word {
+            case "on", "yes", "true", "y": self = .flag(true, written: word)
+            case "off", "no", "false", "n": self = .flag(false, written: word)
             default: throw ToolFailure("Parameter '\(option.name)' expects 'on' or 'off'")
             }
         case .number:
-            guard let text, let value = Int(text), value >= 0 else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
+            guard let text, let value = NumberArgument.inCNotation(text) else { throw ToolFailure("Parameter '\(option.name)' expects a number") }
             self = .number(value)
         case .size:
             self = .size(try NumberArgument.size(text ?? "", option.name))
@@ -70,7 +72,7 @@ enum CreateValue: Hashable, Sendable {
     var text: String {
         switch self {
         case .text(let text): OptionList.escaped(text)
-        case .flag(let isOn): isOn ? "on" : "off"
+        case .flag(_, let word): word
         case .number(let number), .size(let number): String(number)
         }
     }

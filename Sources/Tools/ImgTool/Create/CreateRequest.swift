@@ -20,7 +20,7 @@ struct CreateRequest: Sendable {
             } else if element.value == nil, element.key.hasPrefix("no"),
                 let option = known.first(where: { $0.name == element.key.dropFirst(2) && $0.kind == .flag })
             {
-                values[option.name] = .flag(false)
+                values[option.name] = .flag(false, written: "off")
             } else {
                 throw ToolFailure("Invalid parameter '\(element.key)'")
             }
@@ -33,7 +33,7 @@ struct CreateRequest: Sendable {
     }
 
     func flag(_ name: String) -> Bool? {
-        guard case .flag(let flag) = values[name] else { return nil }
+        guard case .flag(let flag, _) = values[name] else { return nil }
         return flag
     }
 

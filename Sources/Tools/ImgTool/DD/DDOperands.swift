@@ -21,8 +21,8 @@ struct DDOperands {
             let value = String(word[word.index(after: equals)...])
             switch key {
             case "bs": blockSize = try NumberArgument.parse(value, "bs", in: 1...Int(Int32.max))
-            case "count": count = try NumberArgument.parse(value, "count", in: 0...Int.max)
-            case "skip": skip = try NumberArgument.parse(value, "skip", in: 0...Int.max)
+            case "count": count = try NumberArgument.count(value, "count")
+            case "skip": skip = try NumberArgument.count(value, "skip")
             case "if": input = value
             case "of": output = value
             default: throw ToolFailure("unrecognized operand \(key)")

@@ -1,6 +1,7 @@
 import BlockEncryption
 import BlockGraph
 import IOCore
+import ManagedObjects
 import QAPIRuntime
 import QCOW2
 import StorageSchema
@@ -23,7 +24,7 @@ enum MeasureCommand: ImgCommand {
         ],
         options: [
             .init(.targetFormat, "O", "target-format", value: "FMT", help: "the new image's format (default: raw)"),
-            .init(.options, "o", nil, value: "OPTIONS", help: "options of the new image's format"),
+            .init(.options, "o", "options", value: "OPTIONS", help: "options of the new image's format"),
             .init(.size, "s", "size", value: "SIZE", help: "measure an empty image of this size"),
             .init(.format, "f", "format", value: "FMT", help: "the format of FILENAME; found out when not given"),
             .imageOptions(.imageOptions),
@@ -71,7 +72,7 @@ enum MeasureCommand: ImgCommand {
         }
         let progress = ProgressReporter(.whenItTakesLong)
         let result = try await session.closing(progress) { () async throws(ToolFailure) -> ImageMeasure in
-            try await measure(source, size: size ?? 0, arguments, progress)
+            try await measure(source, size: size ?? 0, arguments, objects, progress)
         }
         guard StandardStreams.print(output == .json ? result.json : result.text) else { throw ToolFailure("Could not write to standard output") }
         return 0
@@ -80,7 +81,9 @@ enum MeasureCommand: ImgCommand {
     /// Formats and protocols of which QEMU makes images that it cannot measure, and we make none.
     private static let creatableElsewhere: Set = ["file", "host_device", "nbd", "vdi", "vhdx", "vmdk", "vpc"]
 
-    private static func measure(_ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>, _ progress: ProgressReporter) async throws(ToolFailure) -> ImageMeasure {
+    private static func measure(
+        _ source: OpenImage?, size: Int, _ arguments: ParsedArguments<Key>, _ objects: ObjectRegistry, _ progress: ProgressReporter
+    ) async throws(ToolFailure) -> ImageMeasure {
         let formatName = arguments.last(.targetFormat) ?? "raw"
         if CreateFormat.named(formatName) == nil, creatableElsewhere.contains(formatName) {
             throw ToolFailure("Block driver '\(formatName)' does not support size measurement")
@@ -102,12 +105,18 @@ enum MeasureCommand: ImgCommand {
         do throws(BlockError) {
             switch format.name {
             case "qcow2":
+                if let compat = request.text("compat"), !["0.10", "1.1", "v2", "v3"].contains(compat) {
+                    throw BlockError(.invalidArgument, "Invalid compatibility level: '\(compat)'")
+                }
                 let options = try BlockdevCreateOptionsQcow2(request, byteCount: source?.backend.length ?? size)
+                // A key takes no other room than the next one, but what would not be made is not measured.
+                if case .luks(let header)? = options.encrypt?.branch, let secret = header.keySecret { _ = try objects.secret(secret) }
                 var kept: [MeasuredBitmap]?
                 if let source { kept = try await bitmaps(of: source.node) }
                 return try await QCOW2Driver.measure(options, source: source?.backend, bitmaps: kept) { progress.report($0, of: $1) }
             case CreateFormat.luks.name:
                 let options = try BlockdevCreateOptionsLUKS(request, byteCount: source?.backend.length ?? size)
+                if let secret = options.keySecret { _ = try objects.secret(secret) }
                 return try LUKSDriver.measure(options.headerOptions, byteCount: (source?.backend.length ?? size))
             case "raw":
                 let length = source?.backend.length ?? size

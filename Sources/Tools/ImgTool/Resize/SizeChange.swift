@@ -10,10 +10,10 @@ enum SizeChange: Hashable {
     /// - Throws: a failure in the words of every option that is a size.
     init(_ text: String) throws(ToolFailure) {
         let sign = text.first == "+" ? 1 : text.first == "-" ? -1 : 0
-        var digits = sign == 0 ? text[...] : text.dropFirst()
-        // A number may have a plus of its own.
-        if sign != 0, digits.first == "+" { digits = digits.dropFirst() }
-        if NumberArgument.isBetween2To63And2To64(digits) {
+        // A number may have blanks and a plus of its own.
+        let digits = sign == 0 ? text[...] : text.dropFirst()
+        // QEMU takes what does not fit beside a sign for a negative number.
+        if case .value(let value) = ByteSize.read(digits), value > Int.max {
             self = .to(0)
             return
         }

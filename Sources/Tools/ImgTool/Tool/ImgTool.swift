@@ -10,6 +10,8 @@ private let commands: [any ImgCommand.Type] = [
 /// The tool `img`: finds the command and hands over the rest of the line.
 /// - Returns: the process's exit status.
 package func runImgTool(_ invocation: ToolInvocation) -> Int32 {
+    // A conversion comes to its end although nobody looks at its progress any more.
+    ProcessSignals.ignoreBrokenPipes()
     let context = CommandContext(invocation)
     return ToolRun.reportingFailures(name: context.name) { () throws(ToolFailure) in
         let parsed = try context.parse(invocation.arguments, as: declaration, stopsAtFirstOperand: true)

@@ -2,7 +2,7 @@
 ///
 /// - Options and operands may be mixed; after `--` everything is an operand; a lone `-` is an operand.
 /// - Letters may be grouped (`-qU`), and a value may follow its letter directly (`-fqcow2`) or be the next argument.
-/// - A long option takes its value after `=` or as the next argument, and may be shortened while it stays unambiguous.
+/// - A long option takes its value after `=` or as the next argument, and may be shortened while it stays unambiguous among QEMU's options.
 /// - Every command takes `--trace` (see `TraceOptions`), and `-T` where it means nothing else. It may not be shortened, so that it makes no
 ///   shortened option of a command ambiguous.
 package struct ArgumentParser<Key: OptionKey>: Sendable {
@@ -64,7 +64,7 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
         return .init(key: option.key, value: value)
     }
 
-    /// The option with this name, or the only one that starts with it.
+    /// The option with this name, or the only one that starts with it. QEMU's go before ours.
     private func match(_ name: Substring, written text: Substring) throws(ArgumentError) -> OptionDeclaration<Key> {
         var candidates: [OptionDeclaration<Key>] = []
         for option in options {
@@ -72,6 +72,7 @@ package struct ArgumentParser<Key: OptionKey>: Sendable {
             if long.utf8.count == name.utf8.count { return option }
             candidates.append(option)
         }
+        if candidates.contains(where: { !$0.isOwnWord }) { candidates.removeAll(where: \.isOwnWord) }
         guard let first = candidates.first else { throw ArgumentError("unrecognized option '--\(text)'") }
         // Two spellings of one option are no ambiguity.
         if candidates.allSatisfy({ $0.key == first.key && $0.takesValue == first.takesValue }) { return first }

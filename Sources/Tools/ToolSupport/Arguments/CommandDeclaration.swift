@@ -42,6 +42,8 @@ package struct OptionDeclaration<Key: Sendable>: Sendable {
     package var value: String?
     /// Whether the word, and not the letter, may have a value after `=`.
     package var hasOptionalValue = false
+    /// Whether QEMU's tool does not have the word: it does not make one of QEMU's ambiguous that somebody shortens.
+    package var isOwnWord = false
     /// One or more lines of help.
     package var help: [String]
 
@@ -54,6 +56,13 @@ package struct OptionDeclaration<Key: Sendable>: Sendable {
     }
 
     package var takesValue: Bool { value != nil }
+
+    /// The same with a word that QEMU's tool does not have.
+    package var ownWord: OptionDeclaration {
+        var option = self
+        option.isOwnWord = true
+        return option
+    }
 }
 
 /// An argument that is not an option, for the help text.

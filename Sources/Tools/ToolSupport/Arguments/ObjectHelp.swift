@@ -1,5 +1,5 @@
+import IOCore
 import ManagedObjects
-package import QAPIRuntime
 import StorageCommands
 import StorageSchema
 
@@ -11,18 +11,23 @@ package enum ObjectHelp {
         return list.asksForHelp || ["help", "?"].contains(list["qom-type"])
     }
 
-    package static func text(for text: String) throws(QMPError) -> String {
+    /// Prints what a definition asks for.
+    /// - Throws: `nothingLeftToDo` when it does ask; then that is all that the tool does.
+    package static func answer(_ definition: String) throws(ToolFailure) {
+        guard isWanted(definition) else { return }
+        guard StandardStreams.print(text(for: definition)) else { throw ToolFailure("Could not write to standard output") }
+        throw .nothingLeftToDo
+    }
+
+    /// What one type takes; for a type that does not exist, those that do.
+    package static func text(for text: String) -> String {
         let types = ObjectCatalog.types
         let asked = OptionList(parsing: text, impliedKey: "qom-type")["qom-type"] ?? "help"
-        if asked == "help" || asked == "?" {
-            return "List of user creatable objects:\n" + types.userCreatableNames.map { "  \($0)\n" }.joined()
-        }
         // The one type whose name as an option is not its name in the object model.
         let name = asked == "authz-listfile" ? "authz-list-file" : asked
         guard types.userCreatableNames.contains(name), let type = types.entry(named: name) else {
-            throw QMPError("Parameter 'qom-type' does not accept value '\(asked)'")
+            return "List of user creatable objects:\n" + types.userCreatableNames.map { "  \($0)\n" }.joined()
         }
-        let properties = type.properties.filter { $0.name != "type" }.sorted { $0.name < $1.name }
-        return "\(name) options:\n" + properties.map { "  \($0.name)=<\($0.type)>\n" }.joined()
+        return "\(name) options:\n" + type.properties.filter { $0.name != "type" }.map { "  \($0.name)=<\($0.type)>\n" }.sorted().joined()
     }
 }

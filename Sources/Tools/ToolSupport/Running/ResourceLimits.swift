@@ -9,10 +9,10 @@ package protocol LimitsOptionKey: OptionKey {
 
 extension OptionDeclaration where Key: LimitsOptionKey {
     package static var limitsMemory: OptionDeclaration {
-        OptionDeclaration(.limitsMemory, nil, "limits-memory", value: "SIZE", help: "give up rather than use more memory than this")
+        OptionDeclaration(.limitsMemory, nil, "limits-memory", value: "SIZE", help: "give up rather than use more memory than this").ownWord
     }
     package static var limitsTime: OptionDeclaration {
-        OptionDeclaration(.limitsTime, nil, "limits-time", value: "SECONDS", help: "give up when it takes longer than this")
+        OptionDeclaration(.limitsTime, nil, "limits-time", value: "SECONDS", help: "give up when it takes longer than this").ownWord
     }
 }
 
