@@ -5,14 +5,14 @@ import Testing
 struct ByteSizeTests {
     @Test("sizes parse as QEMU's tools parse them", arguments: [
         ("0", 0), ("512", 512), ("64k", 65536), ("64K", 65536), ("1.5G", 1_610_612_736), ("1T", 1 << 40), ("2E", 2 << 60), ("0x1000", 4096),
-        ("10b", 10), ("0.5k", 512),
+        ("10b", 10), ("0.5k", 512), ("0.001G", 1_073_742), ("0.0004k", 0), ("0.00048828125k", 1), ("1.9999k", 2048), ("7.99999E", 9_223_360_507_639_729_792),
     ])
     func parses(text: String, bytes: Int) {
         #expect(ByteSize.parse(text) == bytes)
     }
 
     @Test("what is not a size is refused", arguments: [
-        "", "k", "-1", "+1", "1.5", "1.k", ".5k", "1kk", "8E", "1x", "9999999999999999999", "0x", "0x-1", "0x+1", "0x8000000000000000", " 1",
+        "", "k", "-1", "+1", "1.5", "1.k", ".5k", "1kk", "8E", "7.99999999999999999999E", "1x", "9999999999999999999", "0x", "0x-1", "0x+1", "0x8000000000000000", " 1",
     ])
     func refuses(text: String) {
         #expect(ByteSize.parse(text) == nil)

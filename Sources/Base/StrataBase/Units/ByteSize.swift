@@ -3,7 +3,7 @@ package enum ByteSize {
     /// Parses a size such as `64k`, `1.5G` or `4096`.
     ///
     /// The suffixes are b, k, M, G, T, P and E in either case, for powers of 1024; without one the number counts bytes. A fraction is
-    /// allowed when a suffix other than `b` follows and is rounded down to whole bytes. Hexadecimal (`0x1000`) takes neither.
+    /// allowed when a suffix other than `b` follows and is rounded to the nearest byte. Hexadecimal (`0x1000`) takes neither.
     /// - Returns: bytes, or nil when the text is not a size or does not fit in a signed 64-bit number.
     package static func parse(_ text: some StringProtocol) -> Int? {
         let bytes = Array(text.utf8)
@@ -25,20 +25,16 @@ package enum ByteSize {
         if position < bytes.count, bytes[position] == UInt8(ascii: ".") {
             hasFraction = true
             position += 1
-            var scale = 0.1
             let start = position
-            while position < bytes.count, let digit = decimalDigit(bytes[position]) {
-                fraction += Double(digit) * scale
-                scale /= 10
-                position += 1
-            }
-            if position == start { return nil }
+            while position < bytes.count, decimalDigit(bytes[position]) != nil { position += 1 }
+            guard position > start, let value = Double("0." + String(decoding: bytes[start..<position], as: UTF8.self)) else { return nil }
+            fraction = value
         }
         guard let shift = shift(ofSuffix: bytes[position...]) else { return nil }
         if hasFraction && shift == 0 { return nil }
         let (scaled, overflow) = whole.multipliedReportingOverflow(by: 1 << shift)
         if overflow { return nil }
-        let (sum, carry) = scaled.addingReportingOverflow(Int(fraction * Double(1 << shift)))
+        let (sum, carry) = scaled.addingReportingOverflow(Int((fraction * Double(1 << shift)).rounded()))
         return carry ? nil : sum
     }
 
