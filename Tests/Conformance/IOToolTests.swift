@@ -104,6 +104,10 @@ struct IOToolTests {
         "reopening", arguments: [
             "reopen", "reopen -r", "reopen -w", "reopen -rw", "reopen -c none", "reopen -c bogus", "reopen -o lazy-refcounts=on", "reopen -o foo=bar",
             "reopen -o driver=raw", "reopen -c none -o cache.direct=on", "reopen -w -o read-only=on", "reopen foo", "reopen -c writethrough",
+            "reopen -o backing=", "reopen -o backing=foo", "reopen -o file=", "reopen -o l2-cache-size=1M", "reopen -o cache-size=1M,l2-cache-size=512k",
+            "reopen -o lazy-refcounts=on -o lazy-refcounts=off", "reopen -o lazy-refcounts=on -o lazy-refcounts=foo", "reopen -o foo=on -o lazy-refcounts=on",
+            "reopen -o backing.lazy-refcounts=on", "reopen -o backing.driver=null-co", "reopen -o file.filename=x",
+            "reopen -o cache.direct=on -o cache.no-flush=on", "reopen -o cache.no-flush=on -c none", "reopen -r a",
         ])
     func reopening(_ command: String) throws { try check(["a.qcow2"], [command, "write -P 9 0 4k", "length"]) }
 
@@ -140,8 +144,59 @@ struct IOToolTests {
             ["-d", "ignore", "-f", "raw", "r.raw", "-c", "write -q 0 100k", "-c", "discard 0 100k", "-c", "read -P 0xcd 0 100k"],
             ["-U", "a.qcow2", "-c", "length"], ["-U", "-r", "a.qcow2", "-c", "length"], ["-s", "-r", "a.qcow2", "-c", "write 0 512"],
             ["-s", "-f", "raw", "r.raw", "-c", "write -P 3 999k 1", "-c", "length", "-c", "read -P 0 0 512"],
+            ["-sU", "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k"], ["-c", "open -s -U a.qcow2", "-c", "length"],
+            ["-srU", "a.qcow2", "-c", "length", "-c", "write 0 4k"], ["-k", "-i", "threads", "a.qcow2", "-c", "length"],
+            ["-i", "native", "-i", "io_uring", "a.qcow2", "-c", "length"], ["-c", "open -i threads -k a.qcow2", "-c", "length"],
+            ["-k", "-i", "threads", "-n", "a.qcow2", "-c", "length"], ["-c", "open -r"], ["-c", "open -s", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=on", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=on", "-s", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=off", "-r", "-c", "write 0 512", "-c", "reopen -c none", "-c", "write 512 512"],
+            ["-c", "open -o read-only=on a.qcow2", "-c", "length"], ["-c", "open -r -o read-only=on a.qcow2", "-c", "length"],
+            ["-c", "open -r -o read-only=off a.qcow2", "-c", "write 0 512", "-c", "reopen -r", "-c", "write 0 512", "-c", "reopen -w", "-c", "write 0 512"],
         ])
     func options(_ arguments: [String]) throws { try check(arguments) }
+
+    @Test("an image that somebody else writes to can be looked at through a temporary overlay, by force")
+    func forcedOverlay() throws {
+        let folder = try Pair().ours
+        let script = #"coproc Q { qemu-io a.qcow2; }; read -r -d '>' <&${Q[0]}; "$0" "$@"; status=$?; echo q >&${Q[1]}; wait; exit $status"#
+        func whileHeld(_ option: String) throws -> Finished {
+            let arguments = ["-c", script, folder.path("qemu-io"), option, "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k"]
+            return try run("bash", arguments, in: folder.url, atMost: .seconds(60))
+        }
+        #expect(try whileHeld("-sU").succeeded)
+        #expect(try whileHeld("-s").ending == .exited(1))
+    }
+
+    @Test(
+        "options beside a name say more about the file of that name",
+        arguments: [
+            "file.locking=off", "file.driver=file", "file.filename=base.qcow2", "file=foo", "file.foo=bar", "filename=base.qcow2",
+            "driver=qcow2,file.locking=off", "driver=file,locking=off", "driver=file,filename=base.qcow2", "driver=raw,file.driver=qcow2", "driver=blkdebug",
+            "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2", "driver=compress,file.driver=qcow2", "file.driver=blkdebug,file.image.locking=off",
+            "driver=qcow2,file.driver=qcow2", "file.locking=off -o file.aio=threads", "cache.direct=on -o cache.no-flush=on", "l2-cache-size=1M",
+        ])
+    func optionsBesideName(_ options: String) throws { try check(["-c", "open -o \(options) a.qcow2", "-c", "info", "-c", "length"]) }
+
+    @Test(
+        "options beside a name of options win",
+        arguments: [
+            #"-o file.locking=off json:{"driver":"raw","file":{"driver":"file","filename":"a.qcow2"}}"#,
+            #"-o driver=qcow2 json:{"driver":"raw","file.driver":"file","file.filename":"a.qcow2"}"#,
+            #"-o file.filename=base.qcow2 json:{"driver":"qcow2","file":{"driver":"file","filename":"a.qcow2"}}"#,
+        ])
+    func optionsBesideOptions(_ arguments: String) throws { try check(["-c", "open \(arguments)", "-c", "length", "-c", "map"]) }
+
+    @Test(
+        "what lies above an image describes that",
+        arguments: [
+            "driver=compress,file.driver=qcow2,file.file.filename=a.qcow2", "driver=copy-on-read,file.driver=qcow2,file.file.filename=a.qcow2",
+            "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2", "driver=blkdebug,image.driver=qcow2,image.file.filename=a.qcow2",
+            "driver=copy-on-read,file.driver=raw,file.file.driver=qcow2,file.file.file.filename=a.qcow2", "driver=copy-on-read,file.driver=file,file.filename=a.qcow2",
+            "driver=blklogwrites,log.driver=file,log.filename=e.raw,file.driver=qcow2,file.file.filename=a.qcow2",
+            "driver=snapshot-access,file.driver=qcow2,file.file.filename=a.qcow2", "driver=null-co,size=1M",
+        ])
+    func infoAboveImage(_ image: String) throws { try check(["--image-opts", image, "-c", "info"]) }
 
     @Test(
         "commands on standard input",

@@ -40,6 +40,9 @@ final class IOSession {
         do throws(BlockError) {
             let image = try await request.open(text, in: images)
             image.warnOfGuess()
+            // Options may have had another wish.
+            var request = request
+            request.isReadOnly = image.node.isReadOnly
             open = (Disk(image, isWriteThrough: !request.cache.writeback), request)
         } catch {
             let subject = text.map { request.isOptions ? "" : " device \($0)" } ?? ""
