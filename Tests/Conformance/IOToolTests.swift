@@ -247,6 +247,10 @@ struct IOToolTests {
         #expect(first.succeeded, "\(first)")
         let second = try session([["io> ", "\u{1b}[A\u{1b}[A\r"], ["read 512/512 bytes at offset 0", ""], ["io> ", "\u{4}"]])
         #expect(second.succeeded, "\(second)")
+        // These keys end qemu-io by SIGINT and SIGQUIT, whatever has been typed so far. What was written before is on the disk.
+        #expect(try session([["io> ", "write -P 9 0 64k\r"], ["wrote 65536/65536", ""], ["io> ", "len\u{3}"]]).ending == .exited(256 - 2))
+        try QEMU.io("a.qcow2", ["read -P 9 0 64k"], in: folder)
+        #expect(try session([["io> ", "\u{1c}"]]).ending == .exited(256 - 3))
     }
 
     @Test("random scripts leave the same bytes and print the same words", arguments: 0..<12)

@@ -18,6 +18,8 @@ final class IOSession {
     var isMisaligned = false
     /// Set by `quit`.
     var isOver = false
+    /// The signal that the person at the prompt has ended the session with, and that is to end the process.
+    var endingSignal: Int32?
     /// Requests that nobody waits for yet.
     let outstanding = InFlightCounter()
 
