@@ -72,6 +72,9 @@ struct IOToolTests {
             "read 0 1b", "read 0 0", "readv 0 0", "readv 0 x", "readv 0 512 0", "write 0 0", "read -p 0 512", "read -Cq 0 512", "read -C 0 512",
             "write -r 0 512", "readv -Z", "writev 64M 512", "readv 64M 512", "writev x 5", "writev 0 x", "write -P 5 0 1x", "truncate 16M",
             "truncate -m off 16M", "open a.qcow2", "abort", "read -q 0 512", "read 0 2147483136", "  ", "#foo", "write -zC 0 1000", "discard -C 0 64k",
+            "truncate 1M 2M", "truncate 1M 2M 3M -m off", "truncate -m off", "truncate --", "sigraise 65", "sigraise 66", "sigraise 999", "sigraise 1k",
+            "sleep 99999999999999999999", "sleep 9223372036855", "sleep +1", "sleep 1.5", "sleep -99999999999999999999", "m", "zrp 0 1", "zo 0 1", "zc 0 1",
+            "zf 0 1", "zrs 0 1", "zap 0 1 2", "zap 0 1", "zone_append x y z", "help zap",
         ])
     func onQCOW2(_ command: String) throws { try check(["a.qcow2"], [command]) }
 
@@ -86,7 +89,9 @@ struct IOToolTests {
             "write -fc 0 64k", "write -c 512 512", "write -c 1 512", "readv 0 1G 1G", "readv 0 3G", "write -z 0 3G", "read 0 -5", "read -Z 0 4k",
             "aio_write -z 0 4k 4k", "aio_write -u 0 4k", "aio_write -P 300 0 4k", "aio_read -P 300 0 4k", "aio_read x 4k", "aio_read 64M 4k",
             "aio_write 64M 4k", "aio_read 0 x", "aio_write 0 4k", "aio_read -P 3 0 4k", "aio_read -P 9 0 4k", "aio_read -v 0 32", "aio_write -i 0 4k",
-            "aio_read -i 0 4k", "aio_flush", "aio_write -zu 0 64k", "aio_write -f -P 3 1k 2k 3k",
+            "aio_read -i 0 4k", "aio_flush", "aio_write -zu 0 64k", "aio_write -f -P 3 1k 2k 3k", "write -zr 0 64k", "write -zr 64M 1", "write -zr 0 x", "write -zrb 0 64k", "aio_write -zr 0 64k",
+            "aio_write -zru x 64k", "aio_write -zr 0 1 2", "aio_write -i -zr 0 1", "aio_write -zrP 3 0 64k", "write -s e.raw 0 0", "write -s e.raw 64M 0",
+            "write -s e.raw 0 4k", "write -P +5 0 4k", "read 0 .001G", "read 0 0.0005k", "read 0 0.0004k", "read 0 0.00048828125k", "alloc 0 7.99999E",
         ])
     func transfers(_ command: String) throws { try check(["a.qcow2"], [command]) }
 
@@ -117,7 +122,8 @@ struct IOToolTests {
             ["read -P 3 0 1M", "read -P 5 1M 100k", "read -P 3 2M 1M", "read -P 0 3M 5M", "foo", "read 0 512"],
             ["close", "read 0 512", "open base.qcow2", "read -P 3 0 1M", "close", "close"],
             ["reopen -r", "write 0 512", "reopen -w", "write -P 8 0 512", "reopen -r", "write 0 512", "discard 0 64k", "truncate 1M", "aio_write 0 4k", "write -z 0 4k"],
-            ["quit", "read 0 512"],
+            ["quit", "read 0 512"], ["sigraise 10", "sigraise 29", "sigraise 13", "length"], ["reopen -o backing=", "read -P 3 0 64k", "read -P 0 0 64k"],
+            ["reopen -o lazy-refcounts=on -o lazy-refcounts=off", "info"], ["open -r", "open -o foo=bar", "open --", "open a b", "open", "length"],
         ])
     func severalCommands(_ commands: [String]) throws { try check(["a.qcow2"], commands) }
 
@@ -200,7 +206,9 @@ struct IOToolTests {
 
     @Test(
         "commands on standard input",
-        arguments: ["read 0 4k\nfoo\nquit\nread 0 1k\n", "read -P 1 0 4k\n", "read 0 512", "", "\n\n", "read 0 512\naio_write 0 4k\naio_flush\nq\n"])
+        arguments: ["read 0 4k\nfoo\nquit\nread 0 1k\n", "read -P 1 0 4k\n", "read 0 512", "", "\n\n", "read 0 512\naio_write 0 4k\naio_flush\nq\n",
+            "length\0x\n", "len\0gth\n\0length\nlength\n", "length\0x",
+        ])
     func standardInput(_ input: String) throws { try check(["a.qcow2"], input: input) }
 
     @Test(
