@@ -72,6 +72,9 @@ struct IOToolTests {
             "read 0 1b", "read 0 0", "readv 0 0", "readv 0 x", "readv 0 512 0", "write 0 0", "read -p 0 512", "read -Cq 0 512", "read -C 0 512",
             "write -r 0 512", "readv -Z", "writev 64M 512", "readv 64M 512", "writev x 5", "writev 0 x", "write -P 5 0 1x", "truncate 16M",
             "truncate -m off 16M", "open a.qcow2", "abort", "read -q 0 512", "read 0 2147483136", "  ", "#foo", "write -zC 0 1000", "discard -C 0 64k",
+            "truncate 1M 2M", "truncate 1M 2M 3M -m off", "truncate -m off", "truncate --", "sigraise 65", "sigraise 66", "sigraise 999", "sigraise 1k",
+            "sleep 99999999999999999999", "sleep 9223372036855", "sleep +1", "sleep 1.5", "sleep -99999999999999999999", "m", "zrp 0 1", "zo 0 1", "zc 0 1",
+            "zf 0 1", "zrs 0 1", "zap 0 1 2", "zap 0 1", "zone_append x y z", "help zap",
         ])
     func onQCOW2(_ command: String) throws { try check(["a.qcow2"], [command]) }
 
@@ -86,7 +89,9 @@ struct IOToolTests {
             "write -fc 0 64k", "write -c 512 512", "write -c 1 512", "readv 0 1G 1G", "readv 0 3G", "write -z 0 3G", "read 0 -5", "read -Z 0 4k",
             "aio_write -z 0 4k 4k", "aio_write -u 0 4k", "aio_write -P 300 0 4k", "aio_read -P 300 0 4k", "aio_read x 4k", "aio_read 64M 4k",
             "aio_write 64M 4k", "aio_read 0 x", "aio_write 0 4k", "aio_read -P 3 0 4k", "aio_read -P 9 0 4k", "aio_read -v 0 32", "aio_write -i 0 4k",
-            "aio_read -i 0 4k", "aio_flush", "aio_write -zu 0 64k", "aio_write -f -P 3 1k 2k 3k",
+            "aio_read -i 0 4k", "aio_flush", "aio_write -zu 0 64k", "aio_write -f -P 3 1k 2k 3k", "write -zr 0 64k", "write -zr 64M 1", "write -zr 0 x", "write -zrb 0 64k", "aio_write -zr 0 64k",
+            "aio_write -zru x 64k", "aio_write -zr 0 1 2", "aio_write -i -zr 0 1", "aio_write -zrP 3 0 64k", "write -s e.raw 0 0", "write -s e.raw 64M 0",
+            "write -s e.raw 0 4k", "write -P +5 0 4k", "read 0 .001G", "read 0 0.0005k", "read 0 0.0004k", "read 0 0.00048828125k", "alloc 0 7.99999E",
         ])
     func transfers(_ command: String) throws { try check(["a.qcow2"], [command]) }
 
@@ -104,6 +109,10 @@ struct IOToolTests {
         "reopening", arguments: [
             "reopen", "reopen -r", "reopen -w", "reopen -rw", "reopen -c none", "reopen -c bogus", "reopen -o lazy-refcounts=on", "reopen -o foo=bar",
             "reopen -o driver=raw", "reopen -c none -o cache.direct=on", "reopen -w -o read-only=on", "reopen foo", "reopen -c writethrough",
+            "reopen -o backing=", "reopen -o backing=foo", "reopen -o file=", "reopen -o l2-cache-size=1M", "reopen -o cache-size=1M,l2-cache-size=512k",
+            "reopen -o lazy-refcounts=on -o lazy-refcounts=off", "reopen -o lazy-refcounts=on -o lazy-refcounts=foo", "reopen -o foo=on -o lazy-refcounts=on",
+            "reopen -o backing.lazy-refcounts=on", "reopen -o backing.driver=null-co", "reopen -o file.filename=x",
+            "reopen -o cache.direct=on -o cache.no-flush=on", "reopen -o cache.no-flush=on -c none", "reopen -r a",
         ])
     func reopening(_ command: String) throws { try check(["a.qcow2"], [command, "write -P 9 0 4k", "length"]) }
 
@@ -113,7 +122,8 @@ struct IOToolTests {
             ["read -P 3 0 1M", "read -P 5 1M 100k", "read -P 3 2M 1M", "read -P 0 3M 5M", "foo", "read 0 512"],
             ["close", "read 0 512", "open base.qcow2", "read -P 3 0 1M", "close", "close"],
             ["reopen -r", "write 0 512", "reopen -w", "write -P 8 0 512", "reopen -r", "write 0 512", "discard 0 64k", "truncate 1M", "aio_write 0 4k", "write -z 0 4k"],
-            ["quit", "read 0 512"],
+            ["quit", "read 0 512"], ["sigraise 10", "sigraise 29", "sigraise 13", "length"], ["reopen -o backing=", "read -P 3 0 64k", "read -P 0 0 64k"],
+            ["reopen -o lazy-refcounts=on -o lazy-refcounts=off", "info"], ["open -r", "open -o foo=bar", "open --", "open a b", "open", "length"],
         ])
     func severalCommands(_ commands: [String]) throws { try check(["a.qcow2"], commands) }
 
@@ -140,12 +150,65 @@ struct IOToolTests {
             ["-d", "ignore", "-f", "raw", "r.raw", "-c", "write -q 0 100k", "-c", "discard 0 100k", "-c", "read -P 0xcd 0 100k"],
             ["-U", "a.qcow2", "-c", "length"], ["-U", "-r", "a.qcow2", "-c", "length"], ["-s", "-r", "a.qcow2", "-c", "write 0 512"],
             ["-s", "-f", "raw", "r.raw", "-c", "write -P 3 999k 1", "-c", "length", "-c", "read -P 0 0 512"],
+            ["-sU", "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k"], ["-c", "open -s -U a.qcow2", "-c", "length"],
+            ["-srU", "a.qcow2", "-c", "length", "-c", "write 0 4k"], ["-k", "-i", "threads", "a.qcow2", "-c", "length"],
+            ["-i", "native", "-i", "io_uring", "a.qcow2", "-c", "length"], ["-c", "open -i threads -k a.qcow2", "-c", "length"],
+            ["-k", "-i", "threads", "-n", "a.qcow2", "-c", "length"], ["-c", "open -r"], ["-c", "open -s", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=on", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=on", "-s", "-c", "length"],
+            ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=off", "-r", "-c", "write 0 512", "-c", "reopen -c none", "-c", "write 512 512"],
+            ["-c", "open -o read-only=on a.qcow2", "-c", "length"], ["-c", "open -r -o read-only=on a.qcow2", "-c", "length"],
+            ["-c", "open -r -o read-only=off a.qcow2", "-c", "write 0 512", "-c", "reopen -r", "-c", "write 0 512", "-c", "reopen -w", "-c", "write 0 512"],
         ])
     func options(_ arguments: [String]) throws { try check(arguments) }
 
+    @Test("an image that somebody else writes to can be looked at through a temporary overlay, by force")
+    func forcedOverlay() throws {
+        let folder = try Pair().ours
+        let script = #"coproc Q { qemu-io a.qcow2; }; read -r -d '>' <&${Q[0]}; "$0" "$@"; status=$?; echo q >&${Q[1]}; wait; exit $status"#
+        func whileHeld(_ option: String) throws -> Finished {
+            let arguments = ["-c", script, folder.path("qemu-io"), option, "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k"]
+            return try run("bash", arguments, in: folder.url, atMost: .seconds(60))
+        }
+        #expect(try whileHeld("-sU").succeeded)
+        #expect(try whileHeld("-s").ending == .exited(1))
+    }
+
+    @Test(
+        "options beside a name say more about the file of that name",
+        arguments: [
+            "file.locking=off", "file.driver=file", "file.filename=base.qcow2", "file=foo", "file.foo=bar", "filename=base.qcow2",
+            "driver=qcow2,file.locking=off", "driver=file,locking=off", "driver=file,filename=base.qcow2", "driver=raw,file.driver=qcow2", "driver=blkdebug",
+            "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2", "driver=compress,file.driver=qcow2", "file.driver=blkdebug,file.image.locking=off",
+            "driver=qcow2,file.driver=qcow2", "file.locking=off -o file.aio=threads", "cache.direct=on -o cache.no-flush=on", "l2-cache-size=1M",
+        ])
+    func optionsBesideName(_ options: String) throws { try check(["-c", "open -o \(options) a.qcow2", "-c", "info", "-c", "length"]) }
+
+    @Test(
+        "options beside a name of options win",
+        arguments: [
+            #"-o file.locking=off json:{"driver":"raw","file":{"driver":"file","filename":"a.qcow2"}}"#,
+            #"-o driver=qcow2 json:{"driver":"raw","file.driver":"file","file.filename":"a.qcow2"}"#,
+            #"-o file.filename=base.qcow2 json:{"driver":"qcow2","file":{"driver":"file","filename":"a.qcow2"}}"#,
+        ])
+    func optionsBesideOptions(_ arguments: String) throws { try check(["-c", "open \(arguments)", "-c", "length", "-c", "map"]) }
+
+    @Test(
+        "what lies above an image describes that",
+        arguments: [
+            "driver=compress,file.driver=qcow2,file.file.filename=a.qcow2", "driver=copy-on-read,file.driver=qcow2,file.file.filename=a.qcow2",
+            "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2", "driver=blkdebug,image.driver=qcow2,image.file.filename=a.qcow2",
+            "driver=copy-on-read,file.driver=raw,file.file.driver=qcow2,file.file.file.filename=a.qcow2", "driver=copy-on-read,file.driver=file,file.filename=a.qcow2",
+            "driver=blklogwrites,log.driver=file,log.filename=e.raw,file.driver=qcow2,file.file.filename=a.qcow2",
+            "driver=snapshot-access,file.driver=qcow2,file.file.filename=a.qcow2", "driver=null-co,size=1M",
+        ])
+    func infoAboveImage(_ image: String) throws { try check(["--image-opts", image, "-c", "info"]) }
+
     @Test(
         "commands on standard input",
-        arguments: ["read 0 4k\nfoo\nquit\nread 0 1k\n", "read -P 1 0 4k\n", "read 0 512", "", "\n\n", "read 0 512\naio_write 0 4k\naio_flush\nq\n"])
+        arguments: ["read 0 4k\nfoo\nquit\nread 0 1k\n", "read -P 1 0 4k\n", "read 0 512", "", "\n\n", "read 0 512\naio_write 0 4k\naio_flush\nq\n",
+            "length\0x\n", "len\0gth\n\0length\nlength\n", "length\0x",
+        ])
     func standardInput(_ input: String) throws { try check(["a.qcow2"], input: input) }
 
     @Test(
@@ -192,6 +255,10 @@ struct IOToolTests {
         #expect(first.succeeded, "\(first)")
         let second = try session([["io> ", "\u{1b}[A\u{1b}[A\r"], ["read 512/512 bytes at offset 0", ""], ["io> ", "\u{4}"]])
         #expect(second.succeeded, "\(second)")
+        // These keys end qemu-io by SIGINT and SIGQUIT, whatever has been typed so far. What was written before is on the disk.
+        #expect(try session([["io> ", "write -P 9 0 64k\r"], ["wrote 65536/65536", ""], ["io> ", "len\u{3}"]]).ending == .exited(256 - 2))
+        try QEMU.io("a.qcow2", ["read -P 9 0 64k"], in: folder)
+        #expect(try session([["io> ", "\u{1c}"]]).ending == .exited(256 - 3))
     }
 
     @Test("random scripts leave the same bytes and print the same words", arguments: 0..<12)

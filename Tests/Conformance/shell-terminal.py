@@ -16,11 +16,15 @@ import termios
 import time
 
 state, steps, command = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
+ready, starter = os.pipe()
 child, terminal = pty.fork()
 if child == 0:
+    # Not before it is known what the terminal was like.
+    os.read(ready, 1)
     os.environ.update(XDG_STATE_HOME=os.path.abspath(state), TERM="xterm", NO_COLOR="1")
     os.execv(command[0], command)
 before = termios.tcgetattr(terminal)
+os.write(starter, b"x")
 seen, place, deadline = "", 0, time.monotonic() + 30
 status = None
 

@@ -52,7 +52,7 @@ struct ArgumentTests {
         #expect(throws: CommandFailure.self) { try LetterOptions(["-:"], letters: "P:", command: "read") }
     }
 
-    @Test("sizes have suffixes and fractions", arguments: [("1.5k", 1536), (".5k", 512), ("1.k", 1024), ("0x200", 512), ("+5", 5), ("1b", 1)])
+    @Test("sizes have suffixes and fractions", arguments: [("1.5k", 1536), (".5k", 512), ("1.k", 1024), ("0x200", 512), ("+5", 5), ("1b", 1), (".001G", 1_073_742)])
     func sizes(_ text: String, _ bytes: Int) throws {
         #expect(try ArgumentValues.bytes(text) == bytes)
     }
@@ -67,6 +67,7 @@ struct ArgumentTests {
         #expect(try ArgumentValues.pattern("0xab") == 0xab)
         #expect(try ArgumentValues.pattern("010") == 8)
         #expect(try ArgumentValues.pattern("0") == 0)
+        #expect(try ArgumentValues.pattern("+7") == 7)
         for text in ["300", "-1", "1k", "", "0x", "a", "08"] { #expect(throws: CommandFailure.self) { try ArgumentValues.pattern(text) } }
     }
 }

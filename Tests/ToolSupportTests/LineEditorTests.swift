@@ -72,12 +72,13 @@ struct LineEditorTests {
         #expect(editor.feed(input.utf8) == [.bell])
     }
 
-    @Test("return submits, Ctrl-C interrupts, Ctrl-D ends only an empty line, tab asks for completion")
+    @Test("return submits, Ctrl-C interrupts, Ctrl-\\ quits, Ctrl-D ends only an empty line, tab asks for completion")
     func effects() {
         var editor = LineEditor(prompt: "> ")
         #expect(editor.feed("a\r".utf8) == [.changed, .submit("a")])
         #expect(editor.line == "")
         #expect(editor.feed("\u{3}".utf8) == [.interrupt])
+        #expect(editor.feed("\u{1c}".utf8) == [.quit])
         #expect(editor.feed("\t".utf8) == [.complete])
         #expect(editor.feed("\u{c}".utf8) == [.clearScreen])
         #expect(editor.feed("\u{4}".utf8) == [.end])

@@ -12,6 +12,7 @@ package func runIOTool(_ invocation: ToolInvocation) -> Int32 {
         if parsed.contains(.version) { return StandardStreams.print(VersionText.text(name: context.name)) ? 0 : 1 }
         guard parsed.operands.count <= 1 else { throw context.usageFailure("Expecting one image file name at most") }
         ProcessSignals.ignoreBrokenPipes()
+        ProcessSignals.ignoreRequestsForAttention()
         return try ToolRun.onMainContext { () async throws(ToolFailure) in try await run(parsed, context) }
     }
 }
@@ -36,6 +37,7 @@ private func run(_ arguments: ParsedArguments<IOKey>, _ context: CommandContext)
         await ScriptInput(session).run(&commands)
     }
     do throws(CommandFailure) { try await session.close() } catch { throw error.ending(context) }
+    if let signal = session.endingSignal { ProcessEnd.raise(signal) }
     return commands.status
 }
 

@@ -140,7 +140,7 @@ final class QMPShell {
     private func act(on effect: LineEditor.Effect) async {
         switch effect {
         case .changed: redraw()
-        case .bell: write("\u{7}" + editor.rendering(columns: Terminal.columns))
+        case .bell, .quit: write("\u{7}" + editor.rendering(columns: Terminal.columns))
         case .clearScreen:
             write("\u{1b}[H\u{1b}[2J")
             redraw()

@@ -14,5 +14,9 @@ package enum ProcessEnd {
     }
 
     /// Sends the process a signal; 0 sends none.
-    package static func raise(_ signal: Int32) { _ = Glibc.raise(signal) }
+    package static func raise(_ number: Int32) {
+        // At a terminal the Swift runtime reports these as crashes, and asks what to do.
+        if [SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGBUS, SIGSEGV].contains(number) { _ = signal(number, SIG_DFL) }
+        _ = Glibc.raise(number)
+    }
 }

@@ -11,6 +11,11 @@ package enum ProcessSignals {
     /// first thing in `main`.
     package static func ignoreFileSizeLimit() { strata_ignore_sigxfsz() }
 
+    /// SIGUSR1 and SIGIO, with which a program is told that something is the matter, mean nothing to it and do not end it.
+    package static func ignoreRequestsForAttention() {
+        for number in [SIGUSR1, SIGIO] { _ = signal(number, SIG_IGN) }
+    }
+
     /// Calls `handler` on `context`'s thread for every SIGINT, SIGTERM and SIGHUP. Call on the context's own thread, before other threads
     /// are started: they inherit that these signals are blocked.
     package static func watchTermination(on context: IOContext, _ handler: @escaping @Sendable (Int32) -> Void) throws(BlockError) {

@@ -17,15 +17,21 @@ enum ArgumentValues {
 
     /// A byte to fill with or to look for: decimal, octal or hexadecimal.
     static func pattern(_ text: String) throws(CommandFailure) -> UInt8 {
-        guard let value = NumberArgument.inCNotation(text), let byte = UInt8(exactly: value) else { throw .said("\(text) is not a valid pattern byte") }
+        guard let value = number(text), let byte = UInt8(exactly: value) else { throw .said("\(text) is not a valid pattern byte") }
         return byte
     }
 
-    /// A number that is not negative, in C's notations.
-    static func count(_ text: String) throws(CommandFailure) -> Int {
-        guard let value = NumberArgument.inCNotation(text) else { throw .said("\(text) is not a valid number") }
-        return value
+    /// A number that is not negative, in C's notations; nil for one that is larger than all that we can count.
+    static func count(_ text: String) throws(CommandFailure) -> Int? {
+        if let value = number(text) { return value }
+        let digits = text.utf8.drop { $0 == UInt8(ascii: "+") }
+        guard digits.count >= 16, digits.allSatisfy({ $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }) else {
+            throw .said("\(text) is not a valid number")
+        }
+        return nil
     }
+
+    private static func number(_ text: String) -> Int? { NumberArgument.inCNotation(text.hasPrefix("+") ? text.dropFirst() : text[...]) }
 }
 
 extension ArgumentValues {

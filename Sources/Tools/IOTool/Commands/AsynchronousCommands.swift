@@ -60,6 +60,7 @@ extension IOCommand {
         guard options.operands.count >= 2 else { throw .usage(nil) }
         if options.contains("z"), options.operands.count > 2 { throw .said("-z supports only a single length parameter") }
         if options.contains("u"), !options.contains("z") { throw .said("-u requires -z to be specified") }
+        if options.contains("z") { try WriteRules.checkZeroes(options) }
         if options.contains("z"), pattern != nil { throw .said("-z and -P cannot be specified at the same time") }
         let (offset, lengths) = try VectorArguments.parse(options.operands)
         let byteCount = lengths.reduce(0, +)

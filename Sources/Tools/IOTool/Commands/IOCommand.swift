@@ -17,9 +17,13 @@ struct IOCommand: Sendable {
     /// More arguments than anybody gives.
     static let manyArguments = Int(Int32.max)
 
-    var usage: String { "\(name)\(arguments.isEmpty ? "" : " \(arguments)") -- \(summary)\n" }
+    var usage: String { usage(calledAs: name) }
 
-    var help: String { usage + (details.isEmpty ? "" : "\n" + details.map { "\($0)\n" }.joined() + "\n") }
+    private func usage(calledAs word: String) -> String { "\(word)\(arguments.isEmpty ? "" : " \(arguments)") -- \(summary)\n" }
+
+    func help(calledAs word: String) -> String {
+        usage(calledAs: word) + (details.isEmpty ? "" : "\n" + details.map { "\($0)\n" }.joined() + "\n")
+    }
 
     func answers(to word: String) -> Bool { word == name || word == alias }
 

@@ -38,7 +38,7 @@ extension IOCommand {
             default: throw .usage(nil)
             }
         }
-        guard options.operands.count <= 1, !options.operands.isEmpty || !request.options.isEmpty else { throw .usage(nil) }
+        guard options.operands.count <= 1 else { throw .usage(nil) }
         try await session.open(options.operands.first, request)
     }
 
@@ -65,9 +65,8 @@ extension IOCommand {
                 guard let mode = CacheMode(word) else { throw .reported("Invalid cache option: \(word)") }
                 changes.cache = mode
             case ("o", let list?):
-                if !changes.options.isEmpty { throw .usage(nil) }
                 do throws(QMPError) {
-                    changes.options = try KeyValueParser.parse(list, impliedKey: nil).object ?? JSONObject()
+                    changes.options.merge(try KeyValueParser.parse(list, impliedKey: nil).object ?? JSONObject())
                 } catch {
                     throw .reported(error.message)
                 }
@@ -86,25 +85,27 @@ extension IOCommand {
         let node = try session.disk().image.node
         var text = "format name: \(node.formatName)\n"
         // Drivers that reach something by themselves have a second name, which is the same.
-        if node.kind == .protocol || ["blkdebug", "blkverify", "blklogwrites", "quorum"].contains(node.formatName) { text += text }
-        guard hasImageInformation(node) else {
+        if node.kind == .protocol || ["blkdebug", "blkverify"].contains(node.formatName) { text += text }
+        guard let keeper = dataKeeper(of: node) else {
             StandardStreams.print(text)
             throw .silent
         }
         let description: ImageDescription?
-        do throws(BlockError) { description = try await node.imageDescribing?.describeImage() } catch { throw .failed("info", error) }
+        do throws(BlockError) { description = try await keeper.imageDescribing?.describeImage() } catch { throw .failed("info", error) }
         let clusterSize = description?.clusterSize ?? 0
         let specific = description?.specific?.json["data"]?.object.map(FormatDetails.ordered)
-        text += "cluster size: \(SizeText.of(clusterSize))\nvm state offset: \(SizeText.of(vmStateOffset(node, clusterSize, specific)))\n"
-        if let specific, !specific.isEmpty { text += "Format specific information:\n\(specific.plainText(indentation: 4))" }
+        text += "cluster size: \(SizeText.of(clusterSize))\nvm state offset: \(SizeText.of(vmStateOffset(keeper, clusterSize, specific)))\n"
+        // What only one format says is told of the image itself.
+        if keeper === node, let specific, !specific.isEmpty { text += "Format specific information:\n\(specific.plainText(indentation: 4))" }
         StandardStreams.print(text)
     }
 
-    /// Whether the node, or the one whose data it passes on, can say anything about how it keeps data.
-    private static func hasImageInformation(_ node: BlockNode) -> Bool {
-        if node.imageDescribing != nil, node.formatName == "qcow2" { return true }
-        if let child = node.primaryChild { return hasImageInformation(child.node) }
-        return node.formatName == "file" || node.formatName == "host_device"
+    /// The node, or the one whose data it passes on, that can say how it keeps data; nil if none can.
+    private static func dataKeeper(of node: BlockNode) -> BlockNode? {
+        if node.imageDescribing != nil, node.formatName == "qcow2" { return node }
+        if node.formatName == "snapshot-access" { return nil }
+        if let child = node.primaryChild { return dataKeeper(of: child.node) }
+        return node.formatName == "file" || node.formatName == "host_device" ? node : nil
     }
 
     /// VM state lies behind the last piece of the disk that one level-1 entry maps.

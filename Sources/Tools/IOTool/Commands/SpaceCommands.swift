@@ -44,7 +44,8 @@ extension IOCommand {
             guard let known = PreallocMode(rawValue: word) else { throw .reported("Invalid preallocation mode '\(word)'") }
             mode = known
         }
-        guard let text = options.operands.first, options.operands.count == 1 else { throw .usage(nil) }
+        // Further sizes are of no interest; without any, the complaint is about the first word.
+        guard let text = options.operands.first ?? arguments.first else { throw .usage(nil) }
         let byteCount = try ArgumentValues.bytes(text)
         let backend = try session.disk().image.backend
         do throws(BlockError) { try await backend.resize(to: byteCount, preallocation: mode) } catch { throw .reported(error.description) }
@@ -75,7 +76,7 @@ extension IOCommand {
         StandardStreams.print("\(allocated)/\(byteCount) bytes allocated at offset \(SizeText.of(offset))\n")
     }
 
-    static let map = IOCommand(name: "map", alias: "m", summary: "list what the image itself holds and what not", count: 0...0) { _, session throws(CommandFailure) in
+    static let map = IOCommand(name: "map", summary: "list what the image itself holds and what not", count: 0...0) { _, session throws(CommandFailure) in
         let disk = try session.disk()
         let end = disk.length
         var position = 0

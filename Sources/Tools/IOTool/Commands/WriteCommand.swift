@@ -33,6 +33,9 @@ extension IOCommand {
             throw .said("length cannot exceed \(ArgumentValues.longestRequest)\(remedy), given \(options.operands[1])")
         }
         if options.contains("b") || options.contains("c") { try ArgumentValues.checkSectors(offset, byteCount) }
+        if options.contains("z") { try WriteRules.checkZeroes(options) }
+        var contents: [UInt8]?
+        if let path = options.last("s") { contents = try TransferBuffer.pattern(inFile: path, atMost: byteCount) }
         let disk = try session.disk()
         let report = TransferReport(verb: "wrote", offset: offset, byteCount: byteCount, style: .init(options))
         var begin: Int64
@@ -48,7 +51,7 @@ extension IOCommand {
         } else {
             let buffer = TransferBuffer([byteCount], isMisaligned: session.isMisaligned, filledWith: pattern ?? WriteRules.usualByte)
             defer { withExtendedLifetime(buffer) {} }
-            if let path = options.last("s") { try buffer.fill(fromFile: path) }
+            if let contents { buffer.fill(with: contents) }
             begin = MonotonicTime.now
             do throws(BlockError) {
                 if isVMState {
@@ -103,6 +106,11 @@ enum WriteRules {
         if has("n"), !has("z") { throw .said("-n requires -z to be specified") }
         if has("u"), !has("z") { throw .said("-u requires -z to be specified") }
         if ["z", "P", "s"].filter({ has($0) }).count > 1 { throw .said("Only one of -z, -P, and -s can be specified at the same time") }
+    }
+
+    /// Zeroes come out of no memory, so none can be registered for them.
+    static func checkZeroes(_ options: LetterOptions) throws(CommandFailure) {
+        if options.contains("r") { throw .said("cannot combine zero write with registered I/O buffer") }
     }
 
     static func flags(_ options: LetterOptions) -> RequestFlags {

@@ -18,6 +18,8 @@ final class IOSession {
     var isMisaligned = false
     /// Set by `quit`.
     var isOver = false
+    /// The signal that the person at the prompt has ended the session with, and that is to end the process.
+    var endingSignal: Int32?
     /// Requests that nobody waits for yet.
     let outstanding = InFlightCounter()
 
@@ -40,6 +42,9 @@ final class IOSession {
         do throws(BlockError) {
             let image = try await request.open(text, in: images)
             image.warnOfGuess()
+            // Options may have had another wish.
+            var request = request
+            request.isReadOnly = image.node.isReadOnly
             open = (Disk(image, isWriteThrough: !request.cache.writeback), request)
         } catch {
             let subject = text.map { request.isOptions ? "" : " device \($0)" } ?? ""

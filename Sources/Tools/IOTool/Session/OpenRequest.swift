@@ -36,19 +36,20 @@ struct OpenRequest: Sendable {
 
     mutating func setAIO(_ word: String) throws(CommandFailure) {
         guard ["threads", "native", "io_uring"].contains(word) else { throw .reported("Invalid aio option: \(word)") }
-        aio = word
+        // Native access that was asked for once is not taken back by another wish.
+        if aio != "native" { aio = word }
     }
 
     mutating func addOptions(_ text: String) throws(CommandFailure) {
         do throws(QMPError) {
-            for member in try KeyValueParser.parse(text, impliedKey: nil).object?.members ?? [] { options[member.key] = member.value }
+            options.merge(try KeyValueParser.parse(text, impliedKey: nil).object ?? JSONObject())
         } catch {
             throw .reported(error.message)
         }
     }
 
     /// The settings for an image that is opened as it is, without an overlay.
-    private var settings: ImageSettings {
+    private func settings(isReadOnly: Bool) -> ImageSettings {
         var settings = ImageSettings()
         settings.isReadOnly = isReadOnly
         settings.cache = cache
@@ -65,21 +66,33 @@ struct OpenRequest: Sendable {
     func open(_ name: String?, in session: ImageSession) async throws(BlockError) -> OpenImage {
         var reference: ImageReference
         if let name {
-            reference = isOptions ? try ImageReference(imageOptions: name) : try ImageReference(named: name, format: format)
-            for member in options.members { reference.options[member.key] = member.value }
+            reference =
+                isOptions
+                ? try ImageReference(imageOptions: name)
+                : options.isEmpty ? try ImageReference(named: name, format: format) : try ImageReference(named: name, refinedBy: options)
         } else {
             reference = try ImageReference(options: options)
         }
+        var isReadOnly = isReadOnly
+        switch reference.options["read-only"] {
+        case true, "on":
+            if !isReadOnly { throw BlockError(.readOnly, "Block node is read-only") }
+        case false, "off": isReadOnly = false
+        default: break
+        }
+        let settings = settings(isReadOnly: isReadOnly)
         if copiesOnRead {
             if isReadOnly { throw BlockError(.invalidArgument, "Can't use copy-on-read on read-only device") }
-            try await wrap(&reference, in: session, as: "copy-on-read")
+            try await wrap(&reference, settings, in: session, as: "copy-on-read")
         }
         if isSnapshot, !isReadOnly { return try await TemporaryOverlay.open(over: reference, settings, in: session) }
         return try await session.open(reference, settings)
     }
 
     /// Puts a filter above the image, whose format has to be known for that.
-    private func wrap(_ reference: inout ImageReference, in session: ImageSession, as filter: String) async throws(BlockError) {
+    private func wrap(
+        _ reference: inout ImageReference, _ settings: ImageSettings, in session: ImageSession, as filter: String
+    ) async throws(BlockError) {
         let inner = try await session.withKnownFormat(reference, settings)
         var options = JSONObject()
         options["driver"] = .string(filter)

@@ -42,10 +42,8 @@ struct Prompt {
         case .clearScreen:
             StandardStreams.print("\u{1b}[H\u{1b}[2J")
             draw(editor)
-        case .interrupt:
-            StandardStreams.print("\n")
-            editor.clear()
-            draw(editor)
+        case .interrupt: end(by: SIGINT)
+        case .quit: end(by: SIGQUIT)
         case .end:
             StandardStreams.print("\n")
             session.isOver = true
@@ -63,6 +61,13 @@ struct Prompt {
             Terminal.enterRawMode()
             draw(editor)
         }
+    }
+
+    /// Leaves so that the process ends by that signal, as whoever has pressed its keys expects, with everything closed.
+    private func end(by signal: Int32) {
+        StandardStreams.print("\n")
+        session.endingSignal = signal
+        session.isOver = true
     }
 
     /// Completes the name of a command.

@@ -27,18 +27,39 @@ struct ReopenChanges {
         options["node-name"] = .string(node.name)
         if self.isReadOnly != nil { options["read-only"] = .bool(isReadOnly) }
         if self.cache != nil { options["cache"] = ["direct": .bool(cache.direct), "no-flush": .bool(cache.noFlush)] }
+        options = try LegacyOptions.resolved(in: try Self.changed(options, of: node, by: self.options))
+        do throws(QMPError) {
+            return try BlockdevOptions(decoding: .object(options), mode: .keyValue)
+        } catch {
+            throw BlockError(.invalidArgument, Self.explain(error))
+        }
+    }
+
+    /// - Parameter options: those that the node has.
+    private static func changed(_ options: JSONObject, of node: BlockNode, by changes: JSONObject) throws(BlockError) -> JSONObject {
+        var options = options
         for child in node.children {
             // A list of children that is not mentioned stays.
             let key = String(child.name.prefix { $0 != "." })
             options[key] = key == child.name ? .string(child.node.name) : nil
         }
         if node.backingChild == nil, type(of: node.driver).supportsBacking { options["backing"] = .null }
-        for member in self.options.members { options[member.key] = member.value }
-        do throws(QMPError) {
-            return try BlockdevOptions(decoding: .object(options), mode: .keyValue)
-        } catch {
-            throw BlockError(.invalidArgument, Self.explain(error))
+        var changes = changes
+        for child in node.children {
+            // `backing.OPTION` is about the child that is there.
+            guard let inner = changes[child.name]?.object else { continue }
+            if let driver = inner["driver"], driver != .string(child.node.formatName) {
+                throw BlockError(.invalidArgument, "Cannot change the option 'driver'")
+            }
+            var own = child.node.definition?.json.object ?? JSONObject()
+            own["node-name"] = .string(child.node.name)
+            options[child.name] = .object(try changed(own, of: child.node, by: inner))
+            changes[child.name] = nil
         }
+        // The text of no name would be taken for none of the kind, and detach the backing file.
+        if changes["backing"] == "" { throw BlockError(.notFound, "Cannot find device='' nor node-name=''") }
+        options.merge(changes)
+        return options
     }
 
     /// An option that the driver does not know cannot be changed either.

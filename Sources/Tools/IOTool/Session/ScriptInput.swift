@@ -25,7 +25,8 @@ struct ScriptInput {
             }
             if pending.isEmpty { return }
             let end = pending.firstIndex(of: UInt8(ascii: "\n")) ?? pending.count
-            let line = String(decoding: pending[..<end], as: UTF8.self)
+            // As in C, a line is over at a NUL; the rest of it is nothing.
+            let line = String(decoding: pending[..<end].prefix { $0 != 0 }, as: UTF8.self)
             pending.removeSubrange(..<min(end + 1, pending.count))
             await commands.run(line)
         }

@@ -35,9 +35,9 @@ final class TransferBuffer: Sendable {
         return true
     }
 
-    /// Fills the buffer with the contents of a file, again and again.
-    /// - Throws: a failure that names the file.
-    func fill(fromFile path: String) throws(CommandFailure) {
+    /// The first bytes of a file, so many or all that it has: what a buffer is to be filled with.
+    /// - Throws: a failure that names the file; for one that is empty too.
+    static func pattern(inFile path: String, atMost byteCount: Int) throws(CommandFailure) -> [UInt8] {
         let contents: [UInt8]
         do throws(BlockError) {
             contents = try SmallFile.beginning(of: path, byteCount: max(byteCount, 1))
@@ -45,6 +45,11 @@ final class TransferBuffer: Sendable {
             throw .complained("\(path): \(BlockError.text(ofErrno: error.errno))")
         }
         if contents.isEmpty { throw .complained("\(path): file is empty") }
+        return contents
+    }
+
+    /// Fills the buffer with these bytes, again and again. There is at least one.
+    func fill(with contents: [UInt8]) {
         defer { withExtendedLifetime(buffer) {} }
         var done = 0
         while done < byteCount {

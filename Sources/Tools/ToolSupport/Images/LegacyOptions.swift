@@ -1,9 +1,9 @@
-import QAPIRuntime
-import StrataBase
+package import QAPIRuntime
+package import StrataBase
 
 /// What command lines have always taken and the QMP schema does not: sizes with a suffix where it makes plain integers of them, and the address of an
 /// NBD server as `path`, or `host` and `port`.
-enum LegacyOptions {
+package enum LegacyOptions {
     /// Members that are sizes in bytes, of whatever driver.
     private static let sizes: Set = [
         "align", "cache-size", "l2-cache-entry-size", "l2-cache-size", "log-sector-size", "max-discard", "max-transfer", "max-write-zero", "offset",
@@ -11,7 +11,7 @@ enum LegacyOptions {
     ]
 
     /// - Throws: for addresses that contradict each other or are not there.
-    static func resolved(in options: JSONObject) throws(BlockError) -> JSONObject {
+    package static func resolved(in options: JSONObject) throws(BlockError) -> JSONObject {
         var options = options
         for (key, value) in options.members.map({ ($0.key, $0.value) }) { options[key] = try resolved(value, named: key) }
         if options["driver"]?.string == "nbd" { try nameServer(in: &options) }

@@ -26,7 +26,10 @@ package enum TemporaryOverlay {
             overlay.options["driver"] = "qcow2"
             overlay.options["file"] = ["driver": "file", "filename": .string(path)]
             overlay.options["backing"] = .object(backing)
-            image = try await session.open(overlay, settings)
+            // Nobody else uses the overlay: what was said about others is about the image.
+            var above = settings
+            above.forceShare = false
+            image = try await session.open(overlay, above)
         } catch {
             try? HostFile.remove(path)
             throw error

@@ -83,7 +83,8 @@ struct KeyDecoder: Sendable {
             return nil
         case 0x7f: return .backspace
         case 0x01...0x1a: return .control(Character(Unicode.Scalar(byte + 0x60)))
-        case 0x00, 0x1c...0x1f: return .unknown
+        case 0x1c: return .control("\\")
+        case 0x00, 0x1d...0x1f: return .unknown
         case 0x20...0x7e: return .text(Unicode.Scalar(byte))
         case 0xc2...0xdf: state = .utf8([byte], missing: 1)
         case 0xe0...0xef: state = .utf8([byte], missing: 2)

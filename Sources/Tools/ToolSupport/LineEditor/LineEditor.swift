@@ -10,7 +10,10 @@ package struct LineEditor: Sendable {
         case submit(String)
         /// Tab: the owner looks for completions and calls `insert` or prints what there is.
         case complete
+        /// Ctrl-C.
         case interrupt
+        /// Ctrl-\, which ends a program outside of raw mode.
+        case quit
         /// Ctrl-D on an empty line.
         case end
         case clearScreen
@@ -86,6 +89,7 @@ package struct LineEditor: Sendable {
         case .invalid: return .bell
         case .control("m"), .control("j"): return submit()
         case .control("c"): return .interrupt
+        case .control("\\"): return .quit
         case .control("d") where text.isEmpty: return .end
         case .control("i"): return .complete
         case .control("l"): return .clearScreen
