@@ -151,7 +151,7 @@ struct IOToolTests {
             ["-U", "a.qcow2", "-c", "length"], ["-U", "-r", "a.qcow2", "-c", "length"], ["-s", "-r", "a.qcow2", "-c", "write 0 512"],
             ["-s", "-f", "raw", "r.raw", "-c", "write -P 3 999k 1", "-c", "length", "-c", "read -P 0 0 512"],
             ["-sU", "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k"], ["-c", "open -s -U a.qcow2", "-c", "length"],
-            ["-srU", "a.qcow2", "-c", "length", "-c", "write 0 4k"], ["-k", "-i", "threads", "a.qcow2", "-c", "length"],
+            ["-CsU", "a.qcow2", "-c", "write -P 7 0 4k", "-c", "read -P 7 0 4k", "-c", "info"], ["-srU", "a.qcow2", "-c", "length", "-c", "write 0 4k"], ["-k", "-i", "threads", "a.qcow2", "-c", "length"],
             ["-i", "native", "-i", "io_uring", "a.qcow2", "-c", "length"], ["-c", "open -i threads -k a.qcow2", "-c", "length"],
             ["-k", "-i", "threads", "-n", "a.qcow2", "-c", "length"], ["-c", "open -r"], ["-c", "open -s", "-c", "length"],
             ["--image-opts", "driver=qcow2,file.filename=a.qcow2,read-only=on", "-c", "length"],

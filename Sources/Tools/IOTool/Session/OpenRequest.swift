@@ -83,7 +83,8 @@ struct OpenRequest: Sendable {
         let settings = settings(isReadOnly: isReadOnly)
         if copiesOnRead {
             if isReadOnly { throw BlockError(.invalidArgument, "Can't use copy-on-read on read-only device") }
-            try await wrap(&reference, settings, in: session, as: "copy-on-read")
+            // Copies in an overlay that goes away are of no use to anybody.
+            if !isSnapshot { try await wrap(&reference, settings, in: session, as: "copy-on-read") }
         }
         if isSnapshot, !isReadOnly { return try await TemporaryOverlay.open(over: reference, settings, in: session) }
         return try await session.open(reference, settings)
