@@ -101,6 +101,8 @@ struct StoredNameTests {
             let refused = try run(Strata.binary, ["img"] + command + ["a.qcow2"] + (command[0] == "resize" ? ["512k"] : []), in: folder.url)
             #expect(refused.ending == .exited(1) && refused.errorText.contains("The name of the backing file in the image 'a.qcow2' is not UTF-8"), "\(refused)")
         }
+        let refined = try Strata.img("map", "--image-opts", "driver=qcow2,file.filename=a.qcow2,backing.file.locking=off", in: folder)
+        #expect(refined.ending == .exited(1) && refined.errorText.contains("The name of the backing file in the image is not UTF-8"), "\(refined)")
         for command in ["info", "check"] { try Strata.mustImg(command, "a.qcow2", in: folder) }
         try Strata.mustImg("map", "json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":\"file\",\"filename\":\"a.qcow2\"}}", in: folder)
         #expect(try Data(contentsOf: image).range(of: Data(bytes)) != nil)

@@ -10,7 +10,7 @@ extension ImageSession {
     func withStoredBacking(_ options: JSONObject) async throws(BlockError) -> JSONObject {
         guard options["driver"] == "qcow2", var backing = options["backing"]?.object else { return options }
         let leavesFile = backing["filename"] == nil && (backing["file"] == nil || backing["file"]?.object.map { $0["driver"] == nil } == true)
-        if leavesFile || backing["driver"] == nil, let stored = try await storedBacking(of: options) {
+        if leavesFile || backing["driver"] == nil, let stored = try await storedBacking(of: options, leavesFile: leavesFile) {
             if leavesFile { backing = stored.options.merged(with: backing) }
             if backing["driver"] == nil { backing["driver"] = .string(try await format(stored.format, of: backing)) }
         }
@@ -25,7 +25,8 @@ extension ImageSession {
     }
 
     /// What an image says about its backing file; nil when it has none.
-    private func storedBacking(of options: JSONObject) async throws(BlockError) -> (options: JSONObject, format: String?)? {
+    /// - Parameter leavesFile: whether the file that it names is going to be opened.
+    private func storedBacking(of options: JSONObject, leavesFile: Bool) async throws(BlockError) -> (options: JSONObject, format: String?)? {
         var image = options
         image["backing"] = nil
         image["read-only"] = .bool(true)
@@ -38,6 +39,9 @@ extension ImageSession {
         let stored: (String, String?)?
         do throws(BlockError) {
             let description = try await node.imageDescribing?.describeImage()
+            if leavesFile, let name = description?.backingFileName, description?.isBackingFileNameUTF8 == false {
+                throw BlockError(.invalidArgument, "The name of the backing file in the image is not UTF-8: '\(name)'", hint: "Name the backing file in the options.")
+            }
             stored = description?.backingFileName.map { (BackingReference.resolve($0, relativeTo: node.primaryChild?.node.filename), description?.backingFormat) }
         } catch {
             try await graph.remove(nodeNamed: node.name)
