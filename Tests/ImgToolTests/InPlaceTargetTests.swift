@@ -68,6 +68,7 @@ struct InPlaceTargetTests {
         let commands: [(String, String?)] = [
             ("convert -O raw in.raw @", "raw"), ("convert -O qcow2 in.qcow2 @", "qcow2"), ("create -f qcow2 @ 512k", "qcow2"), ("create -f raw @ 1M", "raw"),
             ("create -f raw @ 8M", nil), ("dd if=in.raw of=@ bs=1M", "raw"), ("resize -f raw @ 8M", nil), ("resize -f raw --shrink @ 1M", nil),
+            ("info --output=json -f raw @", nil), ("info --output=json @", nil),
         ]
         for target in ["nbd:unix:\(socket)", "nbd+unix:///?socket=\(socket)"] { try Self.compare(commands, to: target, over: disk, pair) }
         for name in ["nbd:unix:/nosock", "''"] {

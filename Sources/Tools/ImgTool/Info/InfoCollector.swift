@@ -75,5 +75,9 @@ struct InfoCollector {
         return info
     }
 
-    private static func knowsDirtiness(_ node: BlockNode) -> Bool { !node.formatName.hasPrefix("null-") }
+    private static func knowsDirtiness(_ node: BlockNode) -> Bool {
+        var node = node
+        while node.kind == .filter || ["raw", "luks"].contains(node.formatName), let below = node.primaryChild?.node { node = below }
+        return node.formatName != "nbd" && !node.formatName.hasPrefix("null-")
+    }
 }
