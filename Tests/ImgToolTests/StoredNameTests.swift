@@ -160,6 +160,12 @@ struct StoredNameTests {
         let shown = try Strata.mustImg("info", "a.qcow2", in: folder).text
         #expect(shown.contains("backing file: base\n") && !shown.contains("backing file format"))
         #expect(try Strata.img("map", "a.qcow2", in: folder).errorText.contains("names the backing file 'base' but not its format"))
+        // Options that say more about the backing file are no reason to guess its format.
+        for option in ["backing.file.locking=off", "backing.file.filename=base"] {
+            let refined = try Strata.img("map", "--image-opts", "driver=qcow2,file.filename=a.qcow2,\(option)", in: folder)
+            #expect(refined.ending == .exited(1) && refined.errorText.contains("'backing.driver' is missing"), "\(refined)")
+        }
+        try Strata.mustImg("map", "--image-opts", "driver=qcow2,file.filename=a.qcow2,backing.driver=qcow2", in: folder)
         try Strata.mustImg("check", "a.qcow2", in: folder)
     }
 }

@@ -100,7 +100,7 @@ package final class ImageSession: Sendable {
         return PermissionGrant(used: used, shared: shared)
     }
 
-    func probe(_ options: JSONObject) async throws(BlockError) -> String {
+    private func probe(_ options: JSONObject) async throws(BlockError) -> String {
         guard let file = options["file"]?.object else { return "raw" }
         return try await probeFormat(inside: file)
     }

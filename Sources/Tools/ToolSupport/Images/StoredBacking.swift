@@ -11,17 +11,17 @@ extension ImageSession {
         guard options["driver"] == "qcow2", var backing = options["backing"]?.object else { return options }
         let leavesFile = backing["filename"] == nil && (backing["file"] == nil || backing["file"]?.object.map { $0["driver"] == nil } == true)
         if leavesFile || backing["driver"] == nil, let stored = try await storedBacking(of: options, leavesFile: leavesFile) {
-            if leavesFile { backing = stored.options.merged(with: backing) }
-            if backing["driver"] == nil { backing["driver"] = .string(try await format(stored.format, of: backing)) }
+            if leavesFile {
+                var file = stored.options
+                file.merge(backing)
+                backing = file
+            }
+            // Where neither says which format, there is none: guessing lets a guest choose one, and by it other files.
+            backing["driver"] = backing["driver"] ?? stored.format.map(JSONValue.string)
         }
         var options = options
         options["backing"] = .object(try await withStoredBacking(backing))
         return options
-    }
-
-    private func format(_ stored: String?, of backing: JSONObject) async throws(BlockError) -> String {
-        if let stored { return stored }
-        return try await probe(backing)
     }
 
     /// What an image says about its backing file; nil when it has none.
@@ -49,17 +49,9 @@ extension ImageSession {
         }
         try await graph.remove(nodeNamed: node.name)
         guard let (name, format) = stored else { return nil }
-        return (try ImageName.options(name, format: nil), format)
-    }
-}
-
-extension JSONObject {
-    /// What is in `other` takes the place of what is here, member by member.
-    fileprivate func merged(with other: JSONObject) -> JSONObject {
-        var result = self
-        for (key, value) in other.members.map({ ($0.key, $0.value) }) {
-            if let inner = self[key]?.object, let new = value.object { result[key] = .object(inner.merged(with: new)) } else { result[key] = value }
-        }
-        return result
+        var file = try ImageName.options(name, format: nil)
+        // The format beside the name decides, whatever a description says.
+        file["driver"] = nil
+        return (file, format)
     }
 }
